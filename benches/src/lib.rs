@@ -1,0 +1,1 @@
+//! Benchmarks of Firsthop beside what people use instead.

@@ -1,0 +1,1 @@
+//! Links the core without an allocator.

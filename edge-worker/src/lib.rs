@@ -1,0 +1,1 @@
+//! The regional first hop as a Cloudflare Worker.

@@ -1,0 +1,1 @@
+//! What the first hop does with a request, free of I/O: vendor formats, gate, verdicts, receipts.

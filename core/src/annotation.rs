@@ -1,0 +1,180 @@
+//! What a first hop notes on a frame: facts of the request that the producer cannot know or must not say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, codec::Reader};
+
+/// What a first hop notes on a frame. Field order is wire order (`docs/wire-format.md` §9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotation<'a> {
+    /// The hop's clock when the frame came in, in milliseconds since the Unix epoch.
+    pub received_ms: u64,
+    /// Point of presence: the data centre's code, or empty.
+    pub pop: &'a str,
+    /// ISO 3166-1 alpha-2, or empty.
+    pub country: &'a str,
+    /// The sender's network, cut to what names no household.
+    pub network: Network,
+    /// What kind of client it was.
+    pub agent: AgentClass,
+    /// Who was at the other end.
+    pub traffic: Traffic,
+    /// How much the frame proves of itself.
+    pub trust: Trust,
+    /// Why the hop would not vouch for the frame ([`Error::code`](crate::Error::code)), or empty.
+    pub refused: &'a str,
+}
+
+impl<'a> Annotation<'a> {
+    /// Reads an annotation from the front of some bytes and returns the rest.
+    ///
+    /// # Errors
+    /// [`Error::Payload`].
+    pub fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+        postcard::take_from_bytes(bytes).map_err(|_| Error::Payload)
+    }
+
+    /// Writes the annotation and returns the used slice.
+    ///
+    /// # Errors
+    /// [`Error::BufferFull`].
+    pub fn encode<'b>(&self, buf: &'b mut [u8]) -> Result<&'b [u8], Error> {
+        postcard::to_slice(self, buf).map(|used| &*used).map_err(|_| Error::BufferFull)
+    }
+
+    /// An annotation that stands alone: nothing may follow it.
+    ///
+    /// # Errors
+    /// [`Error::Payload`].
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (annotation, rest) = Self::decode(bytes)?;
+        if Reader::new(rest).is_empty() { Ok(annotation) } else { Err(Error::Payload) }
+    }
+}
+
+/// A network prefix: /24 for IPv4, /48 for IPv6. The rest of an address never reaches a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Network {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// The first 24 bits of an IPv4 address.
+    V4([u8; 3]),
+    /// The first 48 bits of an IPv6 address.
+    V6([u8; 6]),
+}
+
+impl Network {
+    /// Cuts an address to its network. IPv4 mapped into IPv6 is IPv4.
+    #[must_use]
+    pub const fn of(address: core::net::IpAddr) -> Self {
+        match address.to_canonical() {
+            core::net::IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                Self::V4([a, b, c])
+            }
+            core::net::IpAddr::V6(address) => {
+                let o = address.octets();
+                Self::V6([o[0], o[1], o[2], o[3], o[4], o[5]])
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Network {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Unknown => Ok(()),
+            Self::V4([a, b, c]) => write!(f, "{a}.{b}.{c}.0/24"),
+            Self::V6([a, b, c, d, e, g]) => {
+                let pair = |high, low| u16::from_be_bytes([high, low]);
+                let network = core::net::Ipv6Addr::new(pair(a, b), pair(c, d), pair(e, g), 0, 0, 0, 0, 0);
+                write!(f, "{network}/48")
+            }
+        }
+    }
+}
+
+/// What kind of client sent the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AgentClass {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// A browser on a desktop.
+    Desktop,
+    /// A browser on a phone.
+    Phone,
+    /// A browser on a tablet.
+    Tablet,
+    /// A server-side SDK or an HTTP library.
+    Library,
+    /// A declared robot.
+    Robot,
+}
+
+impl AgentClass {
+    /// The class's name in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Desktop => "desktop",
+            Self::Phone => "phone",
+            Self::Tablet => "tablet",
+            Self::Library => "library",
+            Self::Robot => "robot",
+        }
+    }
+}
+
+/// Who was at the other end, as far as the request shows. Marked, never dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Traffic {
+    /// Nothing speaks for or against it.
+    #[default]
+    Unknown,
+    /// A declared robot.
+    Bot,
+    /// A browser that loads ahead of its user.
+    Prefetch,
+}
+
+impl Traffic {
+    /// The verdict's name in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Bot => "bot",
+            Self::Prefetch => "prefetch",
+        }
+    }
+}
+
+/// How much a frame proves of itself. None of it proves that a person did it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Trust {
+    /// The hop could not check the frame; whoever has the key can.
+    #[default]
+    Unchecked,
+    /// A write key that anyone can read on the page.
+    WriteKey,
+    /// The signature of a session that a first hop granted to this source and origin.
+    Session,
+}
+
+impl Trust {
+    /// The level's name in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::WriteKey => "write-key",
+            Self::Session => "session",
+        }
+    }
+}

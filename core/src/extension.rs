@@ -1,0 +1,99 @@
+//! Header extensions: type, length, value. Unknown ones are skipped, so that a new one needs no new version.
+
+use crate::Error;
+
+/// Bytes before an extension's value: type and length, two bytes each.
+pub(crate) const EXTENSION_HEAD: usize = 4;
+
+/// What an extension says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExtensionKind {
+    /// W3C Trace Context `traceparent`, version 00: 55 ASCII characters.
+    Traceparent,
+    /// The write key, in frames that have no session yet.
+    WriteKey,
+    /// The session grant that the signing key was derived from: see [`SessionGrant`](crate::SessionGrant).
+    Session,
+    /// One that this version does not know.
+    Unknown(u16),
+}
+
+impl ExtensionKind {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Traceparent => 1,
+            Self::WriteKey => 2,
+            Self::Session => 3,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    const fn from_number(number: u16) -> Self {
+        match number {
+            1 => Self::Traceparent,
+            2 => Self::WriteKey,
+            3 => Self::Session,
+            _ => Self::Unknown(number),
+        }
+    }
+}
+
+/// One extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension<'a> {
+    /// What it says.
+    pub kind: ExtensionKind,
+    /// Its value, as it stands in the frame.
+    pub value: &'a [u8],
+}
+
+/// The extensions of a frame, in their order. [`Frame::parse`](crate::Frame::parse) has checked them.
+#[derive(Clone, Copy, Debug)]
+pub struct Extensions<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Extensions<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// The value of one kind of extension.
+    #[must_use]
+    pub fn get(self, kind: ExtensionKind) -> Option<&'a [u8]> {
+        let mut extensions = self;
+        extensions.find_map(|extension| (extension.kind == kind).then_some(extension.value))
+    }
+
+    /// Whole extensions, and none twice.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        let mut extensions = self;
+        // The first 64 numbers cover every kind that is defined, and their bits show a repetition.
+        let mut seen = 0u64;
+        for extension in &mut extensions {
+            let number = extension.kind.number();
+            if number < 64 {
+                if seen & 1 << number != 0 {
+                    return Err(Error::Extension);
+                }
+                seen |= 1 << number;
+            }
+        }
+        if extensions.rest.is_empty() { Ok(()) } else { Err(Error::Extension) }
+    }
+}
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = Extension<'a>;
+
+    fn next(&mut self) -> Option<Extension<'a>> {
+        let (head, rest) = self.rest.split_first_chunk::<EXTENSION_HEAD>()?;
+        let len = u16::from_le_bytes([head[2], head[3]]).into();
+        let (value, rest) = rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(Extension { kind: ExtensionKind::from_number(u16::from_le_bytes([head[0], head[1]])), value })
+    }
+}

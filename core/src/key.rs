@@ -1,0 +1,259 @@
+//! Key derivation: root → lease → session and envelope keys. Nothing derived is ever stored.
+//!
+//! ```text
+//! root (tenant, key_id; stays in the cluster)
+//!   └─ lease  = HKDF(root,  "firsthop/lease/1"   ‖ tenant ‖ region ‖ worker ‖ epoch)       one first hop, one hour
+//!        ├─ envelope key = HKDF(lease, "firsthop/envelope/1")                             signs what the hop forwards
+//!        └─ session key  = HKDF(lease, "firsthop/session/1" ‖ source ‖ origin ‖ expiry)   signs one page's frames
+//! ```
+//!
+//! Whoever steals a lease can forge for one tenant, region, worker and epoch, and no more. HKDF is RFC 5869 with
+//! SHA-256; every field of `info` is preceded by its length in one byte, so that no two inputs read alike.
+
+use core::fmt;
+
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::{
+    Alg, Epoch, Error, Frame, KeyId, MacKey, Region, SourceId, TenantId, Timestamp, WorkerId,
+    limits::{MAX_SESSION_MS, SESSION_GRACE_MS},
+};
+
+type Secret = Zeroizing<[u8; 32]>;
+
+/// A tenant's root key. It never leaves the customer's cluster.
+#[derive(Clone)]
+pub struct RootKey(Secret);
+
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseScope {
+    /// Whose events.
+    pub tenant: TenantId,
+    /// Where the first hop stands.
+    pub region: Region,
+    /// Which first hop.
+    pub worker: WorkerId,
+    /// Which hour.
+    pub epoch: Epoch,
+}
+
+/// A first hop's key for one epoch.
+#[derive(Clone)]
+pub struct LeaseKey(Secret);
+
+impl RootKey {
+    /// From 32 random bytes.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(secret.into())
+    }
+
+    /// The key of one first hop for one epoch.
+    #[must_use]
+    pub fn lease(&self, scope: &LeaseScope) -> LeaseKey {
+        LeaseKey(derive(
+            &self.0,
+            b"firsthop/lease/1",
+            &[
+                &scope.tenant.get().to_le_bytes(),
+                scope.region.as_bytes(),
+                &scope.worker.get().to_le_bytes(),
+                &scope.epoch.get().to_le_bytes(),
+            ],
+        ))
+    }
+
+    /// The 32 bytes, for the store that keeps them.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl LeaseKey {
+    /// From the 32 bytes that the server handed out.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(secret.into())
+    }
+
+    /// The 32 bytes, for the answer that hands them out.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key that signs the hop's envelopes.
+    ///
+    /// # Errors
+    /// [`Error::Algorithm`] if `alg` is not symmetric, or this build lacks it.
+    pub fn envelope_key(&self, alg: Alg) -> Result<MacKey, Error> {
+        MacKey::new(alg, &derive(&self.0, b"firsthop/envelope/1", &[]))
+    }
+
+    /// The secret of one session, for the page that it is granted to.
+    #[must_use]
+    pub fn session_secret(&self, source: SourceId, grant: &SessionGrant) -> Zeroizing<[u8; 32]> {
+        derive(
+            &self.0,
+            b"firsthop/session/1",
+            &[source.as_bytes(), &grant.origin, &grant.expires.as_millis().to_le_bytes()],
+        )
+    }
+
+    /// Checks a page's frame against the session that it claims: its length, its end and its signature.
+    ///
+    /// The lease must be the one that the frame's header and grant name. The frame is accepted until
+    /// [`SESSION_GRACE_MS`] after the session's end, for pages that were offline.
+    ///
+    /// # Errors
+    /// [`Error::Session`], [`Error::SessionExpired`], [`Error::Algorithm`], [`Error::Signature`].
+    pub fn verify_session(&self, frame: &Frame<'_>, now: Timestamp) -> Result<SessionGrant, Error> {
+        let grant = frame.session()?;
+        let header = frame.header();
+        grant.check(header.epoch, now)?;
+        let key = MacKey::new(header.alg, &self.session_secret(header.source, &grant))?;
+        frame.verify(&key)?;
+        Ok(grant)
+    }
+}
+
+macro_rules! redacted {
+    ($name:ident) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    };
+}
+redacted!(RootKey);
+redacted!(LeaseKey);
+
+/// Length of a session grant on the wire, in bytes.
+pub const SESSION_GRANT_LEN: usize = 30;
+
+/// What a session key is derived from and the header does not say. It travels with every frame of the session, so
+/// that a stored frame can be checked again years later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionGrant {
+    /// The first hop that granted the session.
+    pub worker: WorkerId,
+    /// The region of that first hop.
+    pub region: Region,
+    /// When the session ends.
+    pub expires: Timestamp,
+    /// Digest of the page's origin: see [`origin_digest`].
+    pub origin: [u8; 16],
+}
+
+impl SessionGrant {
+    /// The grant as it stands in the frame.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; SESSION_GRANT_LEN] {
+        let mut bytes = [0; SESSION_GRANT_LEN];
+        bytes[0..4].copy_from_slice(&self.worker.get().to_le_bytes());
+        bytes[4..6].copy_from_slice(self.region.as_bytes());
+        bytes[6..14].copy_from_slice(&self.expires.as_millis().to_le_bytes());
+        bytes[14..30].copy_from_slice(&self.origin);
+        bytes
+    }
+
+    /// Reads a grant.
+    ///
+    /// # Errors
+    /// [`Error::Session`] if it is not one.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let b: &[u8; SESSION_GRANT_LEN] = bytes.try_into().map_err(|_| Error::Session)?;
+        let mut expires = [0; 8];
+        expires.copy_from_slice(&b[6..14]);
+        let mut origin = [0; 16];
+        origin.copy_from_slice(&b[14..30]);
+        Ok(Self {
+            worker: WorkerId::new(u32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            region: Region::new([b[4], b[5]]).map_err(|_| Error::Session)?,
+            expires: Timestamp::from_millis(u64::from_le_bytes(expires)),
+            origin,
+        })
+    }
+
+    /// The lease that the session's key comes from, with what the frame's header adds.
+    #[must_use]
+    pub const fn scope(&self, tenant: TenantId, epoch: Epoch) -> LeaseScope {
+        LeaseScope { tenant, region: self.region, worker: self.worker, epoch }
+    }
+
+    /// Whether the session's length is one that a first hop may grant, and it and its grace have not ended.
+    fn check(&self, epoch: Epoch, now: Timestamp) -> Result<(), Error> {
+        let expires = self.expires.as_millis();
+        let granted = epoch.start().as_millis();
+        // A lease is used within one epoch of its own.
+        if expires < granted || expires - granted > MAX_SESSION_MS + 2 * Epoch::MILLIS {
+            return Err(Error::Session);
+        }
+        if epoch > Epoch::new(Epoch::at(now).get().saturating_add(1)) {
+            return Err(Error::Epoch);
+        }
+        if now.as_millis() > expires.saturating_add(SESSION_GRACE_MS) {
+            return Err(Error::SessionExpired);
+        }
+        Ok(())
+    }
+}
+
+/// What a grant keeps of an origin: the first 16 bytes of the SHA-256 of its serialisation (`https://shop.example`).
+#[must_use]
+pub fn origin_digest(origin: &str) -> [u8; 16] {
+    let digest = Sha256::digest(origin.as_bytes());
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest[..16]);
+    short
+}
+
+impl SourceId {
+    /// The source of an event that came with another vendor's id: a UUIDv8 of the SHA-256 over tenant, vendor and id.
+    #[must_use]
+    pub fn of_foreign(tenant: TenantId, id: &crate::ForeignId<'_>) -> Self {
+        let vendor = id.vendor.as_str().as_bytes();
+        let digest = Sha256::new()
+            .chain_update(tenant.get().to_le_bytes())
+            .chain_update([vendor.len() as u8])
+            .chain_update(vendor)
+            .chain_update(id.id.as_bytes())
+            .finalize();
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        Self::v8(short)
+    }
+}
+
+impl KeyId {
+    /// The first root of a tenant.
+    pub const FIRST: Self = Self::new(1);
+
+    /// The root after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self::new(self.get().wrapping_add(1))
+    }
+}
+
+/// HKDF-SHA256 with an empty salt.
+fn derive(secret: &Secret, label: &[u8], fields: &[&[u8]]) -> Secret {
+    const MOST: usize = 6;
+    let lengths: [[u8; 1]; MOST] = core::array::from_fn(|i| [fields.get(i).map_or(0, |field| field.len() as u8)]);
+    let label_len = [label.len() as u8];
+    let mut info: [&[u8]; 2 + 2 * MOST] = [&[]; 2 + 2 * MOST];
+    (info[0], info[1]) = (&label_len, label);
+    for (i, field) in fields.iter().enumerate() {
+        (info[2 + 2 * i], info[3 + 2 * i]) = (&lengths[i], field);
+    }
+    let mut out = Secret::default();
+    let expanded =
+        Hkdf::<Sha256>::new(None, &secret[..]).expand_multi_info(&info[..2 + 2 * fields.len()], &mut out[..]);
+    debug_assert!(expanded.is_ok(), "32 bytes are within HKDF's bound");
+    out
+}

@@ -1,0 +1,24 @@
+//! Bounds on everything that comes from outside. Over a bound is an [`Error`](crate::Error), never a panic.
+
+/// Largest frame in bytes, header and tag included.
+pub const MAX_FRAME: usize = 512 * 1024;
+/// Largest envelope in bytes: a frame and what a hop adds to it.
+pub const MAX_ENVELOPE: usize = MAX_FRAME + 2048;
+/// Largest header with its extensions, in bytes.
+pub const MAX_HEADER: usize = 1024;
+/// Largest encoded event in bytes.
+pub const MAX_EVENT: usize = 32 * 1024;
+/// Longest event name, in bytes of UTF-8.
+pub const MAX_NAME: usize = 512;
+/// Longest id given by a foreign SDK, in bytes of UTF-8.
+pub const MAX_FOREIGN_ID: usize = 256;
+/// Longest write key in bytes.
+pub const MAX_WRITE_KEY: usize = 64;
+/// Deepest nesting of maps and lists in properties; the properties themselves are depth 0.
+pub const MAX_DEPTH: usize = 8;
+/// Most values in one event's properties, nested ones included.
+pub const MAX_VALUES: usize = 1024;
+/// Longest session a first hop may grant, in milliseconds (24 h).
+pub const MAX_SESSION_MS: u64 = 24 * 3600 * 1000;
+/// How long after its session ended a delayed frame is still accepted, in milliseconds (7 days).
+pub const SESSION_GRACE_MS: u64 = 7 * 24 * 3600 * 1000;

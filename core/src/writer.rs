@@ -1,0 +1,178 @@
+//! Writing a frame: header, extensions, context, events, tag.
+
+use crate::{
+    Context, Error, Event, ExtensionKind, FrameSigner, Header,
+    codec::Writer,
+    crc::crc32,
+    extension::EXTENSION_HEAD,
+    header::{CRC_AT, HEADER_LEN},
+    limits::{MAX_FRAME, MAX_HEADER},
+};
+
+/// Writes one frame after another into a buffer of the caller's.
+///
+/// A call that fails leaves the frame as it was before it, so that an event that no longer fits can go into the
+/// next one.
+#[derive(Debug)]
+pub struct FrameWriter<B> {
+    buffer: B,
+    header: Header,
+    header_len: usize,
+    end: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Extensions,
+    Events,
+    Finished,
+}
+
+impl<B: AsMut<[u8]>> FrameWriter<B> {
+    /// Begins a frame. `count` in the header is ignored: the writer counts.
+    ///
+    /// # Errors
+    /// [`Error::BufferFull`] if not even the header and the tag fit.
+    pub fn new(buffer: B, header: &Header) -> Result<Self, Error> {
+        let mut writer = Self { buffer, header: *header, header_len: 0, end: 0, stage: Stage::Finished };
+        writer.begin(header)?;
+        Ok(writer)
+    }
+
+    /// Begins the next frame in the same buffer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn begin(&mut self, header: &Header) -> Result<(), Error> {
+        if self.buffer.as_mut().len() < HEADER_LEN + header.alg.tag_len() {
+            return Err(Error::BufferFull);
+        }
+        self.header = Header { count: 0, ..*header };
+        self.header_len = HEADER_LEN;
+        self.end = HEADER_LEN;
+        self.stage = Stage::Extensions;
+        Ok(())
+    }
+
+    /// Adds an extension to the header. Only before the context and the events.
+    ///
+    /// # Errors
+    /// [`Error::State`] after the first event, [`Error::HeaderLength`] over the bound, [`Error::BufferFull`].
+    pub fn extension(&mut self, kind: ExtensionKind, value: &[u8]) -> Result<(), Error> {
+        if self.stage != Stage::Extensions {
+            return Err(Error::State);
+        }
+        if self.header_len + EXTENSION_HEAD + value.len() > MAX_HEADER {
+            return Err(Error::HeaderLength);
+        }
+        self.append(|writer| {
+            writer.raw(&kind.number().to_le_bytes())?;
+            writer.raw(&(value.len() as u16).to_le_bytes())?;
+            writer.raw(value)
+        })?;
+        self.header_len = self.end;
+        Ok(())
+    }
+
+    /// Writes what the events share. Without it they share nothing.
+    ///
+    /// # Errors
+    /// [`Error::State`] after the first event, [`Error::BufferFull`], [`Error::TooLarge`].
+    pub fn context(&mut self, context: &Context<'_>) -> Result<(), Error> {
+        if self.stage != Stage::Extensions {
+            return Err(Error::State);
+        }
+        self.append(|writer| context.encode(writer))?;
+        self.stage = Stage::Events;
+        Ok(())
+    }
+
+    /// Writes the next event: its sequence number is `first_seq` and the events before it.
+    ///
+    /// # Errors
+    /// [`Error::BufferFull`] or [`Error::Count`] if it belongs into the next frame, [`Error::TooLarge`] if into none.
+    pub fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        if self.stage == Stage::Extensions {
+            self.context(&Context::default())?;
+        }
+        if self.stage == Stage::Finished {
+            return Err(Error::State);
+        }
+        let count = self.header.count.checked_add(1).ok_or(Error::Count)?;
+        self.header.first_seq.checked_add(count.into()).ok_or(Error::Count)?;
+        self.append(|writer| event.encode(writer))?;
+        self.header.count = count;
+        Ok(())
+    }
+
+    /// Events so far.
+    #[must_use]
+    pub const fn count(&self) -> u16 {
+        self.header.count
+    }
+
+    /// Length of the frame so far, in bytes, without its tag.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.end
+    }
+
+    /// Whether no event was written yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.header.count == 0
+    }
+
+    /// Sets what the source had to give up since its last frame, in events.
+    pub const fn set_dropped(&mut self, dropped: u32) {
+        self.header.dropped = dropped;
+    }
+
+    /// Fills in lengths and CRC, signs, and returns the frame.
+    ///
+    /// # Errors
+    /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished.
+    pub fn finish(&mut self, signer: &impl FrameSigner) -> Result<&[u8], Error> {
+        if self.stage == Stage::Finished {
+            return Err(Error::State);
+        }
+        if self.stage == Stage::Extensions {
+            self.context(&Context::default())?;
+        }
+        let end = seal(self.buffer.as_mut(), &self.header, self.header_len, self.end, signer)?;
+        self.stage = Stage::Finished;
+        Ok(&self.buffer.as_mut()[..end])
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let buffer = self.buffer.as_mut();
+        let room = buffer.len().min(MAX_FRAME) - self.header.alg.tag_len();
+        let mut writer = Writer::new(&mut buffer[..room], self.end);
+        write(&mut writer)?;
+        self.end = writer.position();
+        Ok(())
+    }
+}
+
+/// Writes the header over the front, the CRC into it, and the tag behind the payload. Returns the frame's end.
+pub(crate) fn seal(
+    buffer: &mut [u8],
+    header: &Header,
+    header_len: usize,
+    end: usize,
+    signer: &impl FrameSigner,
+) -> Result<usize, Error> {
+    if signer.alg() != header.alg {
+        return Err(Error::Algorithm);
+    }
+    let tag_end = end + header.alg.tag_len();
+    let frame = buffer.get_mut(..tag_end).ok_or(Error::BufferFull)?;
+    let (signed, tag) = frame.split_at_mut(end);
+    let fixed = signed.first_chunk_mut().ok_or(Error::BufferFull)?;
+    header.write(fixed, header_len as u16, (end - header_len) as u32);
+    let crc = crc32(&[signed]);
+    signed[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    tag.copy_from_slice(signer.sign(signed).as_bytes());
+    Ok(tag_end)
+}

@@ -23,6 +23,15 @@ impl<'b> Writer<'b> {
         self.at
     }
 
+    /// What is free, for another encoder; [`skip`](Self::skip) then says how much of it was used.
+    pub(crate) fn unwritten(&mut self) -> &mut [u8] {
+        self.buf.get_mut(self.at..).unwrap_or_default()
+    }
+
+    pub(crate) const fn skip(&mut self, len: usize) {
+        self.at += len;
+    }
+
     #[inline]
     pub(crate) fn byte(&mut self, byte: u8) -> Result<(), Error> {
         *self.buf.get_mut(self.at).ok_or(Error::BufferFull)? = byte;

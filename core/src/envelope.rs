@@ -3,12 +3,15 @@
 //! So the producer's signature is still there in the journal, and can be checked again years later.
 
 use crate::{
-    Annotation, Error, Flags, Frame, FrameSigner, Header, header::HEADER_LEN, limits::MAX_ENVELOPE, writer::seal,
+    Annotation, Error, ExtensionKind, Flags, Frame, FrameSigner, Header, WorkerId, codec::Writer,
+    extension::write_extension, header::HEADER_LEN, limits::MAX_ENVELOPE, writer::seal,
 };
 
 /// An envelope's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
+    /// Which hop.
+    pub worker: WorkerId,
     /// What the hop noted.
     pub annotation: Annotation<'a>,
     /// The producer's bytes, as they came. A hop also forwards what it refuses, so these may not parse.
@@ -19,13 +22,25 @@ impl<'a> Envelope<'a> {
     /// Opens a frame that is an envelope. Verify it first.
     ///
     /// # Errors
-    /// [`Error::State`] if it is none, [`Error::Payload`] if its annotation is malformed.
+    /// [`Error::State`] if it is none, [`Error::Extension`] if it names no hop, [`Error::Payload`] if its annotation
+    /// is malformed.
     pub fn open(frame: &Frame<'a>) -> Result<Self, Error> {
         if !frame.header().flags.contains(Flags::ENVELOPE) {
             return Err(Error::State);
         }
+        let worker = Self::worker(frame)?;
         let (annotation, frame) = Annotation::decode(frame.payload())?;
-        Ok(Self { annotation, frame })
+        Ok(Self { worker, annotation, frame })
+    }
+
+    /// Which hop says that it signed the envelope: needed to derive the key that verifies it.
+    ///
+    /// # Errors
+    /// [`Error::Extension`] if it does not say.
+    pub fn worker(frame: &Frame<'_>) -> Result<WorkerId, Error> {
+        let value = frame.extensions().get(ExtensionKind::Worker).ok_or(Error::Extension)?;
+        let bytes = value.try_into().map_err(|_| Error::Extension)?;
+        Ok(WorkerId::new(u32::from_le_bytes(bytes)))
     }
 }
 
@@ -38,18 +53,23 @@ impl<'a> Envelope<'a> {
 pub fn seal_envelope<'b>(
     buf: &'b mut [u8],
     header: &Header,
+    worker: WorkerId,
     annotation: &Annotation<'_>,
     frame: &[u8],
     signer: &impl FrameSigner,
 ) -> Result<&'b [u8], Error> {
     let header = Header { flags: header.flags.with(Flags::ENVELOPE), ..*header };
-    let payload = buf.get_mut(HEADER_LEN..).ok_or(Error::BufferFull)?;
-    let noted = annotation.encode(payload)?.len();
-    let end = HEADER_LEN + noted + frame.len();
-    if end + header.alg.tag_len() > MAX_ENVELOPE {
+    let most = MAX_ENVELOPE - header.alg.tag_len();
+    let mut writer = Writer::new(buf, HEADER_LEN);
+    write_extension(&mut writer, ExtensionKind::Worker, &worker.get().to_le_bytes())?;
+    let header_len = writer.position();
+    let noted = annotation.encode(writer.unwritten())?.len();
+    writer.skip(noted);
+    if writer.position() + frame.len() > most {
         return Err(Error::TooLarge);
     }
-    buf.get_mut(HEADER_LEN + noted..end).ok_or(Error::BufferFull)?.copy_from_slice(frame);
-    let end = seal(buf, &header, HEADER_LEN, end, signer)?;
+    writer.raw(frame)?;
+    let end = writer.position();
+    let end = seal(buf, &header, header_len, end, signer)?;
     Ok(&buf[..end])
 }

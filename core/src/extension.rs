@@ -1,6 +1,14 @@
 //! Header extensions: type, length, value. Unknown ones are skipped, so that a new one needs no new version.
 
-use crate::Error;
+use crate::{Error, codec::Writer};
+
+/// Appends an extension.
+pub(crate) fn write_extension(writer: &mut Writer<'_>, kind: ExtensionKind, value: &[u8]) -> Result<(), Error> {
+    let len = u16::try_from(value.len()).map_err(|_| Error::HeaderLength)?;
+    writer.raw(&kind.number().to_le_bytes())?;
+    writer.raw(&len.to_le_bytes())?;
+    writer.raw(value)
+}
 
 /// Bytes before an extension's value: type and length, two bytes each.
 pub(crate) const EXTENSION_HEAD: usize = 4;
@@ -15,6 +23,8 @@ pub enum ExtensionKind {
     WriteKey,
     /// The session grant that the signing key was derived from: see [`SessionGrant`](crate::SessionGrant).
     Session,
+    /// Which first hop signed an envelope: its [`WorkerId`](crate::WorkerId), 4 bytes.
+    Worker,
     /// One that this version does not know.
     Unknown(u16),
 }
@@ -27,6 +37,7 @@ impl ExtensionKind {
             Self::Traceparent => 1,
             Self::WriteKey => 2,
             Self::Session => 3,
+            Self::Worker => 4,
             Self::Unknown(number) => number,
         }
     }
@@ -36,6 +47,7 @@ impl ExtensionKind {
             1 => Self::Traceparent,
             2 => Self::WriteKey,
             3 => Self::Session,
+            4 => Self::Worker,
             _ => Self::Unknown(number),
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     Context, Error, Event, ExtensionKind, FrameSigner, Header,
     codec::Writer,
     crc::crc32,
-    extension::EXTENSION_HEAD,
+    extension::{EXTENSION_HEAD, write_extension},
     header::{CRC_AT, HEADER_LEN},
     limits::{MAX_FRAME, MAX_HEADER},
 };
@@ -66,11 +66,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         if self.header_len + EXTENSION_HEAD + value.len() > MAX_HEADER {
             return Err(Error::HeaderLength);
         }
-        self.append(|writer| {
-            writer.raw(&kind.number().to_le_bytes())?;
-            writer.raw(&(value.len() as u16).to_le_bytes())?;
-            writer.raw(value)
-        })?;
+        self.append(|writer| write_extension(writer, kind, value))?;
         self.header_len = self.end;
         Ok(())
     }

@@ -1,0 +1,265 @@
+//! Ours: whole frames, built and read through the core's public interface, as a user would.
+
+use std::hint::black_box;
+
+use firsthop_core::{
+    Alg, Campaign, Context, ContextDelta, Epoch, Error, Event, EventKind, ExtensionKind, Flags, Frame, FrameSigner,
+    FrameVerifier, FrameWriter, Header, KeyId, PropertiesWriter, Region, SessionGrant, SourceId, TenantId, Timestamp,
+    Value, WorkerId, origin_digest,
+};
+
+use crate::{
+    body::{Body, Kind, ProductViewed, Sum},
+    wire::Visit,
+};
+
+/// The buffers that a producer keeps, and what its frames have in common.
+#[derive(Debug)]
+pub struct FrameKit {
+    header: Header,
+    buffer: Vec<u8>,
+    shape: [u8; 512],
+    text: [u8; 2048],
+}
+
+impl FrameKit {
+    /// A producer that signs so.
+    #[must_use]
+    pub fn new(alg: Alg) -> Self {
+        let created = Timestamp::from_millis(1_772_446_530_000);
+        let source = SourceId::v7(created, [7; 10]);
+        let mut header = Header::new(TenantId::new(0x5eed), source, created);
+        header.alg = alg;
+        header.region = Region::new(*b"EU").expect("two capitals");
+        if alg != Alg::None {
+            header.flags = Flags::TRUST;
+            header.key_id = KeyId::new(1);
+            header.epoch = Epoch::at(created);
+        }
+        Self { header, buffer: vec![0; firsthop_core::limits::MAX_FRAME], shape: [0; 512], text: [0; 2048] }
+    }
+
+    /// The events alone, without context or session: the counterpart of the codecs' bodies. Returns the frame.
+    ///
+    /// # Errors
+    /// None with our data.
+    #[inline]
+    pub fn bare(&mut self, bodies: &[Body<'_>], signer: &impl FrameSigner) -> Result<&[u8], Error> {
+        let mut writer = FrameWriter::new(&mut self.buffer[..], &self.header)?;
+        let mut properties = PropertiesWriter::new(&mut self.shape[..], &mut self.text[..]);
+        write_events(&mut writer, &mut properties, bodies)?;
+        let len = writer.finish(signer)?.len();
+        Ok(&self.buffer[..len])
+    }
+
+    /// A page's frame as it goes out: session grant, shared context, events. Returns the frame.
+    ///
+    /// # Errors
+    /// None with our data.
+    #[inline]
+    pub fn page(&mut self, visit: &Visit, bodies: &[Body<'_>], signer: &impl FrameSigner) -> Result<&[u8], Error> {
+        let mut writer = FrameWriter::new(&mut self.buffer[..], &self.header)?;
+        let mut properties = PropertiesWriter::new(&mut self.shape[..], &mut self.text[..]);
+        if self.header.flags.contains(Flags::TRUST) {
+            writer.extension(ExtensionKind::Session, &grant(&self.header).to_bytes())?;
+        }
+        write_context(&mut writer, &mut properties, visit)?;
+        write_events(&mut writer, &mut properties, bodies)?;
+        let len = writer.finish(signer)?.len();
+        Ok(&self.buffer[..len])
+    }
+
+    /// The same, but every event happened on a page of its own and says so: the most that context can cost.
+    ///
+    /// # Errors
+    /// None with our data.
+    pub fn wandering(&mut self, visit: &Visit, bodies: &[Body<'_>], signer: &impl FrameSigner) -> Result<&[u8], Error> {
+        let mut writer = FrameWriter::new(&mut self.buffer[..], &self.header)?;
+        let mut properties = PropertiesWriter::new(&mut self.shape[..], &mut self.text[..]);
+        writer.extension(ExtensionKind::Session, &grant(&self.header).to_bytes())?;
+        write_context(&mut writer, &mut properties, visit)?;
+        for body in bodies {
+            let url = format!("https://shop.example/en/products/{}", body.properties.product_id);
+            let delta = Context {
+                url: Some(&url),
+                title: Some(body.properties.name),
+                referrer: Some(visit.url),
+                ..Context::default()
+            };
+            let mut buf = [0; 1024];
+            let context = ContextDelta::encode(&delta, &mut buf)?;
+            properties.clear();
+            body.properties.put(&mut properties)?;
+            writer.event(&Event {
+                kind: kind(body.kind),
+                offset_ms: body.offset_ms,
+                name: body.name,
+                context,
+                properties: properties.finish()?,
+                ..Event::default()
+            })?;
+        }
+        let len = writer.finish(signer)?.len();
+        Ok(&self.buffer[..len])
+    }
+}
+
+#[inline]
+fn write_events(
+    writer: &mut FrameWriter<&mut [u8]>,
+    properties: &mut PropertiesWriter<&mut [u8]>,
+    bodies: &[Body<'_>],
+) -> Result<(), Error> {
+    for body in bodies {
+        properties.clear();
+        body.properties.put(properties)?;
+        writer.event(&Event {
+            kind: kind(body.kind),
+            offset_ms: body.offset_ms,
+            name: body.name,
+            properties: properties.finish()?,
+            ..Event::default()
+        })?;
+    }
+    Ok(())
+}
+
+fn write_context(
+    writer: &mut FrameWriter<&mut [u8]>,
+    properties: &mut PropertiesWriter<&mut [u8]>,
+    visit: &Visit,
+) -> Result<(), Error> {
+    properties.clear();
+    properties.begin_map(Some("library"))?;
+    properties.put("name", Value::Str(visit.library.0))?;
+    properties.put("version", Value::Str(visit.library.1))?;
+    properties.end()?;
+    writer.context(&Context {
+        anonymous_id: Some(visit.anonymous_id),
+        locale: Some(visit.locale),
+        url: Some(visit.url),
+        title: Some(visit.title),
+        referrer: Some(visit.referrer),
+        campaign: Some(Campaign {
+            source: Some(visit.campaign.0),
+            medium: Some(visit.campaign.1),
+            name: Some(visit.campaign.2),
+            ..Campaign::default()
+        }),
+        extra: properties.finish()?,
+        ..Context::default()
+    })
+}
+
+const fn kind(kind: Kind) -> EventKind {
+    match kind {
+        Kind::Track => EventKind::Track,
+        Kind::Page => EventKind::Page,
+    }
+}
+
+fn grant(header: &Header) -> SessionGrant {
+    SessionGrant {
+        worker: WorkerId::new(7),
+        region: header.region,
+        expires: header.created.offset(3_600_000),
+        origin: origin_digest("https://shop.example"),
+    }
+}
+
+/// Decodes everything in a frame and visits every property: every key is read, every value added up. With a key, its signature is
+/// checked first.
+///
+/// # Errors
+/// None with our data.
+#[inline]
+pub fn read_frame(bytes: &[u8], key: Option<&impl FrameVerifier>) -> Result<u64, Error> {
+    read(bytes, key, |event| {
+        let mut sum = event.name.sum();
+        for (key, value) in event.properties {
+            black_box(key);
+            sum = sum.wrapping_add(match value {
+                Value::U64(number) => number,
+                Value::F64(number) => number.to_bits(),
+                Value::Str(text) => text.sum(),
+                _ => return Err(Error::Payload),
+            });
+        }
+        Ok(sum)
+    })
+}
+
+/// The same, but into the struct that the other codecs decode into, by comparing keys.
+///
+/// # Errors
+/// None with our data.
+#[inline]
+pub fn read_frame_typed(bytes: &[u8], key: Option<&impl FrameVerifier>) -> Result<u64, Error> {
+    read(bytes, key, |event| {
+        let mut properties = ProductViewed::default();
+        for (key, value) in event.properties {
+            match (key, value) {
+                ("product_id", Value::Str(text)) => properties.product_id = text,
+                ("sku", Value::Str(text)) => properties.sku = text,
+                ("category", Value::Str(text)) => properties.category = text,
+                ("name", Value::Str(text)) => properties.name = text,
+                ("brand", Value::Str(text)) => properties.brand = text,
+                ("price", Value::F64(number)) => properties.price = number,
+                ("quantity", Value::U64(number)) => properties.quantity = number as u32,
+                _ => return Err(Error::Payload),
+            }
+        }
+        Ok(event.name.sum().wrapping_add(black_box(&properties).sum()))
+    })
+}
+
+#[inline]
+fn read(
+    bytes: &[u8],
+    key: Option<&impl FrameVerifier>,
+    visit: impl Fn(Event<'_>) -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let frame = Frame::parse(bytes)?;
+    if let Some(key) = key {
+        frame.verify(key)?;
+    }
+    let (context, events) = frame.open()?;
+    black_box(&context);
+    let mut sum = 0u64;
+    for event in events {
+        let event = event?;
+        sum = sum.wrapping_add(event.kind as u64).wrapping_add_signed(event.offset_ms).wrapping_add(visit(event)?);
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use firsthop_core::{MacKey, Unsigned};
+
+    use super::*;
+    use crate::bodies;
+
+    #[test]
+    fn frames_carry_every_value() {
+        let bodies = bodies(50, 1);
+        let expected = bodies.iter().fold(0u64, |sum, body| sum.wrapping_add(body.sum()));
+        let none = None::<&MacKey>;
+
+        let mut kit = FrameKit::new(Alg::None);
+        let frame = kit.bare(&bodies, &Unsigned).unwrap();
+        assert_eq!(read_frame(frame, none), Ok(expected));
+        assert_eq!(read_frame_typed(frame, none), Ok(expected));
+
+        let key = MacKey::new(Alg::HmacSha256Trunc128, &[3; 32]).unwrap();
+        let other = MacKey::new(Alg::HmacSha256Trunc128, &[4; 32]).unwrap();
+        let visit = Visit::new(50);
+        let mut kit = FrameKit::new(Alg::HmacSha256Trunc128);
+        for frame in
+            [kit.page(&visit, &bodies, &key).unwrap().to_vec(), kit.wandering(&visit, &bodies, &key).unwrap().to_vec()]
+        {
+            assert_eq!(read_frame(&frame, Some(&key)), Ok(expected));
+            assert_eq!(read_frame(&frame, Some(&other)), Err(Error::Signature));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Native frames: bounds, CRC, region gate, write key or session, origin, events; in that order.
+
+use firsthop_core::{
+    Alg, Annotation, Error, ExtensionKind, Flags, Frame, Header, SessionGrant, TenantId, Timestamp, Trust, WriteKey,
+    limits::MAX_FRAME, origin_digest,
+};
+
+use crate::{
+    Account, Facts, Problem, Refusal, Refused, Session,
+    annotate::{annotate, check_encoding},
+};
+
+/// Largest body of `POST /v1/f`, in bytes.
+pub const MAX_BODY: usize = MAX_FRAME;
+
+/// A frame that was accepted: every event of it can be read, and somebody answers for it.
+#[derive(Debug)]
+pub struct Accepted<'a, T> {
+    /// Whose it is.
+    pub account: T,
+    /// The frame; its [`open`](Frame::open) and events cannot fail.
+    pub frame: Frame<'a>,
+    /// What to note on it. Its `trust` says who answers for the frame.
+    pub annotation: Annotation<'a>,
+    /// The session that goes into the receipt, if the source needs one.
+    pub session: Option<Session>,
+}
+
+/// Decides on a body of `POST /v1/f`. `lookup` finds what the hop knows of a tenant; it is asked at most once.
+///
+/// A caller whose knowledge may be old can look for news when the refusal is [`Error::WriteKey`] or
+/// [`Error::UnknownKey`], and ask again.
+///
+/// # Errors
+/// Whatever is wrong with it, and for whom to set it aside.
+pub fn receive<'a, T: Account>(
+    body: &'a [u8],
+    facts: &Facts<'a>,
+    lookup: impl FnOnce(TenantId) -> Option<T>,
+) -> Result<Accepted<'a, T>, Box<Refused<'a, T>>> {
+    let annotation = annotate(facts);
+    // Before anything is known to hold, the header may still say whose the bytes seem to be.
+    let peeked = Header::peek(body).ok();
+    let account = peeked.and_then(|header| lookup(header.tenant));
+    let checked = match &account {
+        Some(account) => check(body, facts, account),
+        None => Err(nobodys(body, facts)),
+    };
+    match (checked, account) {
+        (Ok((frame, trust, session)), Some(account)) => {
+            Ok(Accepted { account, frame, annotation: Annotation { trust, ..annotation }, session })
+        }
+        (Ok(_), None) => Err(Refused::new(Refusal::Internal, None, body, 1, annotation)),
+        (Err(problem), account) => {
+            // What is for another region is not kept in this one, broken or not.
+            let admitted = |account: &T| peeked.is_some_and(|header| account.tenant().admits(header.region).is_ok());
+            let count = peeked.map_or(1, |header| header.count);
+            Err(Refused::new(problem, account.filter(admitted), body, count, annotation))
+        }
+    }
+}
+
+/// Who answers for a frame: its signature, or its write key. For frames that another hop has let in already, whose
+/// origin that hop has checked.
+///
+/// # Errors
+/// [`Error::Session`], [`Error::SessionExpired`], [`Error::Epoch`], [`Error::UnknownKey`], [`Error::Algorithm`],
+/// [`Error::Signature`] for a frame that claims a session; [`Error::WriteKey`] for one that does not, and
+/// [`Error::Algorithm`] if it is signed all the same, since nobody has that key.
+pub fn authenticate(
+    frame: &Frame<'_>,
+    account: &impl Account,
+    now: Timestamp,
+) -> Result<(Trust, Option<SessionGrant>), Error> {
+    let header = frame.header();
+    if !header.flags.contains(Flags::TRUST) {
+        if header.alg != Alg::None {
+            return Err(Error::Algorithm);
+        }
+        let key = frame.extensions().get(ExtensionKind::WriteKey).ok_or(Error::WriteKey)?;
+        let key = WriteKey::parse(str::from_utf8(key).map_err(|_| Error::WriteKey)?)?;
+        // The key's tenant is the account's, and so is the header's: by it the account was found.
+        account.tenant().check_write_key(&key)?;
+        return if header.tenant == key.tenant() { Ok((Trust::WriteKey, None)) } else { Err(Error::WriteKey) };
+    }
+    let grant = frame.session()?;
+    match account.lease(header.key_id, &grant.scope(header.tenant, header.epoch), now)? {
+        Some(lease) => lease.verify_session(frame, now).map(|grant| (Trust::Session, Some(grant))),
+        None if header.alg == Alg::None => Err(Error::Algorithm),
+        None => Ok((Trust::Unchecked, Some(grant))),
+    }
+}
+
+/// Everything that can be wrong with the bytes, in the order in which it is looked for.
+fn check<'a>(
+    body: &'a [u8],
+    facts: &Facts<'a>,
+    account: &impl Account,
+) -> Result<(Frame<'a>, Trust, Option<Session>), Problem> {
+    let frame = parse(body, facts)?;
+    let tenant = account.tenant();
+    tenant.admits(frame.header().region)?;
+    let (trust, grant) = authenticate(&frame, account, facts.now)?;
+    tenant.origins.check(facts.origin)?;
+    if grant.is_some_and(|grant| grant.origin != origin_digest(facts.origin.unwrap_or_default())) {
+        return Err(Problem::new(Error::Origin).with_detail("the session was granted to another origin"));
+    }
+    frame.check()?;
+    let session = Session::renewal(account, frame.header().source, facts.origin, grant.as_ref(), facts.now);
+    Ok((frame, trust, session))
+}
+
+fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {
+    check_encoding(facts)?;
+    if body.len() > MAX_BODY {
+        return Err(Problem::body_too_large(MAX_BODY));
+    }
+    let frame = Frame::parse(body)?;
+    if frame.header().flags.contains(Flags::ENVELOPE) {
+        return Err(Problem::new(Error::Reserved).with_detail("an envelope goes to /v1/e"));
+    }
+    Ok(frame)
+}
+
+/// What to say of bytes that name no tenant whom the hop knows: first what is wrong with the bytes themselves.
+fn nobodys(body: &[u8], facts: &Facts<'_>) -> Problem {
+    match parse(body, facts) {
+        Err(problem) => problem,
+        Ok(frame) if frame.header().flags.contains(Flags::TRUST) => Error::UnknownKey.into(),
+        Ok(_) => Error::WriteKey.into(),
+    }
+}

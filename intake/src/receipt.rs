@@ -1,0 +1,242 @@
+//! What became of a request's events: the receipt of a native frame, and the verdict in a header of a foreign one.
+
+use std::ops::AddAssign;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use firsthop_core::{Alg, Epoch, Error, Header, KeyId, SessionGrant, SourceId, Timestamp};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::Session;
+
+/// The answer to a native frame. `stored + duplicate + conflict` is `count`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The frame's source.
+    pub source: SourceId,
+    /// Its batch number.
+    pub batch: u64,
+    /// Sequence number of its first event.
+    pub first: u64,
+    /// How many events it held.
+    pub count: u32,
+    /// Stored by this request.
+    pub stored: u32,
+    /// Stored before.
+    pub duplicate: u32,
+    /// Of a known identity, but not the known content: in quarantine.
+    pub conflict: u32,
+    /// A session for the source.
+    pub session: Option<Session>,
+}
+
+/// The receipt's JSON. `epoch` and the other numbers are far below 2⁵³, but `batch` and `first` are the producer's to
+/// choose: a producer that reads JSON numbers as doubles should not go there.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    source: String,
+    batch: u64,
+    first: u64,
+    count: u32,
+    stored: u32,
+    duplicate: u32,
+    conflict: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<WireSession>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireSession {
+    alg: u8,
+    key_id: u32,
+    epoch: u32,
+    region: String,
+    grant: String,
+    secret: String,
+    expires: u64,
+}
+
+impl Receipt {
+    /// The receipt of a frame whose events were all stored.
+    #[must_use]
+    pub fn stored(header: &Header) -> Self {
+        let count = header.count.into();
+        Self {
+            source: header.source,
+            batch: header.batch_seq,
+            first: header.first_seq,
+            count,
+            stored: count,
+            duplicate: 0,
+            conflict: 0,
+            session: None,
+        }
+    }
+
+    /// The receipt of a frame whose events were all stored before.
+    #[must_use]
+    pub fn duplicate(header: &Header) -> Self {
+        Self { stored: 0, duplicate: header.count.into(), ..Self::stored(header) }
+    }
+
+    /// The body of the answer.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let wire = Wire {
+            source: self.source.to_string(),
+            batch: self.batch,
+            first: self.first,
+            count: self.count,
+            stored: self.stored,
+            duplicate: self.duplicate,
+            conflict: self.conflict,
+            session: self.session.as_ref().map(|session| WireSession {
+                alg: session.alg as u8,
+                key_id: session.key_id.get(),
+                epoch: session.epoch.get(),
+                region: session.region.to_string(),
+                grant: BASE64_STANDARD.encode(session.grant.to_bytes()),
+                secret: BASE64_STANDARD.encode(&session.secret[..]),
+                expires: session.grant.expires.as_millis(),
+            }),
+        };
+        // Strings and numbers: nothing in it can fail.
+        serde_json::to_string(&wire).unwrap_or_default()
+    }
+
+    /// Reads a receipt. Members that this version does not know are skipped.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] if it is none.
+    pub fn from_json(body: &[u8]) -> Result<Self, Error> {
+        let wire: Wire = serde_json::from_slice(body).map_err(|_| Error::Parse)?;
+        Ok(Self {
+            source: wire.source.parse()?,
+            batch: wire.batch,
+            first: wire.first,
+            count: wire.count,
+            stored: wire.stored,
+            duplicate: wire.duplicate,
+            conflict: wire.conflict,
+            session: wire.session.map(Session::try_from).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<WireSession> for Session {
+    type Error = Error;
+
+    fn try_from(wire: WireSession) -> Result<Self, Error> {
+        let mut secret = Zeroizing::new([0; 32]);
+        let len = BASE64_STANDARD.decode_slice(&wire.secret, &mut secret[..]).map_err(|_| Error::Parse)?;
+        let grant = BASE64_STANDARD.decode(wire.grant).map_err(|_| Error::Parse)?;
+        let session = Self {
+            alg: match wire.alg {
+                1 => Alg::HmacSha256Trunc128,
+                _ => return Err(Error::Algorithm),
+            },
+            key_id: KeyId::new(wire.key_id),
+            epoch: Epoch::new(wire.epoch),
+            region: wire.region.parse()?,
+            grant: SessionGrant::from_bytes(&grant)?,
+            secret,
+        };
+        let whole = len == session.secret.len() && session.grant.expires == Timestamp::from_millis(wire.expires);
+        if whole { Ok(session) } else { Err(Error::Parse) }
+    }
+}
+
+/// What became of a request's events, as the header `Firsthop-Receipt` says it: for answers whose body is another
+/// vendor's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Stored by this request.
+    pub stored: u32,
+    /// Stored before.
+    pub duplicate: u32,
+    /// Of a known identity, but not the known content: in quarantine.
+    pub conflict: u32,
+    /// Refused, and set aside.
+    pub quarantined: u32,
+}
+
+impl AddAssign<&Receipt> for Verdict {
+    fn add_assign(&mut self, receipt: &Receipt) {
+        self.stored += receipt.stored;
+        self.duplicate += receipt.duplicate;
+        self.conflict += receipt.conflict;
+    }
+}
+
+impl Verdict {
+    /// The header's name, in lower case.
+    pub const HEADER: &'static str = "firsthop-receipt";
+
+    /// The header's value: a dictionary of integers (RFC 9651 §3.2).
+    #[must_use]
+    pub fn to_header(&self) -> String {
+        let Self { stored, duplicate, conflict, quarantined } = self;
+        format!("stored={stored}, duplicate={duplicate}, conflict={conflict}, quarantined={quarantined}")
+    }
+
+    /// Reads the header. Keys that this version does not know and parameters are skipped; a repeated key counts as it
+    /// stands last; a missing one is 0.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] if it is no dictionary, or one of the four is not a count.
+    pub fn from_header(value: &str) -> Result<Self, Error> {
+        let mut verdict = Self::default();
+        let mut rest = value.trim_matches(' ');
+        while !rest.is_empty() {
+            let end = member_end(rest)?;
+            let (member, tail) = rest.split_at(end);
+            let (key, value) = member.split_once(['=', ';']).unwrap_or((member.trim_end_matches([' ', '\t']), ""));
+            if !is_key(key) {
+                return Err(Error::Parse);
+            }
+            let count = match key {
+                "stored" => Some(&mut verdict.stored),
+                "duplicate" => Some(&mut verdict.duplicate),
+                "conflict" => Some(&mut verdict.conflict),
+                "quarantined" => Some(&mut verdict.quarantined),
+                _ => None,
+            };
+            if let Some(count) = count {
+                let digits = value.split(';').next().unwrap_or_default().trim_end_matches([' ', '\t']);
+                let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+                *count = if whole { digits.parse().map_err(|_| Error::Parse)? } else { return Err(Error::Parse) };
+            }
+            rest = match tail.strip_prefix(',') {
+                None => "",
+                Some(tail) => match tail.trim_start_matches([' ', '\t']) {
+                    // A comma at the end separates nothing.
+                    "" => return Err(Error::Parse),
+                    tail => tail,
+                },
+            };
+        }
+        Ok(verdict)
+    }
+}
+
+/// Where the first member of a dictionary ends: at a comma outside of a quoted string.
+fn member_end(text: &str) -> Result<usize, Error> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return Ok(at),
+            _ => {}
+        }
+    }
+    if quoted { Err(Error::Parse) } else { Ok(text.len()) }
+}
+
+/// RFC 9651 §3.1.2.
+fn is_key(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_lowercase() || c == '*')
+        && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b))
+}

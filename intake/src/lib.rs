@@ -61,6 +61,7 @@
 
 mod account;
 mod annotate;
+mod digest;
 mod facts;
 pub mod json;
 pub mod native;
@@ -72,6 +73,7 @@ mod session;
 
 pub use crate::{
     account::{Account, Leased, Origins, Rooted, Tenant},
+    digest::content_digest,
     facts::Facts,
     problem::{Problem, Refusal, Refused},
     receipt::{Receipt, Verdict},

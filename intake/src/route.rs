@@ -38,8 +38,9 @@ pub const CORS: [(&str, &str); 3] = [
 /// What the answer to a preflight has besides [`CORS`].
 pub const PREFLIGHT: [(&str, &str); 3] = [
     ("access-control-allow-methods", "POST, OPTIONS"),
-    // With `*` as origin, `Authorization` must be named to be allowed.
-    ("access-control-allow-headers", "Authorization, Content-Type"),
+    // `*` leaves out `Authorization`. The named ones are what Segment's browser SDK sends, for browsers that read `*`
+    // as a name.
+    ("access-control-allow-headers", "Authorization, Content-Type, X-Retry-Count, *"),
     ("access-control-max-age", "86400"),
 ];
 

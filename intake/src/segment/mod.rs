@@ -1,6 +1,52 @@
 //! Segment's HTTP API: `POST /v1/{track,identify,page,screen,group,alias,batch}` and the browser SDK's short paths.
+//!
+//! ```text
+//!  body ──► Request ──► Message ──► Event ──► unsigned native frames of a fresh source ──► the path of every frame
+//!             │ JSON      │ one bad message spoils no other
+//!             ▼           ▼
+//!          Refused     Rejected ──► quarantine
+//! ```
+//!
+//! | Segment | event |
+//! |---|---|
+//! | `messageId` | its [id](firsthop_core::ForeignId), and by it its identity; missing or empty: a random one |
+//! | `event`, `name`, `groupId`, `previousId` | its name, as [`EventKind`] says |
+//! | `properties`, `traits` | its properties |
+//! | `userId`, `anonymousId` | fields of its context |
+//! | `context.locale`, `.timezone`, `.userAgent`, `.page.{url,title,referrer}`, `.campaign.{source,medium,name,term,content}`, `.screen.{width,height}` | fields of its context |
+//! | all else in `context` | `extra` of its context, under its own name |
+//! | all else in the message, `timestamp` and `originalTimestamp` as they were sent included | `extra.segment` of its context |
+//! | all else in the batch | as if it stood in each message that has no member of that name |
+//! | `ip` in `context` or in the message | cut to its network |
+//! | `timestamp`, or `originalTimestamp` alone | its time; `+ (now − sentAt)` where `sentAt` is there, so that a sender's wrong clock does no harm |
+//! | both of them | `timestamp` is its time: the message has been through Segment, which set it right |
+//! | neither, or not RFC 3339 | its time is the hop's |
+//! | `sentAt` | not kept: it belongs to the request, changes with every retry, and follows from the event's time, `timestamp` and the annotation's `received_ms` |
+//!
+//! A number for an id or a name counts as its text. Lone surrogates in texts become U+FFFD.
 
-use firsthop_core::EventKind;
+mod frames;
+mod lexical;
+mod members;
+mod message;
+mod request;
+mod time;
+
+use std::borrow::Cow;
+
+use firsthop_core::{Annotation, Event, EventKind, SourceId, TenantId, Timestamp, Trust, WriteKey};
+
+pub(crate) use self::message::REST;
+use self::{
+    frames::Frames,
+    members::{Members, malformed},
+    message::{Encoder, Message},
+    request::{Messages, Request, check_bounds},
+};
+use crate::{
+    Account, Facts, Problem, Refusal, Refused,
+    annotate::{annotate, check_encoding},
+};
 
 /// Largest body, in bytes: what Segment takes for a batch.
 pub const MAX_BODY: usize = 512_000;
@@ -60,4 +106,182 @@ impl Call {
             Self::Batch => return None,
         })
     }
+}
+
+/// The body of a 200.
+pub const SUCCESS: &str = r#"{"success":true}"#;
+
+/// A request that was accepted, though perhaps not all of its messages.
+#[derive(Debug)]
+pub struct Accepted<'a, T> {
+    /// Whose it is.
+    pub account: T,
+    /// The events, as unsigned native frames with the write key: none if no message was good.
+    pub frames: Vec<Vec<u8>>,
+    /// What to note on the frames. For what is rejected, `refused` is set to its code.
+    pub annotation: Annotation<'a>,
+    /// The messages that are no events: set them aside *before* the answer goes out.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Messages of a batch that were refused for the same reason.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Why.
+    pub refusal: Refusal,
+    /// Which, by their place in the batch, and what exactly was wrong.
+    pub messages: Vec<(usize, String)>,
+    /// What to set aside: a Segment batch of the messages as they came, but for IP addresses, which are cut.
+    pub body: Vec<u8>,
+}
+
+impl Rejected {
+    /// How many messages.
+    #[must_use]
+    pub fn count(&self) -> u16 {
+        u16::try_from(self.messages.len()).unwrap_or(u16::MAX)
+    }
+}
+
+/// Decides on a body of one of Segment's paths. `random` fills a buffer with random bytes; `lookup` finds what the hop
+/// knows of a tenant and is asked at most once.
+///
+/// A caller whose knowledge may be old can look for news when the refusal is
+/// [`Error::WriteKey`](firsthop_core::Error::WriteKey), and ask again.
+///
+/// # Errors
+/// What is wrong with the request as a whole, or with the one message of a call that is no batch.
+pub fn receive<'a, T: Account>(
+    call: Call,
+    body: &'a [u8],
+    facts: &Facts<'a>,
+    random: &mut dyn FnMut(&mut [u8]),
+    lookup: impl FnOnce(TenantId) -> Option<T>,
+) -> Result<Accepted<'a, T>, Box<Refused<'a, T>>> {
+    let annotation = annotate(facts);
+    if let Err(problem) = check_readable(body, facts) {
+        return Err(Refused::new(problem, None, body, 1, annotation));
+    }
+    let text = read_text(body);
+    let request = match &text {
+        Ok(text) => Request::read(call, text),
+        Err(problem) => Err(problem.clone()),
+    };
+    let named = match &request {
+        Ok(request) => request.write_key.clone(),
+        Err(_) => lexical::find_text(body, "writeKey").map(Cow::Borrowed),
+    };
+    let key = request::write_key(facts.authorization, named);
+    let account = key.as_ref().ok().and_then(|key| lookup(WriteKey::parse(key).ok()?.tenant()));
+    let count = match &request {
+        Ok(Request { messages: Messages::Batch(batch), .. }) => u16::try_from(batch.len()).unwrap_or(u16::MAX),
+        _ => 1,
+    };
+    let events = request.and_then(|request| {
+        let (key, account) = (key?, account.as_ref().ok_or(firsthop_core::Error::WriteKey)?);
+        account.tenant().check_write_key(&WriteKey::parse(&key)?)?;
+        account.tenant().origins.check(facts.origin)?;
+        let text = text.as_deref().unwrap_or_default();
+        Events { account, key: &key, now: facts.now, random }.read(call, request, |message| {
+            // Positions in the mended text are positions in the body.
+            let at = message.as_ptr() as usize - text.as_ptr() as usize;
+            lexical::without_addresses(&body[at..at + message.len()])
+        })
+    });
+    match (events, account) {
+        (Ok((frames, rejected)), Some(account)) => {
+            Ok(Accepted { account, frames, annotation: Annotation { trust: Trust::WriteKey, ..annotation }, rejected })
+        }
+        (Ok(_), None) => Err(Refused::new(Refusal::Internal, None, body, count, annotation)),
+        (Err(problem), account) => {
+            Err(Refused::new(problem, account, lexical::without_addresses(body), count, annotation))
+        }
+    }
+}
+
+fn check_readable(body: &[u8], facts: &Facts<'_>) -> Result<(), Problem> {
+    check_encoding(facts)?;
+    request::check_media_type(facts)?;
+    if body.len() > MAX_BODY { Err(Problem::body_too_large(MAX_BODY)) } else { Ok(()) }
+}
+
+fn read_text(body: &[u8]) -> Result<Cow<'_, str>, Problem> {
+    let text = str::from_utf8(body).map_err(|_| malformed("the body is not UTF-8"))?;
+    Ok(lexical::mend_surrogates(text))
+}
+
+/// What turning messages into events needs.
+struct Events<'r, 'k, T> {
+    account: &'r T,
+    key: &'k str,
+    now: Timestamp,
+    random: &'r mut dyn FnMut(&mut [u8]),
+}
+
+impl<T: Account> Events<'_, '_, T> {
+    /// The frames, and what is to be set aside; `raw` gives the bytes of a message as they came.
+    fn read<'t>(
+        mut self,
+        call: Call,
+        request: Request<'t>,
+        raw: impl Fn(&'t str) -> Cow<'t, [u8]>,
+    ) -> Result<(Vec<Vec<u8>>, Vec<Rejected>), Problem> {
+        let count = match &request.messages {
+            Messages::One(_) => 1,
+            Messages::Batch(batch) => batch.len(),
+        };
+        let source = self.fresh();
+        let mut frames = Frames::new(self.account.tenant(), self.key, source, self.now, count, request.expanded)?;
+        let mut encoder = Encoder::new(request.largest);
+        let mut rejected = Vec::new();
+        let shared = request.shared;
+        match request.messages {
+            Messages::One(members) => {
+                let message = Message::read(members, call.kind(), &shared, self.key, self.now)?;
+                self.push(&message, &mut encoder, &mut frames)?;
+            }
+            Messages::Batch(batch) => {
+                for (place, json) in batch.into_iter().enumerate() {
+                    let pushed = check_bounds(json)
+                        .and_then(|()| Members::parse(json).ok_or_else(|| malformed("the message is not an object")))
+                        .and_then(|members| Message::read(members, None, &shared, self.key, self.now))
+                        .and_then(|message| self.push(&message, &mut encoder, &mut frames));
+                    if let Err(problem) = pushed {
+                        reject(&mut rejected, &problem, place, &raw(json));
+                    }
+                }
+            }
+        }
+        for rejected in &mut rejected {
+            rejected.body.extend_from_slice(b"]}");
+        }
+        Ok((frames.finish()?, rejected))
+    }
+
+    fn push(&mut self, message: &Message<'_>, encoder: &mut Encoder, frames: &mut Frames<'_>) -> Result<(), Problem> {
+        let now = self.now;
+        encoder.encode(message, || self.fresh().to_string(), now, |event: &Event<'_>| frames.push(event))
+    }
+
+    /// A UUIDv7.
+    fn fresh(&mut self) -> SourceId {
+        let mut bytes = [0; 10];
+        (self.random)(&mut bytes);
+        SourceId::v7(self.now, bytes)
+    }
+}
+
+/// Adds a message to those that were refused for the same reason.
+fn reject(rejected: &mut Vec<Rejected>, problem: &Problem, place: usize, raw: &[u8]) {
+    let refusal = problem.refusal();
+    let at = rejected.iter().position(|group| group.refusal == refusal).unwrap_or_else(|| {
+        rejected.push(Rejected { refusal, messages: Vec::new(), body: br#"{"batch":["#.to_vec() });
+        rejected.len() - 1
+    });
+    let group = &mut rejected[at];
+    if !group.messages.is_empty() {
+        group.body.push(b',');
+    }
+    group.messages.push((place, problem.detail().into()));
+    group.body.extend_from_slice(raw);
 }

@@ -1,0 +1,98 @@
+//! The members of a JSON object, each as it stands: cut apart once, parsed where it is known what they are.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize,
+    de::{Deserializer, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::{Problem, Refusal, json::Text};
+
+/// The members of an object, in order; a name may stand more than once. Values are JSON that is well-formed but for what
+/// only shows when it is read: numbers out of range, bad escapes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a str)>);
+
+impl<'a> Members<'a> {
+    /// Cuts an object apart.
+    pub(crate) fn parse(json: &'a str) -> Option<Self> {
+        if is_nothing(json) { Some(Self::default()) } else { serde_json::from_str(json).ok() }
+    }
+
+    /// The value of a member, if it is there.
+    ///
+    /// # Errors
+    /// [`Refusal::Json`] if it is there twice: which of them is meant, nobody knows.
+    pub(crate) fn get(&self, name: &str) -> Result<Option<&'a str>, Problem> {
+        let mut found = self.0.iter().filter(|(key, _)| key == name).map(|&(_, value)| value);
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(malformed(format!("`{name}` stands twice"))),
+            (value, None) => Ok(value),
+        }
+    }
+
+    /// The value of a member, which is no longer among the others then.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn take(&mut self, name: &str) -> Result<Option<&'a str>, Problem> {
+        let value = self.get(name)?;
+        if value.is_some() {
+            self.0.retain(|(key, _)| key != name);
+        }
+        Ok(value)
+    }
+
+    /// Adds those of `other` whose names do not stand here.
+    pub(crate) fn or(&mut self, other: &Self) {
+        let own = self.0.len();
+        for member in &other.0 {
+            if self.0[..own].iter().all(|(key, _)| *key != member.0) {
+                self.0.push(member.clone());
+            }
+        }
+    }
+
+    /// Bytes of JSON in names and values.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len() + 4).sum()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Cut;
+
+        impl<'de> Visitor<'de> for Cut {
+            type Value = Vec<(Cow<'de, str>, &'de str)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(key) = map.next_key_seed(Text)? {
+                    members.push((key, map.next_value::<&'de RawValue>()?.get()));
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Cut).map(Self)
+    }
+}
+
+/// Whether it is an object without members in disguise: `null` is what SDKs send for nothing, `[]` what PHP makes of an
+/// empty array.
+pub(crate) fn is_nothing(json: &str) -> bool {
+    let list = json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
+    json == "null" || list.is_some_and(|items| items.trim_ascii().is_empty())
+}
+
+/// [`Refusal::Json`], saying what is wrong.
+pub(crate) fn malformed(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(Refusal::Json).with_detail(detail)
+}

@@ -1,0 +1,75 @@
+// Builds the Worker into build/: what wrangler and tools/build call.
+//
+// Needs Rust and Node. What else it takes (the page SDK, worker-build, wasm-bindgen, wasm-opt, esbuild) it finds in the environment that
+// tools/env.sh sets, or gets from crates.io and npm.
+
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const HERE = path.dirname(fileURLToPath(import.meta.url));
+const ROOT = path.dirname(HERE);
+const TOOLS = path.join(ROOT, '.tools');
+const EXE = process.platform === 'win32' ? '.exe' : '';
+
+const run = (command, args, options) => execFileSync(command, args, { cwd: ROOT, stdio: 'inherit', ...options });
+const pinned = (file, pattern) => readFileSync(path.join(ROOT, file), 'utf8').match(pattern)[1];
+
+/** The version that a program says it is, or nothing if it is not there. */
+function versionOf(program) {
+  try {
+    return execFileSync(program, ['--version'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).match(/\d+\.\d+\.\d+/)?.[0];
+  } catch {
+    return undefined;
+  }
+}
+
+/** A program of exactly this version: from the environment, from an earlier call, or compiled now. */
+function program(name, crate, version, features = []) {
+  const root = path.join(TOOLS, `${name}-${version}`);
+  const own = path.join(root, 'bin', name + EXE);
+  const given = process.env[`${name.toUpperCase().replaceAll('-', '_')}_BIN`];
+  for (const candidate of [given, name, own]) {
+    if (candidate && versionOf(candidate) === version) return candidate;
+  }
+  console.log(`edge: ${name} ${version} from crates.io (once; one to two minutes) …`);
+  run('cargo', ['install', '--quiet', crate, '--version', version, '--root', root, '--bin', name, ...features], {
+    env: { ...process.env, CARGO_TARGET_DIR: path.join(TOOLS, 'compiling') },
+  });
+  return own;
+}
+
+/** A program that npm brings. */
+function npmProgram(variable, file) {
+  if (process.env[variable]) return process.env[variable];
+  const own = path.join(ROOT, 'node_modules', file);
+  if (!existsSync(own)) run('npm', ['ci'], { shell: process.platform === 'win32' });
+  return own;
+}
+
+/** When the newest file of some files and folders was written, or the oldest. */
+function writtenAt(choose, ...names) {
+  const times = names.flatMap((name) => {
+    const at = path.join(ROOT, name);
+    if (!existsSync(at)) return [];
+    if (!statSync(at).isDirectory()) return [statSync(at).mtimeMs];
+    return readdirSync(at, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => statSync(path.join(entry.parentPath, entry.name)).mtimeMs);
+  });
+  return choose(...times);
+}
+
+const environment = {
+  ...process.env,
+  WASM_BINDGEN_BIN: program('wasm-bindgen', 'wasm-bindgen-cli', pinned('Cargo.toml', /^wasm-bindgen = .*"=([\d.]+)"/m), ['--no-default-features']),
+  WASM_OPT_BIN: npmProgram('WASM_OPT_BIN', 'binaryen/bin/wasm-opt'),
+  ESBUILD_BIN: npmProgram('ESBUILD_BIN', 'esbuild/bin/esbuild'),
+};
+const workerBuild = program('worker-build', 'worker-build', pinned('tools/versions.sh', /^WORKER_BUILD_VERSION=(\S+)/m), ['--locked']);
+
+const sdkIsOld = writtenAt(Math.min, 'bindings/dist') < writtenAt(Math.max, 'Cargo.toml', 'core/src', 'bindings/src', 'bindings/js', 'bindings/build.mjs');
+if (!existsSync(path.join(ROOT, 'bindings/dist')) || sdkIsOld) run(process.execPath, ['bindings/build.mjs'], { env: environment });
+
+run(workerBuild, ['--profile', 'worker'], { cwd: HERE, env: environment });

@@ -1,0 +1,119 @@
+//! What an isolate knows: settings, tenants, and the frames that it has seen acknowledged.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    rc::Rc,
+};
+
+use worker::{Context, Env, console_error};
+
+use firsthop_core::{DedupWindow, Error, Frame, Insert, TenantId};
+use firsthop_intake::{Leased, Problem, Refusal};
+
+use crate::{
+    config::Config,
+    lease::Enrolled,
+    platform::{now, random_bytes},
+};
+
+/// How many acknowledged frames an isolate remembers: 1 MiB of its 128. A page repeats a frame within minutes or not at
+/// all, and what is forgotten here, the server still knows.
+const REMEMBERED: usize = 1 << 15;
+
+thread_local! {
+    static EDGE: OnceCell<Rc<Edge>> = const { OnceCell::new() };
+    // Const and all zero, so that it costs nothing in the Worker's bytes; it gets its key with the first frame.
+    static SEEN: RefCell<DedupWindow<REMEMBERED>> = const { RefCell::new(DedupWindow::new((0, 0))) };
+}
+
+/// Settings and tenants.
+pub(crate) struct Edge {
+    pub(crate) config: Config,
+    tenants: Vec<Enrolled>,
+}
+
+impl Edge {
+    /// This isolate's edge. None if it is not set up; the operator's log says why.
+    pub(crate) fn get(env: &Env) -> Option<Rc<Self>> {
+        if let Some(edge) = EDGE.with(|edge| edge.get().cloned()) {
+            return Some(edge);
+        }
+        match Config::read(env) {
+            Ok(config) => {
+                let edge = Rc::new(Self { tenants: Enrolled::all(&config.enrolments), config });
+                Some(EDGE.with(|cell| cell.get_or_init(|| edge).clone()))
+            }
+            Err(why) => {
+                console_error!("{{\"event\":\"not-set-up\",\"why\":\"{why}\"}}");
+                None
+            }
+        }
+    }
+
+    /// Lets `intake` decide with what is known of the tenant, and once more when there may be news: when nothing is
+    /// known of the tenant yet, or when the request was refused for what the operator may have allowed meanwhile.
+    ///
+    /// Returns the decision, and the tenant if this edge is enrolled for it.
+    pub(crate) async fn decide<R>(
+        self: &Rc<Self>,
+        ctx: &Context,
+        decide: impl Fn(&dyn Fn(TenantId) -> Option<Rc<Leased>>) -> R,
+        refusal: impl Fn(&R) -> Option<Refusal>,
+    ) -> Result<(R, Option<&Enrolled>), Problem> {
+        let mut is_news = false;
+        loop {
+            let asked = Cell::new(None);
+            let decided = decide(&|tenant| {
+                let enrolled = self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)?;
+                asked.set(Some(enrolled));
+                enrolled.account(now())
+            });
+            let Some(enrolled) = asked.get() else { return Ok((decided, None)) };
+            let is_known = enrolled.account(now()).is_some();
+            let may_change = matches!(refusal(&decided), Some(Refusal::Core(Error::WriteKey | Error::Origin)));
+            if !is_news && (!is_known || may_change && enrolled.may_be_old(now())) {
+                enrolled.fetch(&self.config.leases, self.config.region).await;
+                is_news = true;
+                continue;
+            }
+            if !is_known {
+                return Err(Refusal::Unavailable.into());
+            }
+            if enrolled.is_due(now()) {
+                let (edge, tenant) = (Rc::clone(self), enrolled.tenant);
+                ctx.wait_until(async move {
+                    if let Some(enrolled) = edge.tenants.iter().find(|enrolled| enrolled.tenant == tenant) {
+                        enrolled.fetch(&edge.config.leases, edge.config.region).await;
+                    }
+                });
+            }
+            return Ok((decided, Some(enrolled)));
+        }
+    }
+}
+
+/// A frame's name among those seen: its tag, which nobody without the session's key can make for another frame, mixed
+/// with its source. Only for frames whose signature was checked; others have none.
+pub(crate) fn seen_id(frame: &Frame<'_>) -> Option<u128> {
+    let tag: [u8; 16] = frame.tag().try_into().ok()?;
+    Some(u128::from_be_bytes(tag) ^ frame.header().source.as_u128())
+}
+
+/// Whether the frame was acknowledged to this isolate.
+pub(crate) fn was_seen(id: u128) -> bool {
+    SEEN.with_borrow(|seen| seen.contains(id))
+}
+
+/// Remembers a frame that the server has acknowledged. Never before: a retry of what was not stored must go through.
+pub(crate) fn remember(id: u128) {
+    SEEN.with_borrow_mut(|seen| {
+        if seen.is_empty() {
+            let key: [u8; 16] = random_bytes();
+            let (low, high) = key.split_at(8);
+            let half = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+            seen.reset((half(low), half(high)));
+        }
+        // What is forgotten for it, the server decides.
+        let _: Insert = seen.insert(id);
+    });
+}

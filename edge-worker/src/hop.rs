@@ -1,0 +1,212 @@
+//! One request: `intake` decides, this carries out.
+
+use std::{borrow::Cow, rc::Rc};
+
+use worker::{Context, Env, console_log, web_sys::Request};
+
+use firsthop_core::{Annotation, TenantId, Trust};
+use firsthop_intake::{
+    Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native, route,
+    segment::{self, Call},
+};
+
+use crate::{
+    arrival::{self, Arrival},
+    edge::{Edge, remember, seen_id, was_seen},
+    forward::{Outcome, forward},
+    lease::Enrolled,
+    platform::{now, random},
+    reply::Reply,
+    sdk,
+};
+
+/// Answers a request.
+pub(crate) async fn answer(request: &Request, env: &Env, ctx: &Context) -> Reply {
+    let (method, url) = (request.method(), request.url());
+    let path = path_of(&url);
+    if let Some(file) = path.strip_prefix("/sdk/") {
+        let known = request.headers().get("if-none-match").ok().flatten();
+        return sdk::answer(&method, file, known.as_deref());
+    }
+    let reply = match route(&method, path) {
+        Ok(Route::Live) => return live(),
+        Ok(Route::Preflight) => Reply::empty(204, &PREFLIGHT),
+        Ok(Route::Frame) => {
+            let result = native_frame(request, env, ctx).await;
+            result.unwrap_or_else(|failure| failure.reply(Problem::to_json))
+        }
+        Ok(Route::Segment(call)) => {
+            let result = segment_call(call, request, env, ctx).await;
+            result.unwrap_or_else(|failure| failure.reply(Problem::to_segment_json))
+        }
+        // The other routes are the server's.
+        Ok(_) => Failure::from(Refusal::NotFound).reply(Problem::to_json),
+        Err(problem) => Failure::from(problem).reply(Problem::to_json),
+    };
+    if Route::is_public_path(path) { reply.with_cors() } else { reply }
+}
+
+fn live() -> Reply {
+    const BODY: &str = concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+    Reply::bytes(200, &[("content-type", "application/json"), ("cache-control", "no-store")], BODY.as_bytes())
+}
+
+async fn native_frame(request: &Request, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
+    let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
+    let arrival = Arrival::new(request);
+    let body = arrival::body(request, native::MAX_BODY).await?;
+    let facts = arrival.facts(now());
+    let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
+    let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
+    let path = Path::new(&edge, enrolled);
+    let accepted = match decided {
+        Ok(accepted) => accepted,
+        Err(refused) => return Err(path.refuse(&refused).await),
+    };
+    let (frame, session) = (&accepted.frame, accepted.session);
+    // Only what was proved here: of another frame, a second copy may not be one.
+    let id = (accepted.annotation.trust == Trust::Session).then(|| seen_id(frame)).flatten();
+    if id.is_some_and(was_seen) {
+        return Ok(Reply::receipt(&Receipt { session, ..Receipt::duplicate(frame.header()) }));
+    }
+    match path.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count).await {
+        Outcome::Acknowledged(receipt) => {
+            if let Some(id) = id {
+                remember(id);
+            }
+            Ok(Reply::receipt(&Receipt { session, ..receipt }))
+        }
+        Outcome::Refused(answer) => Ok(Reply::passed_on(answer)),
+        Outcome::Unknown(problem) => Err(path.fail(problem)),
+    }
+}
+
+async fn segment_call(call: Call, request: &Request, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
+    let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
+    let arrival = Arrival::new(request);
+    let body = arrival::body(request, segment::MAX_BODY).await?;
+    let facts = arrival.facts(now());
+    let decide = |lookup: Lookup<'_>| segment::receive(call, &body, &facts, &mut random, lookup);
+    let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
+    let path = Path::new(&edge, enrolled);
+    let accepted = match decided {
+        Ok(accepted) => accepted,
+        Err(refused) => return Err(path.refuse(&refused).await),
+    };
+    let mut verdict = Verdict::default();
+    for rejected in &accepted.rejected {
+        let problem = Problem::new(rejected.refusal);
+        let annotation = Annotation { refused: problem.code(), ..accepted.annotation };
+        path.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count()).await?;
+        log(&problem, path.tenant());
+        verdict.quarantined += u32::from(rejected.count());
+    }
+    for frame in &accepted.frames {
+        let count = firsthop_core::Header::peek(frame).map_err(|_| Refusal::Internal)?.count;
+        match path.send(&accepted.account, &accepted.annotation, frame, count).await {
+            Outcome::Acknowledged(receipt) => verdict += &receipt,
+            // The server has set aside what this edge has just made: its verdict counts, not ours.
+            Outcome::Refused(_) => verdict.quarantined += u32::from(count),
+            Outcome::Unknown(problem) => return Err(path.fail(problem)),
+        }
+    }
+    let reply = Reply::bytes(200, &[("content-type", "application/json")], segment::SUCCESS.as_bytes());
+    Ok(reply.with_verdict(&verdict))
+}
+
+/// How a decision finds what is known of a tenant.
+type Lookup<'a> = &'a dyn Fn(TenantId) -> Option<Rc<Leased>>;
+
+fn refusal_of<A, T>(decided: &Result<A, Box<Refused<'_, T>>>) -> Option<Refusal> {
+    decided.as_ref().err().map(|refused| refused.problem.refusal())
+}
+
+/// The way to the server for one request.
+struct Path<'a> {
+    edge: &'a Edge,
+    enrolled: Option<&'a Enrolled>,
+}
+
+impl<'a> Path<'a> {
+    const fn new(edge: &'a Edge, enrolled: Option<&'a Enrolled>) -> Self {
+        Self { edge, enrolled }
+    }
+
+    fn tenant(&self) -> Option<TenantId> {
+        self.enrolled.map(|enrolled| enrolled.tenant)
+    }
+
+    async fn send(&self, account: &Leased, annotation: &Annotation<'_>, frame: &[u8], count: u16) -> Outcome {
+        match self.enrolled {
+            Some(enrolled) => forward(&self.edge.config.upstream, enrolled, account, annotation, frame, count).await,
+            None => Outcome::Unknown(Refusal::Internal.into()),
+        }
+    }
+
+    /// Leaves with the server what is no event; only then may it be refused.
+    async fn set_aside(
+        &self,
+        account: &Leased,
+        annotation: &Annotation<'_>,
+        body: &[u8],
+        count: u16,
+    ) -> Result<(), Failure> {
+        match self.send(account, annotation, body, count).await {
+            Outcome::Acknowledged(_) | Outcome::Refused(_) => Ok(()),
+            Outcome::Unknown(problem) => Err(self.fail(problem)),
+        }
+    }
+
+    /// Refuses a request: what was meant to be an event of a known tenant's is set aside first.
+    async fn refuse(&self, refused: &Refused<'_, Rc<Leased>>) -> Failure {
+        let failure = self.fail(refused.problem.clone());
+        let Some(account) = &refused.quarantine else { return failure };
+        let quarantined = refused.count.into();
+        match self.set_aside(account, &refused.annotation, &refused.body, refused.count).await {
+            Ok(()) => Failure { verdict: Some(Verdict { quarantined, ..Verdict::default() }), ..failure },
+            Err(unavailable) => unavailable,
+        }
+    }
+
+    fn fail(&self, problem: Problem) -> Failure {
+        Failure { problem, tenant: self.tenant(), verdict: None }
+    }
+}
+
+/// Why a request was not done, whose it was, and what became of it all the same.
+struct Failure {
+    problem: Problem,
+    tenant: Option<TenantId>,
+    verdict: Option<Verdict>,
+}
+
+impl<P: Into<Problem>> From<P> for Failure {
+    fn from(problem: P) -> Self {
+        Self { problem: problem.into(), tenant: None, verdict: None }
+    }
+}
+
+impl Failure {
+    /// The answer, with a body in the sender's own format; and a line for the operator.
+    fn reply(&self, body: fn(&Problem) -> String) -> Reply {
+        log(&self.problem, self.tenant);
+        let reply = Reply::problem(&self.problem, Cow::Owned(body(&self.problem).into_bytes()));
+        self.verdict.iter().fold(reply, Reply::with_verdict)
+    }
+}
+
+/// One line for the operator, with nothing in it that is about a person.
+fn log(problem: &Problem, tenant: Option<TenantId>) {
+    let (code, status) = (problem.code(), problem.status());
+    match tenant {
+        Some(tenant) => console_log!(r#"{{"event":"refused","code":"{code}","status":{status},"tenant":"{tenant}"}}"#),
+        None => console_log!(r#"{{"event":"refused","code":"{code}","status":{status}}}"#),
+    }
+}
+
+/// The path of a serialised URL: the platform has parsed it, so the first `/` behind the host begins it.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.find('/').map_or("/", |at| &rest[at..]);
+    path.split(['?', '#']).next().unwrap_or(path)
+}

@@ -1,0 +1,250 @@
+//! Leases: what the server hands out so that this edge can act for a tenant without ever holding the tenant's root.
+//!
+//! A tenant's leases are fetched when its first request comes, renewed behind the back of the requests that follow, and
+//! kept while the server is away: they end by themselves with their epoch. An enrolment that the server no longer knows
+//! ends at once.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::Deserialize;
+use worker::{Delay, console_error};
+
+use firsthop_core::{Epoch, KeyId, LeaseKey, LeaseRing, Region, SourceId, TenantId, Timestamp, WorkerId};
+use firsthop_intake::{Account as _, Leased, Origins, Refusal, Tenant};
+
+use crate::{
+    config::Enrolment,
+    platform::{now, random_bytes},
+    upstream::post,
+};
+
+/// How long the server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a request looks whether another one's fetch is done.
+const POLL: Duration = Duration::from_millis(10);
+/// Least time between two fetches, in milliseconds, while what is held still serves: to renew it, or because a request
+/// names a key that is not known.
+const PAUSE: u64 = 10_000;
+/// The same while nothing serves: no event can be taken until the server is back.
+const PAUSE_WITHOUT: u64 = 1_000;
+/// Bounds on what the server may ask for as time between two renewals, in seconds.
+const REFRESH: std::ops::RangeInclusive<u64> = 10..=3600;
+
+/// One tenant that this edge is enrolled for.
+pub(crate) struct Enrolled {
+    pub(crate) tenant: TenantId,
+    /// More than one while an operator replaces a token.
+    tokens: Vec<Enrolment>,
+    held: RefCell<Option<Held>>,
+    /// When the fetch under way began.
+    fetching: Cell<Option<Timestamp>>,
+    /// When the last fetch ended.
+    fetched: Cell<Timestamp>,
+    /// This isolate as a source of envelopes, one per tenant so that each tenant's numbers have no gaps.
+    source: Cell<Option<SourceId>>,
+    next_batch: Cell<u64>,
+}
+
+struct Held {
+    account: Rc<Leased>,
+    /// When the server answered.
+    since: Timestamp,
+    refresh_ms: u64,
+}
+
+impl Enrolled {
+    /// The tenants that some tokens are for.
+    pub(crate) fn all(enrolments: &[Enrolment]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for enrolment in enrolments {
+            match all.iter_mut().find(|enrolled| enrolled.tenant == enrolment.tenant) {
+                Some(enrolled) => enrolled.tokens.push(enrolment.clone()),
+                None => all.push(Self {
+                    tenant: enrolment.tenant,
+                    tokens: vec![enrolment.clone()],
+                    held: RefCell::default(),
+                    fetching: Cell::default(),
+                    fetched: Cell::default(),
+                    source: Cell::default(),
+                    next_batch: Cell::default(),
+                }),
+            }
+        }
+        all
+    }
+
+    /// What is known of the tenant, if it is enough to sign with.
+    pub(crate) fn account(&self, now: Timestamp) -> Option<Rc<Leased>> {
+        let held = self.held.borrow();
+        held.as_ref().map(|held| &held.account).filter(|account| account.current(now).is_ok()).cloned()
+    }
+
+    /// Whether it is time to renew what is held.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let due = self.held.borrow().as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms);
+        due && !self.is_fetching(now) && self.may_fetch(now, PAUSE)
+    }
+
+    /// Whether what is held may be too old to judge a request that names something unknown.
+    pub(crate) fn may_be_old(&self, now: Timestamp) -> bool {
+        self.may_fetch(now, PAUSE)
+    }
+
+    /// Whether a request is at it, and not one that should have been done long ago and must have been cut off.
+    fn is_fetching(&self, now: Timestamp) -> bool {
+        self.fetching.get().is_some_and(|began| age(began, now) <= TIMEOUT.as_millis() as u64 + 1_000)
+    }
+
+    fn may_fetch(&self, now: Timestamp, pause: u64) -> bool {
+        age(self.fetched.get(), now) >= pause
+    }
+
+    /// The number of the next envelope, and whose it is.
+    pub(crate) fn next_envelope(&self, now: Timestamp) -> (SourceId, u64) {
+        let source = self.source.get().unwrap_or_else(|| SourceId::v7(now, random_bytes()));
+        self.source.set(Some(source));
+        let batch = self.next_batch.get();
+        self.next_batch.set(batch + 1);
+        (source, batch)
+    }
+
+    /// Fetches the tenant's leases, unless that was tried a moment ago. If another request is at it, waits for that.
+    ///
+    /// A request must not await another one's promise: the platform ties I/O to the request that began it, and ends
+    /// it with that request. So it looks at the shared state by a timer of its own, and takes over when the other
+    /// request should have been done long ago.
+    pub(crate) async fn fetch(&self, url: &str, region: Region) {
+        while self.is_fetching(now()) {
+            Delay::from(POLL).await;
+        }
+        let pause = if self.account(now()).is_some() { PAUSE } else { PAUSE_WITHOUT };
+        if !self.may_fetch(now(), pause) {
+            return;
+        }
+        self.fetching.set(Some(now()));
+        let answer = self.ask(url, region).await;
+        self.fetched.set(now());
+        self.fetching.set(None);
+        match answer {
+            Ok(held) => *self.held.borrow_mut() = Some(held),
+            Err(Failure::Revoked) => {
+                console_error!("{{\"event\":\"enrolment-refused\",\"tenant\":\"{}\"}}", self.tenant);
+                *self.held.borrow_mut() = None;
+            }
+            Err(Failure::Away(why)) => {
+                console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{}\",\"why\":\"{why}\"}}", self.tenant);
+            }
+        }
+    }
+
+    async fn ask(&self, url: &str, region: Region) -> Result<Held, Failure> {
+        let mut failure = Failure::Away("no token");
+        for enrolment in &self.tokens {
+            let bearer = format!("Bearer {}", enrolment.token);
+            let url = format!("{url}/v1/leases");
+            let answer = post(&url, &[("authorization", &bearer)], None, TIMEOUT).await;
+            match answer {
+                Some(answer) if answer.status == 200 => {
+                    let held = Answer::read(&answer.body).and_then(|answer| answer.held(enrolment, region, now()));
+                    match held {
+                        Ok(held) => return Ok(held),
+                        Err(why) => failure = Failure::Away(why),
+                    }
+                }
+                // Only the server's own word: a proxy's 401 says nothing of the enrolment.
+                Some(answer) if answer.is_problem(Refusal::Enrolment) => failure = failure.or_revoked(),
+                Some(_) => failure = Failure::Away("unexpected status"),
+                None => failure = Failure::Away("no answer"),
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// How long ago something was; 0 if the clock says that it is still to come.
+fn age(then: Timestamp, now: Timestamp) -> u64 {
+    now.as_millis().saturating_sub(then.as_millis())
+}
+
+/// Why there is no new lease.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// The server does not know the enrolment: what is held must not be used any longer.
+    Revoked,
+    /// The server could not say.
+    Away(&'static str),
+}
+
+impl Failure {
+    /// Refused, unless another token has met with silence, which might have been better news.
+    fn or_revoked(self) -> Self {
+        match self {
+            Self::Away("no token") | Self::Revoked => Self::Revoked,
+            away => away,
+        }
+    }
+}
+
+/// The server's answer (`POST /v1/leases`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    tenant: &'a str,
+    name: String,
+    region: &'a str,
+    worker: u32,
+    write_keys: Vec<String>,
+    origins: Vec<String>,
+    #[serde(borrow)]
+    leases: Vec<Lease<'a>>,
+    refresh_after: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lease<'a> {
+    key_id: u32,
+    epoch: u32,
+    key: &'a str,
+}
+
+impl<'a> Answer<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, &'static str> {
+        serde_json::from_slice(body).map_err(|_| "unreadable answer")
+    }
+
+    /// Takes the answer, if it is for what was asked.
+    fn held(self, enrolment: &Enrolment, region: Region, now: Timestamp) -> Result<Held, &'static str> {
+        let tenant: TenantId = self.tenant.parse().map_err(|_| "bad tenant")?;
+        if tenant != enrolment.tenant || WorkerId::new(self.worker) != enrolment.worker {
+            return Err("answer for another enrolment");
+        }
+        if self.region != region.as_str() {
+            return Err("enrolled for another region than REGION");
+        }
+        let mut leases = LeaseRing::new();
+        for lease in &self.leases {
+            let mut key = [0; 32];
+            let length = BASE64.decode_slice(lease.key, &mut key).map_err(|_| "bad key")?;
+            if length != key.len() {
+                return Err("bad key");
+            }
+            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key));
+        }
+        let tenant = Tenant {
+            id: tenant,
+            name: self.name,
+            region,
+            worker: enrolment.worker,
+            write_keys: self.write_keys,
+            origins: Origins::parse(&self.origins).map_err(|_| "bad origins")?,
+        };
+        let refresh_ms = self.refresh_after.clamp(*REFRESH.start(), *REFRESH.end()) * 1000;
+        Ok(Held { account: Rc::new(Leased { tenant, leases }), since: now, refresh_ms })
+    }
+}

@@ -1,0 +1,91 @@
+//! Answers: what they consist of, and how they become the platform's.
+
+use std::borrow::Cow;
+
+use worker::{
+    js_sys::Uint8Array,
+    wasm_bindgen::JsValue,
+    web_sys::{Headers, Response, ResponseInit},
+};
+
+use firsthop_intake::{CORS, Problem, Receipt, Verdict};
+
+use crate::upstream::Answer;
+
+/// An answer.
+pub(crate) struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
+    body: Cow<'static, [u8]>,
+}
+
+impl Reply {
+    /// An answer with headers and without a body.
+    pub(crate) fn empty(status: u16, headers: &[(&'static str, &'static str)]) -> Self {
+        Self::bytes(status, headers, &[][..])
+    }
+
+    /// An answer with a body.
+    pub(crate) fn bytes(
+        status: u16,
+        headers: &[(&'static str, &'static str)],
+        body: impl Into<Cow<'static, [u8]>>,
+    ) -> Self {
+        let headers = headers.iter().map(|&(name, value)| (name, Cow::Borrowed(value))).collect();
+        Self { status, headers, body: body.into() }
+    }
+
+    /// The answer to a native frame.
+    pub(crate) fn receipt(receipt: &Receipt) -> Self {
+        Self::bytes(200, &[("content-type", "application/json")], receipt.to_json().into_bytes())
+    }
+
+    /// A refusal, with its body in one format or another.
+    pub(crate) fn problem(problem: &Problem, body: Cow<'static, [u8]>) -> Self {
+        Self { status: problem.status(), headers: problem.headers(), body }
+    }
+
+    /// The server's refusal, as it came.
+    pub(crate) fn passed_on(answer: Answer) -> Self {
+        const HEADERS: [(&str, &str); 2] =
+            [("content-type", "application/problem+json"), ("cache-control", "no-store")];
+        let reply = Self::bytes(answer.status, &HEADERS, answer.body);
+        match answer.verdict {
+            Some(verdict) => reply.with(Verdict::HEADER, verdict),
+            None => reply,
+        }
+    }
+
+    /// With one more header.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// With the true verdict, for an answer whose body does not say it.
+    pub(crate) fn with_verdict(self, verdict: &Verdict) -> Self {
+        self.with(Verdict::HEADER, verdict.to_header())
+    }
+
+    /// As pages may read it.
+    pub(crate) fn with_cors(mut self) -> Self {
+        self.headers.extend(CORS.map(|(name, value)| (name, Cow::Borrowed(value))));
+        self
+    }
+
+    /// The platform's answer; to `HEAD` without its body.
+    pub(crate) fn into_response(self, head: bool) -> Result<Response, JsValue> {
+        let headers = Headers::new()?;
+        for (name, value) in &self.headers {
+            headers.set(name, value)?;
+        }
+        let init = ResponseInit::new();
+        init.set_status(self.status);
+        init.set_headers(&headers);
+        if self.body.is_empty() || head {
+            Response::new_with_opt_str_and_init(None, &init)
+        } else {
+            Response::new_with_opt_js_u8_array_and_init(Some(&Uint8Array::from(&self.body[..])), &init)
+        }
+    }
+}

@@ -1,0 +1,187 @@
+// A stand-in for the server: it leases keys as the real one does, keeps the envelopes it is sent, and can be told to misbehave.
+
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import http from 'node:http';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { crc32 } from 'node:zlib';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const HOUR = 3_600_000;
+
+let program;
+
+/** Asks the kit (`kit/`, in Rust) for what only the core knows: frames, leases, envelopes. */
+export function kit(request) {
+  if (!program) {
+    const built = execFileSync('cargo', ['build', '--quiet', '--locked', '-p', 'firsthop-edge-kit', '--message-format=json'], {
+      cwd: ROOT,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+      maxBuffer: 1 << 26,
+    });
+    program = built
+      .split('\n')
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line).executable)
+      .find((executable) => executable && path.basename(executable).startsWith('firsthop-edge-kit'));
+  }
+  return JSON.parse(execFileSync(program, { input: JSON.stringify(request), encoding: 'utf8', maxBuffer: 1 << 26 }));
+}
+
+const base64 = (bytes) => Buffer.from(bytes).toString('base64');
+export const bytes = (text) => Buffer.from(text, 'base64');
+
+/** One tenant, enrolled for one edge. */
+export class Tenant {
+  constructor(number, { region = 'EU', worker = 7, origins = ['*'] } = {}) {
+    this.id = number.toString(16).padStart(16, '0');
+    Object.assign(this, { region, worker, origins, keyId: 1 });
+    this.root = base64(Buffer.alloc(32, number));
+    this.writeKeys = [`fh_${this.id}_${'k'.repeat(24)}`];
+    this.enrolment = `fhe_${this.id}_${worker.toString(16).padStart(8, '0')}_${'t'.repeat(32)}`;
+  }
+
+  get writeKey() {
+    return this.writeKeys[0];
+  }
+
+  /** What the server answers at `/v1/leases`. */
+  lease(now = Date.now()) {
+    const epoch = Math.floor(now / HOUR);
+    const { leases } = kit({ do: 'leases', root: this.root, tenant: this.id, region: this.region, worker: this.worker, epochs: [epoch - 1, epoch, epoch + 1] });
+    return {
+      tenant: this.id,
+      name: 'test',
+      region: this.region,
+      worker: this.worker,
+      writeKeys: this.writeKeys,
+      origins: this.origins,
+      leases: leases.map((lease) => ({ keyId: this.keyId, ...lease })),
+      refreshAfter: 300,
+    };
+  }
+
+  /** A page's frame: its first, with the write key, or one of the session that an answer brought. */
+  frame({ source, session, first = 0, batch = 0, events = [{ name: 'Product Viewed', properties: { sku: 'G-32', price: 18.99 } }], region = this.region, writeKey = this.writeKey }) {
+    const wanted = { do: 'frame', tenant: this.id, source, region, firstSeq: first, batchSeq: batch, created: Date.now(), events };
+    return bytes(kit({ ...wanted, ...(session ? { session } : { writeKey }) }).frame);
+  }
+
+  /** A session as some first hop would have granted it. */
+  session({ source, origin, worker = this.worker, expires = Date.now() + HOUR, epoch = Math.floor(Date.now() / HOUR) }) {
+    return kit({ do: 'session', root: this.root, tenant: this.id, region: this.region, worker, epoch, source, origin, expires });
+  }
+
+  /** Opens an envelope with the tenant's root: it throws if the signature does not hold. */
+  open(envelope) {
+    return kit({ do: 'open', envelope: base64(envelope), root: this.root });
+  }
+}
+
+/** A frame that was changed, with the CRC that it then has, so that the check behind the CRC finds it. */
+export function resealed(frame) {
+  const copy = Buffer.from(frame);
+  copy.writeUInt32LE(0, 80);
+  copy.writeUInt32LE(crc32(copy), 80);
+  return copy;
+}
+
+/** A page's source, new each time. */
+export function newSource() {
+  const id = crypto.randomUUID();
+  return `${id.slice(0, 14)}7${id.slice(15)}`;
+}
+
+export class FakeServer {
+  /** Envelopes that were answered with 2xx, and all that came. */
+  stored = [];
+  received = [];
+  leaseCalls = [];
+  /** Answers of `/v1/e` that are due before the ordinary ones: a function of (request, response, body). */
+  plans = [];
+  leasePlans = [];
+
+  static async start(...tenants) {
+    const server = new FakeServer();
+    server.tenants = tenants;
+    await server.listen(0);
+    return server;
+  }
+
+  async listen(port) {
+    this.http = http.createServer((request, response) => this.#answer(request, response).catch((error) => response.destroy(error)));
+    this.http.listen(port, '127.0.0.1');
+    await once(this.http, 'listening');
+    this.port = this.http.address().port;
+    this.url = `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Forgets what it was sent and told. */
+  forget() {
+    for (const list of [this.stored, this.received, this.leaseCalls, this.plans, this.leasePlans]) list.length = 0;
+  }
+
+  /** Goes away, and takes the open connections with it. */
+  async stop() {
+    this.http.closeAllConnections();
+    this.http.close();
+    await once(this.http, 'close');
+  }
+
+  /** Comes back at the same address. */
+  restart() {
+    return this.listen(this.port);
+  }
+
+  async #answer(request, response) {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const body = Buffer.concat(chunks);
+    if (request.method === 'POST' && request.url === '/v1/leases') {
+      this.leaseCalls.push({ authorization: request.headers.authorization, at: Date.now() });
+      const plan = this.leasePlans.shift();
+      if (plan) return plan(request, response, body);
+      const tenant = this.tenants.find(({ enrolment }) => request.headers.authorization === `Bearer ${enrolment}`);
+      return tenant ? json(response, 200, tenant.lease()) : problem(response, 401, 'unknown-enrolment');
+    }
+    if (request.method === 'POST' && request.url === '/v1/e') {
+      this.received.push({ body, headers: request.headers });
+      const plan = this.plans.shift();
+      return plan ? plan(request, response, body) : this.store(response, body);
+    }
+    return problem(response, 404, 'not-found');
+  }
+
+  /** What the server does when all is well. */
+  store(response, body) {
+    this.stored.push(body);
+    const tenant = this.tenantOf(body);
+    const { annotation, frame } = tenant.open(body);
+    // What the edge would not vouch for is kept, and not stored as events.
+    if (annotation.refused) return json(response, 200, { source: newSource(), batch: 0, first: 0, count: 0, stored: 0, duplicate: 0, conflict: 0 });
+    const { header } = kit({ do: 'read', frame });
+    const { source, batchSeq: batch, firstSeq: first, count } = header;
+    return json(response, 200, { source, batch, first, count, stored: count, duplicate: 0, conflict: 0 });
+  }
+
+  /** The tenant that an envelope's header names: eight bytes, little-endian, at 8. */
+  tenantOf(body) {
+    const id = body.readBigUInt64LE(8).toString(16).padStart(16, '0');
+    return this.tenants.find((tenant) => tenant.id === id);
+  }
+
+  /** The envelopes received so far, opened. */
+  opened() {
+    return this.received.map(({ body }) => this.tenantOf(body).open(body));
+  }
+}
+
+export function json(response, status, value, headers = {}) {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value));
+}
+
+export function problem(response, status, code, headers = {}) {
+  json(response, status, { type: `https://firsthop.dev/problems/${code}`, title: code, status, code, retryable: false }, { 'content-type': 'application/problem+json', ...headers });
+}

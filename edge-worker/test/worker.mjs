@@ -1,0 +1,57 @@
+// The built Worker on workerd, as wrangler would start it.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+import { Log, LogLevel, Miniflare } from 'miniflare';
+
+const EDGE = fileURLToPath(new URL('..', import.meta.url));
+const [, COMPATIBILITY_DATE] = readFileSync(`${EDGE}/wrangler.toml`, 'utf8').match(/^compatibility_date = "(.*)"/m);
+
+/** The Worker's modules. */
+export function modules() {
+  if (!existsSync(`${EDGE}/build/index.js`)) throw new Error('the Worker is not built: make worker');
+  return [
+    { type: 'ESModule', path: `${EDGE}/build/index.js`, contents: readFileSync(`${EDGE}/build/index.js`) },
+    { type: 'CompiledWasm', path: `${EDGE}/build/index_bg.wasm`, contents: readFileSync(`${EDGE}/build/index_bg.wasm`) },
+  ];
+}
+
+/** What Cloudflare says of a request; a request can say otherwise in the header `mf-cf-blob`. */
+export const CF = { colo: 'ZRH', country: 'CH', asn: 65000, city: 'Zurich', postalCode: '8001' };
+
+/**
+ * Starts the Worker with these variables and secrets.
+ *
+ * Returns its `url`, the lines that it has logged, and `dispose`.
+ */
+export async function startWorker(bindings, { port = 0, more = [] } = {}) {
+  const log = [];
+  const edge = {
+    name: 'edge',
+    modules: modules(),
+    modulesRoot: `${EDGE}/build`,
+    compatibilityDate: COMPATIBILITY_DATE,
+    bindings,
+  };
+  const miniflare = new Miniflare({
+    host: '127.0.0.1',
+    port,
+    cf: false,
+    log: new Log(LogLevel.NONE),
+    workers: [edge, ...more],
+    // console.log and console.error of the Worker, one line each.
+    handleRuntimeStdio(stdout, stderr) {
+      for (const stream of [stdout, stderr]) {
+        let rest = '';
+        stream.setEncoding('utf8').on('data', (text) => {
+          const lines = (rest + text).split('\n');
+          rest = lines.pop();
+          log.push(...lines);
+        });
+      }
+    },
+  });
+  const url = (await miniflare.ready).href.replace(/\/$/, '');
+  return { url, log, miniflare, dispose: () => miniflare.dispose() };
+}

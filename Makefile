@@ -69,4 +69,5 @@ clean: ## Remove what was built
 	rm -rf "$${CARGO_TARGET_DIR:-target}" fuzz/target bindings/dist edge-worker/build edge-worker/.wrangler .tools/stamps
 
 clean-tools: ## Remove the installed tools as well
-	@bash -c '. tools/env.sh && set -x && rm -rf node_modules .tools "$$FIRSTHOP_TOOLS"'
+	@bash -c '. tools/env.sh && cd "$$FIRSTHOP_TOOLS" && rm -rf node-* wasm-bindgen-* worker-build-* cargo-nextest-* compiling log lock'
+	rm -rf node_modules .tools

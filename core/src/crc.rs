@@ -17,29 +17,36 @@ pub fn crc32(parts: &[&[u8]]) -> u32 {
     }
 }
 
-/// Half a byte at a time: a table of 64 bytes, where the fast one's weigh more than a whole page SDK.
+/// Four bytes at a time, half a byte at each of eight small tables: a fifth of the time of one after the other. They are
+/// made on the stack, in the time of some dozen bytes, because 512 bytes of table do not compress and this code does.
 #[cfg(any(test, not(feature = "crc32fast")))]
-fn update(crc: u32, bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 16] = {
-        let mut table = [0; 16];
-        let mut i = 0;
-        while i < 16 {
-            let mut crc = i as u32;
-            let mut bit = 0;
-            while bit < 4 {
-                crc = crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 };
-                bit += 1;
-            }
-            table[i] = crc;
-            i += 1;
+fn update(mut crc: u32, bytes: &[u8]) -> u32 {
+    // tables[n][i] is the remainder of the half-byte i with n half-bytes of zeros behind it.
+    let mut tables = [[0u32; 16]; 8];
+    for (i, entry) in tables[0].iter_mut().enumerate() {
+        *entry = (0..4).fold(i as u32, |rest, _| rest >> 1 ^ if rest & 1 == 1 { 0xedb8_8320 } else { 0 });
+    }
+    for n in 1..8 {
+        for i in 0..16 {
+            let rest = tables[n - 1][i];
+            tables[n][i] = rest >> 4 ^ tables[0][(rest & 15) as usize];
         }
-        table
-    };
-    bytes.iter().fold(crc, |crc, &byte| {
-        let crc = crc ^ u32::from(byte);
-        let crc = crc >> 4 ^ TABLE[(crc & 15) as usize];
-        crc >> 4 ^ TABLE[(crc & 15) as usize]
-    })
+    }
+    let (words, tail) = bytes.as_chunks();
+    for word in words {
+        let mut value = crc ^ u32::from_le_bytes(*word);
+        crc = 0;
+        for table in tables.iter().rev() {
+            crc ^= table[(value & 15) as usize];
+            value >>= 4;
+        }
+    }
+    for byte in tail {
+        for half in [byte & 15, byte >> 4] {
+            crc = crc >> 4 ^ tables[0][(crc as u8 & 15 ^ half) as usize];
+        }
+    }
+    crc
 }
 
 #[cfg(test)]

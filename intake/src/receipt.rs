@@ -240,3 +240,67 @@ fn is_key(key: &str) -> bool {
     key.starts_with(|c: char| c.is_ascii_lowercase() || c == '*')
         && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_verdict_adds_up() {
+        let header = Header { count: 3, ..Header::new(Default::default(), SourceId::default(), Timestamp::default()) };
+        let mut verdict = Verdict { quarantined: 2, ..Verdict::default() };
+        verdict += &Receipt::stored(&header);
+        verdict += &Receipt::duplicate(&header);
+        verdict += &Receipt { stored: 1, conflict: 2, ..Receipt::stored(&header) };
+        assert_eq!(verdict.to_header(), "stored=4, duplicate=3, conflict=2, quarantined=2");
+    }
+
+    #[test]
+    fn dictionaries_of_others() {
+        let seven = Verdict { stored: 7, ..Verdict::default() };
+        for (header, expected) in [
+            ("", Verdict::default()),
+            ("stored=7", seven),
+            (" stored=7,\tlater=\"a, stored=9\\\"\" ", seven),
+            ("stored=1;x=2, flag, stored=7;y", seven),
+            ("flag;a=\"b\",stored=7", seven),
+            ("list=(1 2), stored=7", seven),
+        ] {
+            assert_eq!(Verdict::from_header(header), Ok(expected), "{header}");
+        }
+        for header in [
+            "stored",
+            "stored=",
+            "stored=?1",
+            "stored=-1",
+            "stored=1.5",
+            "stored=+7",
+            "stored=99999999999",
+            "Stored=1",
+            "=1",
+            "stored=1,",
+            "stored=1,,duplicate=1",
+            "stored=1 duplicate=1",
+            "a=\"open, stored=1",
+            "7=1",
+            "é=1",
+        ] {
+            assert_eq!(Verdict::from_header(header), Err(Error::Parse), "{header}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_verdict_survives_its_header(stored: u32, duplicate: u32, conflict: u32, quarantined: u32) {
+            let verdict = Verdict { stored, duplicate, conflict, quarantined };
+            prop_assert_eq!(Verdict::from_header(&verdict.to_header()), Ok(verdict));
+        }
+
+        #[test]
+        fn any_header_is_read_without_a_panic(header in "[a-z*=,;\" \\\\0-9é]{0,40}") {
+            let _ = Verdict::from_header(&header);
+        }
+    }
+}

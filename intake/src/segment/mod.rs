@@ -41,7 +41,7 @@ use self::{
     frames::Frames,
     members::{Members, malformed},
     message::{Encoder, Message},
-    request::{Messages, Request, check_bounds},
+    request::{Messages, Request, check_size, name_depth},
 };
 use crate::{
     Account, Facts, Problem, Refusal, Refused,
@@ -227,7 +227,7 @@ impl<T: Account> Events<'_, '_, T> {
         raw: impl Fn(&'t str) -> Cow<'t, [u8]>,
     ) -> Result<(Vec<Vec<u8>>, Vec<Rejected>), Problem> {
         let count = match &request.messages {
-            Messages::One(_) => 1,
+            Messages::One(..) => 1,
             Messages::Batch(batch) => batch.len(),
         };
         let source = self.fresh();
@@ -236,18 +236,18 @@ impl<T: Account> Events<'_, '_, T> {
         let mut rejected = Vec::new();
         let shared = request.shared;
         match request.messages {
-            Messages::One(members) => {
+            Messages::One(members, json) => {
                 let message = Message::read(members, call.kind(), &shared, self.key, self.now)?;
-                self.push(&message, &mut encoder, &mut frames)?;
+                self.push(&message, &mut encoder, &mut frames).map_err(|problem| name_depth(problem, json))?;
             }
             Messages::Batch(batch) => {
                 for (place, json) in batch.into_iter().enumerate() {
-                    let pushed = check_bounds(json)
+                    let pushed = check_size(json)
                         .and_then(|()| Members::parse(json).ok_or_else(|| malformed("the message is not an object")))
                         .and_then(|members| Message::read(members, None, &shared, self.key, self.now))
                         .and_then(|message| self.push(&message, &mut encoder, &mut frames));
                     if let Err(problem) = pushed {
-                        reject(&mut rejected, &problem, place, &raw(json));
+                        reject(&mut rejected, &name_depth(problem, json), place, &raw(json));
                     }
                 }
             }

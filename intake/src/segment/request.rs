@@ -32,28 +32,21 @@ pub(crate) struct Request<'a> {
 
 #[derive(Debug)]
 pub(crate) enum Messages<'a> {
-    One(Members<'a>),
+    /// Its members, and as it stands.
+    One(Members<'a>, &'a str),
     /// Each as it stands; what is wrong with one spoils no other.
     Batch(Vec<&'a str>),
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn read(call: Call, body: &'a str) -> Result<Self, Problem> {
-        let whole = serde_json::from_str::<&RawValue>(body).map_err(|error| malformed(error.to_string()))?.get();
-        let mut members = Members::parse(whole)
-            .filter(|members| !members.0.is_empty())
-            .ok_or_else(|| malformed("the body is not an object with members"))?;
+        let mut members: Members<'a> = serde_json::from_str(body).map_err(|error| malformed(error.to_string()))?;
         let write_key = members.get("writeKey")?.and_then(json::text);
         if call != Call::Batch {
-            check_bounds(whole)?;
-            let messages = Messages::One(members);
-            return Ok(Self {
-                write_key,
-                messages,
-                shared: Shared::default(),
-                largest: whole.len(),
-                expanded: whole.len(),
-            });
+            check_size(body)?;
+            let messages = Messages::One(members, body);
+            let len = body.len();
+            return Ok(Self { write_key, messages, shared: Shared::default(), largest: len, expanded: len });
         }
         members.take("writeKey")?;
         let batch = members.take("batch")?.ok_or_else(|| malformed("a batch needs `batch`"))?;
@@ -68,7 +61,8 @@ impl<'a> Request<'a> {
         let context = Members::parse(context).ok_or_else(|| malformed("`context` is not an object"))?;
         let shared = Shared { context, rest: members, sent };
         for (_, json) in shared.context.0.iter().chain(&shared.rest.0) {
-            check_bounds(json)?;
+            check_size(json)?;
+            check_depth(json)?;
         }
         let each = shared.context.len() + shared.rest.len();
         let largest = each + batch.iter().map(|json| json.len()).max().unwrap_or_default().min(MAX_EVENT);
@@ -80,15 +74,22 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The bounds of one message, or of one member of what messages share.
-pub(crate) fn check_bounds(json: &str) -> Result<(), Problem> {
-    if json.len() > MAX_EVENT {
-        return Err(Problem::new(Refusal::JsonSize).with_detail(format!("at most {MAX_EVENT} bytes an event")));
+/// The bound of one message, or of one member of what messages share.
+pub(crate) fn check_size(json: &str) -> Result<(), Problem> {
+    if json.len() <= MAX_EVENT {
+        return Ok(());
     }
-    if lexical::depth(json) > MAX_DEPTH {
-        return Err(Refusal::JsonDepth.into());
-    }
-    Ok(())
+    Err(Problem::new(Refusal::JsonSize).with_detail(format!("at most {MAX_EVENT} bytes an event")))
+}
+
+fn check_depth(json: &str) -> Result<(), Problem> {
+    if lexical::depth(json) > MAX_DEPTH { Err(Refusal::JsonDepth.into()) } else { Ok(()) }
+}
+
+/// Tells JSON that is too deep from properties that are. Properties have the tighter bound, and what is cut apart
+/// is cut without recursion: so only what has failed for its depth needs the look.
+pub(crate) fn name_depth(problem: Problem, json: &str) -> Problem {
+    if problem.refusal() == Error::TooDeep.into() { check_depth(json).err().unwrap_or(problem) } else { problem }
 }
 
 /// Segment's SDKs send JSON, the browser's as text so that it needs no preflight.

@@ -1,5 +1,6 @@
 //! A tenant, its two hops, and frames for them.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 
 use firsthop_core::{
     Alg, Epoch, Event, ExtensionKind, Flags, FrameSigner, FrameWriter, Header, KeyId, Keyring, LeaseRing, LeaseScope,

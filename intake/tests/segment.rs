@@ -1,0 +1,590 @@
+//! Segment's HTTP API: what its SDKs send, and what becomes of it.
+#![allow(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
+
+mod common;
+
+use std::collections::HashSet;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use common::*;
+use firsthop_core::{
+    Error, ExtensionKind, Frame, Header, SourceId, Trust,
+    limits::{MAX_EVENT, MAX_FRAME, MAX_VALUES},
+};
+use firsthop_intake::{
+    Facts, Refused, Rooted, content_digest,
+    json::{Json, to_string},
+    segment::{self, Accepted, Call, MAX_BATCH, MAX_BODY},
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+type Answer<'a> = Result<Accepted<'a, Rooted>, Box<Refused<'a, Rooted>>>;
+
+fn send<'a>(call: Call, body: &'a str) -> Answer<'a> {
+    send_as(call, body.as_bytes(), &facts())
+}
+
+fn send_as<'a>(call: Call, body: &'a [u8], facts: &Facts<'a>) -> Answer<'a> {
+    segment::receive(call, body, facts, &mut counter(), known(server()))
+}
+
+/// What an event says, and its digest.
+fn events(accepted: &Accepted<'_, Rooted>) -> Vec<(Value, [u8; 16])> {
+    let mut events = Vec::new();
+    for bytes in &accepted.frames {
+        let frame = Frame::parse(bytes).unwrap();
+        let (context, of_frame) = frame.open().unwrap();
+        for event in of_frame {
+            let event = event.unwrap();
+            let context = event.context.apply(&context).unwrap();
+            let value = json!({
+                "kind": event.kind.as_str(),
+                "id": event.id.unwrap().id,
+                "name": event.name,
+                "time": event.time(frame.header().created).as_millis(),
+                "context": serde_json::from_str::<Value>(&to_string(Json(context))).unwrap(),
+                "properties": serde_json::from_str::<Value>(&to_string(Json(event.properties))).unwrap(),
+            });
+            events.push((value, content_digest(&event, &context)));
+        }
+    }
+    events
+}
+
+fn one(call: Call, message: Value) -> Value {
+    let mut message = message;
+    message["writeKey"] = KEY.into();
+    let body = message.to_string();
+    let accepted = send(call, &body).unwrap();
+    assert!(accepted.rejected.is_empty());
+    let mut events = events(&accepted);
+    assert_eq!(events.len(), 1);
+    events.remove(0).0
+}
+
+fn batch(messages: Value) -> String {
+    json!({ "writeKey": KEY, "batch": messages }).to_string()
+}
+
+/// What `@segment/analytics-node` 3.1 sends for a `track`, but for the write key.
+#[test]
+fn a_batch_of_analytics_node() {
+    let body = format!(
+        r#"{{"batch":[{{"properties":{{"sku":"G-32","price":18.99,"quantity":2,"gift":false,"coupon":null,
+        "tags":["a",{{"b":-1}}]}},"event":"Product Added","type":"track","userId":"u-1","anonymousId":"a-1",
+        "integrations":{{"All":true}},"timestamp":"2023-11-14T22:13:19.500Z","_metadata":{{"nodeVersion":"22.1.0",
+        "jsRuntime":"node"}},"context":{{"library":{{"name":"@segment/analytics-node","version":"3.1.0"}}}},
+        "messageId":"node-next-1699999999500-d1"}}],"writeKey":"{KEY}","sentAt":"2023-11-14T22:13:20.000Z"}}"#
+    );
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{KEY}:")));
+    let facts = Facts {
+        authorization: Some(&basic),
+        content_type: Some("application/json"),
+        user_agent: Some("analytics-node-next/latest"),
+        ..Facts::at(NOW)
+    };
+    let accepted = send_as(Call::Batch, body.as_bytes(), &facts).unwrap();
+    assert_eq!(accepted.annotation.trust, Trust::WriteKey);
+    assert_eq!(accepted.annotation.agent.as_str(), "library");
+    let expected = json!({
+        "kind": "track",
+        "id": "node-next-1699999999500-d1",
+        "name": "Product Added",
+        // Sent half a second after it happened; it arrived when it was sent.
+        "time": 1_699_999_999_500u64,
+        "context": {
+            "userId": "u-1",
+            "anonymousId": "a-1",
+            "extra": {
+                "library": { "name": "@segment/analytics-node", "version": "3.1.0" },
+                "segment": {
+                    "integrations": { "All": true },
+                    "timestamp": "2023-11-14T22:13:19.500Z",
+                    "_metadata": { "nodeVersion": "22.1.0", "jsRuntime": "node" },
+                },
+            },
+        },
+        "properties": { "sku": "G-32", "price": 18.99, "quantity": 2, "gift": false, "coupon": null, "tags": ["a", { "b": -1 }] },
+    });
+    assert_eq!(events(&accepted)[0].0, expected);
+
+    let frame = Frame::parse(&accepted.frames[0]).unwrap();
+    let header = frame.header();
+    assert_eq!((header.tenant, header.count, header.batch_seq, header.first_seq), (TENANT, 1, 0, 0));
+    assert_eq!((header.created, header.region), (NOW, region("EU")));
+    assert_eq!(frame.extensions().get(ExtensionKind::WriteKey), Some(KEY.as_bytes()));
+    // It is a frame like any other.
+    let again = firsthop_intake::native::receive(&accepted.frames[0], &Facts::at(NOW), known(server())).unwrap();
+    assert_eq!(again.annotation.trust, Trust::WriteKey);
+}
+
+/// What the browser's SDK sends for a page, on its short path, as text.
+#[test]
+fn a_page_of_the_browser() {
+    let body = json!({
+        "timestamp": "2023-11-14T22:13:00.000Z", "integrations": {}, "type": "page", "name": "Home", "category": "Shop",
+        "properties": { "path": "/", "url": "https://www.shop.example/?utm_source=mail", "title": "Shop" },
+        "context": {
+            "page": { "path": "/", "referrer": "https://search.example/", "search": "?utm_source=mail", "title": "Shop", "url": "https://www.shop.example/?utm_source=mail" },
+            "userAgent": "Mozilla/5.0", "locale": "de-CH", "timezone": "Europe/Zurich", "ip": "203.0.113.77",
+            "campaign": { "source": "mail", "id": 7 }, "screen": { "width": 1440, "height": 900, "density": 2 },
+            "library": { "name": "analytics.js", "version": "npm:next-1.84.3" },
+        },
+        "messageId": "ajs-next-1", "writeKey": KEY, "userId": null, "anonymousId": "a-1",
+        // The page's clock is a minute behind.
+        "sentAt": "2023-11-14T22:12:20.000Z", "_metadata": { "bundled": ["Segment.io"], "retryCount": 1 },
+    });
+    let facts = Facts { content_type: Some("text/plain;charset=UTF-8"), ..facts() };
+    let body = body.to_string();
+    let accepted = send_as(Call::Page, body.as_bytes(), &facts).unwrap();
+    assert_eq!(
+        events(&accepted)[0].0,
+        json!({
+            "kind": "page", "id": "ajs-next-1", "name": "Home", "time": 1_700_000_040_000u64,
+            "properties": { "path": "/", "url": "https://www.shop.example/?utm_source=mail", "title": "Shop" },
+            "context": {
+                "anonymousId": "a-1", "locale": "de-CH", "timezone": "Europe/Zurich", "userAgent": "Mozilla/5.0",
+                "url": "https://www.shop.example/?utm_source=mail", "title": "Shop", "referrer": "https://search.example/",
+                "screen": { "width": 1440, "height": 900 }, "campaign": { "source": "mail" },
+                "extra": {
+                    "page": { "path": "/", "search": "?utm_source=mail" }, "campaign": { "id": 7 }, "screen": { "density": 2 },
+                    "ip": "203.0.113.0/24", "library": { "name": "analytics.js", "version": "npm:next-1.84.3" },
+                    "segment": { "timestamp": "2023-11-14T22:13:00.000Z", "integrations": {}, "category": "Shop", "_metadata": { "bundled": ["Segment.io"], "retryCount": 1 } },
+                },
+            },
+        })
+    );
+}
+
+#[test]
+fn every_call_has_its_name_and_its_content() {
+    for (call, message, kind, name, properties) in [
+        (
+            Call::Track,
+            json!({ "event": "Signed Up", "properties": { "plan": "pro" } }),
+            "track",
+            "Signed Up",
+            json!({ "plan": "pro" }),
+        ),
+        (Call::Page, json!({ "name": "Home", "properties": null }), "page", "Home", json!({})),
+        (Call::Page, json!({}), "page", "", json!({})),
+        (Call::Screen, json!({ "name": "Start", "properties": [] }), "screen", "Start", json!({})),
+        (
+            Call::Identify,
+            json!({ "traits": { "email": "a@b.example" } }),
+            "identify",
+            "",
+            json!({ "email": "a@b.example" }),
+        ),
+        (Call::Group, json!({ "groupId": "g", "traits": { "seats": 3 } }), "group", "g", json!({ "seats": 3 })),
+        (Call::Group, json!({ "groupId": 42 }), "group", "42", json!({})),
+        (Call::Alias, json!({ "previousId": "old", "userId": "new" }), "alias", "old", json!({})),
+    ] {
+        let event = one(call, message.clone());
+        assert_eq!((&event["kind"], &event["name"], &event["properties"]), (&kind.into(), &name.into(), &properties));
+        // The same as one of a batch.
+        let mut message = message;
+        message["type"] = kind.into();
+        let body = batch(json!([message]));
+        let accepted = send(Call::Batch, &body).unwrap();
+        assert_eq!(events(&accepted)[0].0["name"], name);
+    }
+}
+
+/// What has no place of its own is kept all the same.
+#[test]
+fn nothing_is_lost() {
+    let event = one(
+        Call::Track,
+        json!({
+            "event": "X", "type": "page", "version": 2, "traits": { "a": 1 }, "channel": "server",
+            "originalTimestamp": "yesterday", "receivedAt": "2023-11-14T22:13:20Z",
+            "context": {
+                "locale": 7, "page": "home", "screen": { "width": 1.5, "height": 900 }, "campaign": null, "active": true,
+                "segment": "mine", "ip": "unknown",
+            },
+        }),
+    );
+    assert_eq!(event["time"], NOW.as_millis());
+    assert_eq!(
+        event["context"]["extra"],
+        json!({
+            "locale": 7, "page": "home", "screen": { "width": 1.5, "height": 900 }, "active": true, "ip": null,
+            // A member of the same name comes first; no JSON object can show both, the properties hold both.
+            "segment": { "type": "page", "version": 2, "traits": { "a": 1 }, "channel": "server", "originalTimestamp": "yesterday", "receivedAt": "2023-11-14T22:13:20Z" },
+        })
+    );
+    let ids = one(Call::Track, json!({ "event": "X", "userId": 18446744073709551615u64, "anonymousId": "" }));
+    assert_eq!(ids["context"], json!({ "userId": "18446744073709551615" }));
+}
+
+#[test]
+fn times() {
+    let at = |message: Value| one(Call::Track, message)["time"].as_u64().unwrap();
+    let now = NOW.as_millis();
+    // 2023-11-14T22:13:20Z is now.
+    for (message, expected) in [
+        (json!({ "event": "X" }), now),
+        (json!({ "event": "X", "sentAt": "2020-01-01T00:00:00Z" }), now),
+        (json!({ "event": "X", "timestamp": "2020-01-01T00:00:00.250Z" }), 1_577_836_800_250),
+        (json!({ "event": "X", "timestamp": "2020-01-01T00:00:00.250Z", "sentAt": "2020-01-01T00:00:01Z" }), now - 750),
+        (
+            json!({ "event": "X", "originalTimestamp": "2020-01-01T00:00:00Z", "sentAt": "2020-01-01T00:00:01Z" }),
+            now - 1000,
+        ),
+        // A wrong clock, in the future, is set right too.
+        (json!({ "event": "X", "timestamp": "2099-01-01T00:00:00Z", "sentAt": "2099-01-01T00:00:05Z" }), now - 5000),
+        // It has been through Segment: its time stands.
+        (
+            json!({ "event": "X", "timestamp": "2020-01-01T00:00:00Z", "originalTimestamp": "2021-01-01T00:00:00Z", "sentAt": "2021-01-01T00:00:00Z" }),
+            1_577_836_800_000,
+        ),
+        (json!({ "event": "X", "timestamp": "2020-01-01T00:00:00+02:00" }), 1_577_829_600_000),
+        (json!({ "event": "X", "timestamp": "2020-01-01" }), now),
+        (json!({ "event": "X", "timestamp": 1_577_836_800_000u64 }), now),
+        (json!({ "event": "X", "timestamp": "1950-01-01T00:00:00Z" }), 0),
+        (json!({ "event": "X", "timestamp": "2020-01-01T00:00:00Z", "sentAt": "whenever" }), 1_577_836_800_000),
+    ] {
+        assert_eq!(at(message.clone()), expected, "{message}");
+    }
+}
+
+#[test]
+fn what_a_batch_shares_counts_for_each() {
+    let body = json!({
+        "writeKey": KEY, "sentAt": "2020-01-01T00:00:10Z", "integrations": { "All": false }, "messageId": "shared",
+        "context": { "locale": "de", "app": { "name": "shop" }, "ip": "2001:db8:1:2::3" },
+        "batch": [
+            { "type": "track", "event": "A", "timestamp": "2020-01-01T00:00:00Z" },
+            { "type": "track", "event": "B", "context": { "locale": "fr" }, "integrations": {}, "sentAt": "2020-01-01T00:00:00Z", "timestamp": "2020-01-01T00:00:00Z" },
+        ],
+    })
+    .to_string();
+    let accepted = send(Call::Batch, &body).unwrap();
+    let events = events(&accepted);
+    let (a, b) = (&events[0].0, &events[1].0);
+    assert_eq!(a["time"], NOW.as_millis() - 10_000);
+    assert_eq!(b["time"], NOW.as_millis());
+    assert_eq!((&a["context"]["locale"], &b["context"]["locale"]), (&json!("de"), &json!("fr")));
+    for event in [a, b] {
+        assert_eq!(event["context"]["extra"]["app"], json!({ "name": "shop" }));
+        assert_eq!(event["context"]["extra"]["ip"], "2001:db8:1::/48");
+        assert_ne!(event["id"], "shared", "an identity is a message's own");
+    }
+    assert_eq!(a["context"]["extra"]["segment"]["integrations"], json!({ "All": false }));
+    assert_eq!(b["context"]["extra"]["segment"]["integrations"], json!({}));
+}
+
+#[test]
+fn a_message_without_an_id_gets_one_of_its_own() {
+    let messages = json!([
+        { "type": "track", "event": "A" },
+        { "type": "track", "event": "A", "messageId": "" },
+        { "type": "track", "event": "A", "messageId": null },
+        { "type": "track", "event": "A", "messageId": 7 },
+    ]);
+    let body = batch(messages);
+    let accepted = send(Call::Batch, &body).unwrap();
+    let ids: Vec<_> =
+        events(&accepted).into_iter().map(|(event, _)| event["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids[3], "7");
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 4);
+    assert!(ids[..3].iter().all(|id| id.parse::<SourceId>().is_ok()));
+}
+
+/// A bad message goes into quarantine, byte for byte but for its address; the others are stored.
+#[test]
+fn a_bad_message_spoils_no_other() {
+    let deep = "[".repeat(40) + &"]".repeat(40);
+    let nested = format!("{}1{}", r#"{"a":"#.repeat(9), "}".repeat(9));
+    let long = "x".repeat(33 * 1024);
+    let many = format!("[{}]", vec!["1"; MAX_VALUES + 1].join(","));
+    let bad = [
+        ("malformed-json", r#"7"#.to_owned()),
+        ("malformed-json", r#"{"type":"track"}"#.to_owned()),
+        ("malformed-json", r#"{ "type" : "trick", "event":"X","context":{"ip":"203.0.113.77"}}"#.to_owned()),
+        ("malformed-json", r#"{"event":"X"}"#.to_owned()),
+        ("malformed-json", r#"{"type":"track","event":{}}"#.to_owned()),
+        ("malformed-json", r#"{"type":"track","event":"X","event":"Y"}"#.to_owned()),
+        ("malformed-json", r#"{"type":"track","event":"X","properties":7}"#.to_owned()),
+        ("malformed-json", r#"{"type":"track","event":"X","properties":{"a":1e999}}"#.to_owned()),
+        ("malformed-json", r#"{"type":"track","event":"X","context":"here"}"#.to_owned()),
+        ("malformed-json", r#"{"type":"track","event":"X","messageId":{}}"#.to_owned()),
+        ("malformed-json", r#"{"type":"group","event":"X"}"#.to_owned()),
+        ("malformed-json", r#"{"type":"alias","userId":"X"}"#.to_owned()),
+        ("json-too-deep", format!(r#"{{"type":"track","event":"X","properties":{{"a":{deep}}}}}"#)),
+        ("too-deep", format!(r#"{{"type":"track","event":"X","properties":{{"a":{nested}}}}}"#)),
+        ("json-too-large", format!(r#"{{"type":"track","event":"X","properties":{{"a":"{long}"}}}}"#)),
+        ("too-large", format!(r#"{{"type":"track","event":"{}"}}"#, "x".repeat(600))),
+        ("too-large", format!(r#"{{"type":"track","event":"X","messageId":"{}"}}"#, "x".repeat(300))),
+        ("too-large", format!(r#"{{"type":"track","event":"X","properties":{{"a":{many}}}}}"#)),
+        ("wrong-write-key", format!(r#"{{"type":"track","event":"X","writeKey":"{STRANGE_KEY}"}}"#)),
+    ];
+    let good = r#"{"type":"track","event":"Good"}"#;
+    let messages: Vec<_> = bad.iter().flat_map(|(_, message)| [good, message]).collect();
+    let body = format!(r#"{{"writeKey":"{KEY}","batch":[{}]}}"#, messages.join(" , "));
+    let accepted = send(Call::Batch, &body).unwrap();
+    let stored = events(&accepted);
+    assert_eq!(stored.len(), bad.len());
+    assert!(stored.iter().all(|(event, _)| event["name"] == "Good"));
+    let codes: Vec<_> = accepted.rejected.iter().map(|group| group.refusal.code()).collect();
+    assert_eq!(
+        codes,
+        ["malformed-json", "json-too-deep", "too-deep", "json-too-large", "too-large", "wrong-write-key"]
+    );
+    for group in &accepted.rejected {
+        let of_group: Vec<_> = bad.iter().enumerate().filter(|(_, (code, _))| *code == group.refusal.code()).collect();
+        let places: Vec<_> = group.messages.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, of_group.iter().map(|(i, _)| 2 * i + 1).collect::<Vec<_>>());
+        assert_eq!(usize::from(group.count()), of_group.len());
+        let raw: Vec<_> =
+            of_group.iter().map(|(_, (_, message))| message.replace("203.0.113.77", "203.0.113.0/24")).collect();
+        let expected = format!(r#"{{"batch":[{}]}}"#, raw.join(","));
+        assert_eq!(String::from_utf8_lossy(&group.body), expected);
+        assert!(group.body.len() <= MAX_FRAME);
+    }
+    // The same message alone is refused whole, for the same reason. Where the path says the type, it may lack one; and
+    // a message that names another key than the header names nobody.
+    let header = format!("Bearer {KEY}");
+    let facts = Facts { authorization: Some(&header), ..facts() };
+    let mut refusals = 0;
+    for (code, message) in &bad {
+        if let Err(refused) = send_as(Call::Track, message.as_bytes(), &facts) {
+            let known = *code != "wrong-write-key";
+            assert_eq!((refused.problem.code(), refused.quarantine.is_some()), (*code, known), "{message}");
+            refusals += 1;
+        }
+    }
+    assert_eq!(refusals, bad.len() - 3);
+}
+
+#[test]
+fn a_batch_of_bad_ones_is_answered_and_set_aside() {
+    let body = batch(json!([{}, { "type": 1 }]));
+    let accepted = send(Call::Batch, &body).unwrap();
+    assert!(accepted.frames.is_empty());
+    assert_eq!(accepted.rejected[0].count(), 2);
+    let empty = batch(json!([]));
+    let accepted = send(Call::Batch, &empty).unwrap();
+    assert!(accepted.frames.is_empty() && accepted.rejected.is_empty());
+}
+
+/// More events than fit one frame become several of the same source, numbered without a gap.
+#[test]
+fn a_large_batch_becomes_several_frames() {
+    // Numbers grow most: four bytes of JSON become ten.
+    let list = vec!["0.5"; 1000].join(",");
+    let message = format!(r#"{{"type":"track","event":"X","properties":{{"a":[{list}]}}}}"#);
+    let count = (MAX_BODY - 100) / (message.len() + 1);
+    let body = format!(r#"{{"writeKey":"{KEY}","batch":[{}]}}"#, vec![message; count].join(","));
+    assert!(body.len() <= MAX_BODY);
+    let accepted = send(Call::Batch, &body).unwrap();
+    assert!(accepted.rejected.is_empty());
+    assert!(accepted.frames.len() > 1, "{}", accepted.frames.len());
+    let headers: Vec<Header> = accepted.frames.iter().map(|bytes| *Frame::parse(bytes).unwrap().header()).collect();
+    let mut next = 0;
+    for (place, header) in headers.iter().enumerate() {
+        assert_eq!((header.source, header.batch_seq, header.first_seq), (headers[0].source, place as u64, next));
+        next += u64::from(header.count);
+    }
+    assert_eq!(next, count as u64);
+    assert_eq!(events(&accepted).len(), count);
+}
+
+#[test]
+fn the_most_events_and_one_more() {
+    let message = json!({ "type": "page" });
+    let most = batch(Value::Array(vec![message.clone(); MAX_BATCH]));
+    assert_eq!(events(&send(Call::Batch, &most).unwrap()).len(), MAX_BATCH);
+    let more = batch(Value::Array(vec![message; MAX_BATCH + 1]));
+    let refused = send(Call::Batch, &more).unwrap_err();
+    assert_eq!((refused.problem.status(), refused.problem.code()), (413, "json-too-large"));
+    assert_eq!((usize::from(refused.count), refused.quarantine.is_some()), (1, true));
+}
+
+/// A small body cannot make a large journal.
+#[test]
+fn what_is_shared_is_bounded() {
+    let shared = |bytes: usize, count: usize| {
+        json!({ "writeKey": KEY, "context": { "a": "x".repeat(bytes) }, "batch": vec![json!({ "type": "page" }); count] })
+            .to_string()
+    };
+    assert!(send(Call::Batch, &shared(10_000, 100)).is_ok());
+    for (bytes, count) in [(10_000, 300), (MAX_EVENT + 1, 1)] {
+        let body = shared(bytes, count);
+        let refused = send(Call::Batch, &body).unwrap_err();
+        assert_eq!(refused.problem.code(), "json-too-large", "{bytes} × {count}");
+    }
+}
+
+#[test]
+fn where_a_write_key_may_stand() {
+    let basic = |user: &str| format!("Basic {}", BASE64_STANDARD.encode(user));
+    let message = |key: Option<&str>| match key {
+        Some(key) => format!(r#"{{"event":"X","writeKey":"{key}"}}"#),
+        None => r#"{"event":"X"}"#.to_owned(),
+    };
+    for (header, body, accepted) in [
+        (None, Some(KEY), true),
+        (Some(basic(&format!("{KEY}:"))), None, true),
+        (Some(basic(KEY)), None, true),
+        (Some(format!("Bearer {KEY}")), None, true),
+        (Some(format!("bEARER  {KEY} ")), Some(KEY), true),
+        // A token of another kind, as Segment's OAuth sends it.
+        (Some("Bearer eyJhbGciOiJ.x.y".into()), Some(KEY), true),
+        (Some("Digest x".into()), Some(KEY), true),
+        (None, None, false),
+        (Some(basic("")), None, false),
+        (Some("Basic %%%".into()), None, false),
+        (Some(format!("Bearer {KEY}")), Some(OTHER_KEY), false),
+        (Some(format!("Bearer {OTHER_KEY}")), None, false),
+        (None, Some(STRANGE_KEY), false),
+        (None, Some("fh_"), false),
+    ] {
+        let facts = Facts { authorization: header.as_deref(), ..facts() };
+        let text = message(body);
+        let answer = send_as(Call::Track, text.as_bytes(), &facts);
+        assert_eq!(answer.is_ok(), accepted, "{header:?} {body:?}");
+        if let Err(refused) = answer {
+            assert_eq!((refused.problem.status(), refused.problem.code()), (401, "wrong-write-key"));
+        }
+    }
+}
+
+/// A retry says the same; only the time of sending and the sender's own counter differ.
+#[test]
+fn a_retry_is_no_conflict() {
+    let message = |name: &str, sent: u32, attempt: u32, user: Option<&str>| {
+        let body = json!({
+            "writeKey": KEY, "event": "X", "messageId": "m", "userId": user, "timestamp": "2023-11-14T22:13:19Z",
+            "properties": { "n": name, "list": [1, 2.5, null, true, { "deep": "x" }] }, "context": { "page": { "url": "u", "path": "p" } },
+            "sentAt": format!("2023-11-14T22:13:{sent}Z"), "_metadata": { "retryCount": attempt },
+        })
+        .to_string();
+        events(&send(Call::Track, &body).unwrap()).remove(0)
+    };
+    let (first, retry) = (message("a", 20, 1, None), message("a", 50, 2, None));
+    assert_ne!(first.0["time"], retry.0["time"]);
+    assert_eq!(first.1, retry.1);
+    assert_ne!(first.1, message("b", 20, 1, None).1, "other content");
+    assert_ne!(first.1, message("a", 20, 1, Some("u")).1, "another user");
+}
+
+/// The browser cuts texts in the middle of a pair; the event is worth more than that half.
+#[test]
+fn half_an_emoji_costs_no_event() {
+    let body =
+        format!(r#"{{"writeKey":"{KEY}","event":"Search","properties":{{"q":"abc\ud83d","ok":"\ud83d\ude00"}}}}"#);
+    let accepted = send(Call::Track, &body).unwrap();
+    assert_eq!(events(&accepted)[0].0["properties"], json!({ "q": "abc\u{fffd}", "ok": "😀" }));
+    // In quarantine stands what was sent.
+    let body = format!(r#"{{"writeKey":"{KEY}","batch":[{{"type":"x","q":"\ud83d"}}]}}"#);
+    let accepted = send(Call::Batch, &body).unwrap();
+    assert_eq!(String::from_utf8_lossy(&accepted.rejected[0].body), r#"{"batch":[{"type":"x","q":"\ud83d"}]}"#);
+}
+
+/// The body a cut-off connection leaves is refused, and set aside once it says whose it is.
+#[test]
+fn every_truncation_is_refused() {
+    let whole = format!(
+        r#"{{ "writeKey": "{KEY}", "sentAt": "2023-11-14T22:13:20Z", "context": {{ "ip": "203.0.113.77", "locale": "de" }},
+        "batch": [{{ "type": "track", "event": "É😀\u0001", "properties": {{ "a": [1, -2.5e3, null, true, "x\\\"" ] }} }}] }}"#
+    );
+    assert!(send(Call::Batch, &whole).is_ok());
+    for end in 0..whole.len() {
+        let body = &whole.as_bytes()[..end];
+        let refused = send_as(Call::Batch, body, &facts()).unwrap_err();
+        assert_eq!((refused.problem.status(), refused.problem.code()), (400, "malformed-json"), "{end}");
+        let named = String::from_utf8_lossy(body).contains(KEY);
+        assert_eq!(refused.quarantine.is_some(), named, "{end}");
+        assert!(!String::from_utf8_lossy(&refused.body).contains("203.0.113.7"), "{end}");
+    }
+}
+
+#[test]
+fn bodies_that_are_not_read() {
+    let body = json!({ "writeKey": KEY, "event": "X" }).to_string();
+    for (content_type, read) in [
+        (None, true),
+        (Some(""), true),
+        (Some("application/json"), true),
+        (Some("Application/JSON; charset=utf-8"), true),
+        (Some("text/plain;charset=UTF-8"), true),
+        (Some("application/x-www-form-urlencoded"), false),
+        (Some("text/html"), false),
+    ] {
+        let facts = Facts { content_type, ..facts() };
+        assert_eq!(send_as(Call::Track, body.as_bytes(), &facts).is_ok(), read, "{content_type:?}");
+    }
+    for (content_encoding, read) in [(None, true), (Some("identity"), true), (Some("gzip"), false), (Some("br"), false)]
+    {
+        let facts = Facts { content_encoding, ..facts() };
+        assert_eq!(send_as(Call::Track, body.as_bytes(), &facts).is_ok(), read, "{content_encoding:?}");
+    }
+}
+
+#[test]
+fn a_page_elsewhere_may_not_write() {
+    let body = json!({ "writeKey": KEY, "event": "X" }).to_string();
+    let facts = Facts { origin: Some("https://evil.example"), ..facts() };
+    let refused = send_as(Call::Track, body.as_bytes(), &facts).unwrap_err();
+    assert_eq!((refused.problem.status(), refused.problem.code()), (403, "wrong-origin"));
+    assert!(refused.quarantine.is_some());
+    assert!(refused.problem.to_segment_json().contains(r#""success":false"#));
+    assert_eq!(refused.problem.refusal(), Error::Origin.into());
+}
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no others", |f| f.is_finite()).prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ]
+}
+
+fn tree() -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(6, 64, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    prop::collection::hash_map(any::<String>(), tree(), 0..6).prop_map(|map| Value::Object(map.into_iter().collect()))
+}
+
+proptest! {
+    /// JSON → event → JSON is the identity on what JSON can say.
+    #[test]
+    fn properties_survive(properties in object()) {
+        let event = one(Call::Track, json!({ "event": "X", "properties": properties }));
+        prop_assert_eq!(&event["properties"], &properties);
+    }
+
+    /// So it is for what stands in the context.
+    #[test]
+    fn the_context_survives(context in object(), rest in tree()) {
+        prop_assume!(!["page", "campaign", "screen", "locale", "timezone", "userAgent", "ip", "segment"].iter().any(|key| context.get(key).is_some()));
+        let event = one(Call::Identify, json!({ "context": context, "strange": rest }));
+        let mut expected = context;
+        expected["segment"] = json!({ "strange": rest });
+        prop_assert_eq!(&event["context"]["extra"], &expected);
+    }
+
+    #[test]
+    fn anything_is_answered_without_a_panic(bytes: Vec<u8>, text in "[\\[\\]{}\",:0-9a-z\\\\ ]{0,80}", value in tree()) {
+        for call in [Call::Track, Call::Batch, Call::Identify] {
+            for body in [&bytes[..], text.as_bytes(), value.to_string().as_bytes(), batch(value.clone()).as_bytes()] {
+                let _ = send_as(call, body, &facts());
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fastbloom::BloomFilter;
-use firsthop_benches::random_ids;
+use firsthop_benches::{DEDUP_KEY, random_ids};
 use firsthop_core::{DedupWindow, Insert};
 
 const IDS: usize = 1_000_000;
@@ -21,7 +21,7 @@ static SHARED: Mutex<DedupWindow<WINDOW>> = Mutex::new(DedupWindow::new((0, 0)))
 
 fn window() -> MutexGuard<'static, DedupWindow<WINDOW>> {
     let mut window = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    window.reset((0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210));
+    window.reset(DEDUP_KEY);
     window
 }
 
@@ -51,7 +51,7 @@ fn insert(c: &mut Criterion) {
             each(
                 n,
                 window,
-                |set| set.reset((n, 1)),
+                |set| set.reset(DEDUP_KEY),
                 |set| {
                     for &id in &ids {
                         black_box(set.insert(id));
@@ -118,7 +118,7 @@ fn displace(c: &mut Criterion) {
     group.bench_function("DedupWindow", |b| {
         b.iter_custom(|n| {
             let fill = |set: &mut MutexGuard<'_, DedupWindow<WINDOW>>| {
-                set.reset((n, 1));
+                set.reset(DEDUP_KEY);
                 ids.iter().for_each(|&id| assert_ne!(set.insert(id), Insert::Duplicate));
             };
             each(n, window, fill, |set| {

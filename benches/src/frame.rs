@@ -17,26 +17,47 @@ use crate::{
 #[derive(Debug)]
 pub struct FrameKit {
     header: Header,
+    /// What shows whom the frame is from: a session grant, a write key, or nothing.
+    extension: Option<(ExtensionKind, Vec<u8>)>,
     buffer: Vec<u8>,
     shape: [u8; 512],
     text: [u8; 2048],
 }
 
 impl FrameKit {
-    /// A producer that signs so.
+    /// A page's session that signs so; with `Alg::None`, no session.
     #[must_use]
     pub fn new(alg: Alg) -> Self {
         let created = Timestamp::from_millis(1_772_446_530_000);
         let source = SourceId::v7(created, [7; 10]);
         let mut header = Header::new(TenantId::new(0x5eed), source, created);
-        header.alg = alg;
-        header.region = Region::new(*b"EU").expect("two capitals");
-        if alg != Alg::None {
-            header.flags = Flags::TRUST;
-            header.key_id = KeyId::new(1);
-            header.epoch = Epoch::at(created);
+        if alg == Alg::None {
+            return Self::with(header, None);
         }
-        Self { header, buffer: vec![0; firsthop_core::limits::MAX_FRAME], shape: [0; 512], text: [0; 2048] }
+        header.alg = alg;
+        header.flags = Flags::TRUST;
+        header.key_id = KeyId::new(1);
+        header.epoch = Epoch::at(created);
+        header.region = Region::new(*b"EU").expect("two capitals");
+        let grant = SessionGrant {
+            worker: WorkerId::new(7),
+            region: header.region,
+            expires: created.offset(3_600_000),
+            origin: origin_digest("https://shop.example"),
+        };
+        Self::with(header, Some((ExtensionKind::Session, grant.to_bytes().into())))
+    }
+
+    /// A producer with this header, and this extension in every frame.
+    #[must_use]
+    pub fn with(header: Header, extension: Option<(ExtensionKind, Vec<u8>)>) -> Self {
+        Self { header, extension, buffer: vec![0; firsthop_core::limits::MAX_FRAME], shape: [0; 512], text: [0; 2048] }
+    }
+
+    /// Moves on to the next frame's numbers, after one of so many events.
+    pub const fn advance(&mut self, events: usize) {
+        self.header.batch_seq += 1;
+        self.header.first_seq += events as u64;
     }
 
     /// The events alone, without context or session: the counterpart of the codecs' bodies. Returns the frame.
@@ -60,8 +81,8 @@ impl FrameKit {
     pub fn page(&mut self, visit: &Visit, bodies: &[Body<'_>], signer: &impl FrameSigner) -> Result<&[u8], Error> {
         let mut writer = FrameWriter::new(&mut self.buffer[..], &self.header)?;
         let mut properties = PropertiesWriter::new(&mut self.shape[..], &mut self.text[..]);
-        if self.header.flags.contains(Flags::TRUST) {
-            writer.extension(ExtensionKind::Session, &grant(&self.header).to_bytes())?;
+        if let Some((kind, value)) = &self.extension {
+            writer.extension(*kind, value)?;
         }
         write_context(&mut writer, &mut properties, visit)?;
         write_events(&mut writer, &mut properties, bodies)?;
@@ -76,7 +97,9 @@ impl FrameKit {
     pub fn wandering(&mut self, visit: &Visit, bodies: &[Body<'_>], signer: &impl FrameSigner) -> Result<&[u8], Error> {
         let mut writer = FrameWriter::new(&mut self.buffer[..], &self.header)?;
         let mut properties = PropertiesWriter::new(&mut self.shape[..], &mut self.text[..]);
-        writer.extension(ExtensionKind::Session, &grant(&self.header).to_bytes())?;
+        if let Some((kind, value)) = &self.extension {
+            writer.extension(*kind, value)?;
+        }
         write_context(&mut writer, &mut properties, visit)?;
         for body in bodies {
             let url = format!("https://shop.example/en/products/{}", body.properties.product_id);
@@ -155,15 +178,6 @@ const fn kind(kind: Kind) -> EventKind {
     match kind {
         Kind::Track => EventKind::Track,
         Kind::Page => EventKind::Page,
-    }
-}
-
-fn grant(header: &Header) -> SessionGrant {
-    SessionGrant {
-        worker: WorkerId::new(7),
-        region: header.region,
-        expires: header.created.offset(3_600_000),
-        origin: origin_digest("https://shop.example"),
     }
 }
 

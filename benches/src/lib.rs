@@ -20,6 +20,6 @@ pub use crate::{
     codec::{Bincode, Codec, Json, MessagePack, Postcard, Prost, Rkyv, Wincode},
     frame::{FrameKit, read_frame, read_frame_typed},
     mac::{BareBlake3, BareHmac},
-    sample::{FRAME, Random, bodies, random_ids},
+    sample::{DEDUP_KEY, FRAME, Random, bodies, random_ids},
     wire::{Visit, read_batch},
 };

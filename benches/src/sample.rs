@@ -5,6 +5,9 @@ use crate::{Body, Kind, ProductViewed};
 /// Events in the frame that the goals speak of.
 pub const FRAME: usize = 300;
 
+/// The secret that a dedup window hashes with: random bits, as its users are told to give it.
+pub const DEDUP_KEY: (u64, u64) = (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344);
+
 /// SplitMix64: the same sequence on every machine.
 #[derive(Debug)]
 pub struct Random(u64);

@@ -55,11 +55,10 @@ impl Visit {
         Batch { batch, sent_at: "2026-03-02T10:15:31.456Z", write_key: "fh_0000000000005eed_0123456789abcdef" }
     }
 
-    /// One event as the body of `POST /v1/track`.
+    /// One event as the body of `POST /v1/track`, under an id of the caller's.
     #[must_use]
-    pub fn track<'a>(&'a self, body: &Body<'a>, message: usize) -> impl Serialize + 'a {
-        let (id, time) = &self.marks[message];
-        self.message(body, id, time)
+    pub fn track<'a>(&'a self, body: &Body<'a>, message_id: &'a str, timestamp: &'a str) -> impl Serialize + 'a {
+        self.message(body, message_id, timestamp)
     }
 
     fn message<'a>(&self, body: &Body<'a>, message_id: &'a str, timestamp: &'a str) -> Message<'a> {

@@ -1,0 +1,214 @@
+//! Load for one server on loopback: keep-alive connections, bodies made beforehand, every one of them fresh.
+//!
+//! ```text
+//! firsthop-load frames --address 127.0.0.1:8080 --write-key fh_… --events 300   native frames, signed in sessions
+//! firsthop-load track  --address 127.0.0.1:8080 --write-key fh_…                Segment's POST /v1/track
+//! firsthop-load plain  --address 127.0.0.1:8081 --body FILE                     the same bytes again and again (nginx)
+//! ```
+//!
+//! It stops after `--seconds`, or when its bodies are used up, and prints one line of JSON. One thread: on two cores the rest is the
+//! server's.
+
+mod bodies;
+mod http;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    error::Error,
+    process::ExitCode,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::task::LocalSet;
+
+use crate::{
+    bodies::Requests,
+    http::{Answer, Connection},
+};
+
+/// What the command line says.
+#[derive(Debug)]
+struct Options {
+    mode: String,
+    address: String,
+    write_key: String,
+    connections: usize,
+    events: usize,
+    sources: usize,
+    seconds: f64,
+    /// Bound on the bodies made beforehand, in bytes.
+    memory: usize,
+    body: Option<String>,
+    save_body: Option<String>,
+}
+
+impl Options {
+    fn parse() -> Result<Self, Box<dyn Error>> {
+        let mut args = std::env::args().skip(1);
+        let mut options = Self {
+            mode: args.next().ok_or("which mode? frames, track or plain")?,
+            address: "127.0.0.1:8080".into(),
+            write_key: String::new(),
+            connections: 64,
+            events: 300,
+            sources: 256,
+            seconds: 10.0,
+            memory: 2_000_000_000,
+            body: None,
+            save_body: None,
+        };
+        while let Some(name) = args.next() {
+            let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+            match name.as_str() {
+                "--address" => options.address = value,
+                "--write-key" => options.write_key = value,
+                "--connections" => options.connections = value.parse()?,
+                "--events" => options.events = value.parse()?,
+                "--sources" => options.sources = value.parse()?,
+                "--seconds" => options.seconds = value.parse()?,
+                "--memory-mb" => options.memory = value.parse::<usize>()? * 1_000_000,
+                "--body" => options.body = Some(value),
+                "--save-body" => options.save_body = Some(value),
+                _ => return Err(format!("unknown option {name}").into()),
+            }
+        }
+        if options.connections == 0 || options.events == 0 || options.sources == 0 {
+            return Err("connections, events and sources are at least 1".into());
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let result = Options::parse().and_then(|options| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        runtime.block_on(LocalSet::new().run_until(run(options)))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("firsthop-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What all connections share. One thread: no locks.
+struct Shared {
+    requests: Requests,
+    next: Cell<usize>,
+    deadline: Instant,
+    tally: RefCell<Tally>,
+}
+
+#[derive(Default)]
+struct Tally {
+    /// Microseconds from the first byte out to the last byte in, of what was acknowledged.
+    latencies: Vec<u32>,
+    statuses: BTreeMap<u16, u64>,
+    broken: u64,
+    stored: u64,
+    duplicate: u64,
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    let requests = match options.mode.as_str() {
+        "frames" => Requests::frames(&options).await?,
+        "track" => Requests::track(&options)?,
+        "plain" => Requests::plain(&options)?,
+        mode => return Err(format!("unknown mode {mode}: frames, track or plain").into()),
+    };
+    if let Some(path) = &options.save_body {
+        std::fs::write(path, requests.first_body())?;
+    }
+    let mut connections = Vec::new();
+    for _ in 0..options.connections {
+        connections.push(Connection::open(&options.address).await?);
+    }
+
+    let start = Instant::now();
+    let shared = Rc::new(Shared {
+        requests,
+        next: Cell::new(0),
+        deadline: start + Duration::from_secs_f64(options.seconds),
+        tally: RefCell::default(),
+    });
+    let tasks: Vec<_> =
+        connections.into_iter().map(|connection| tokio::task::spawn_local(drive(connection, shared.clone()))).collect();
+    for task in tasks {
+        task.await?;
+    }
+    report(&options, &shared, start.elapsed());
+    Ok(())
+}
+
+/// One request after the other, each once the one before was answered.
+async fn drive(mut connection: Connection, shared: Rc<Shared>) {
+    while Instant::now() < shared.deadline {
+        let number = shared.next.get();
+        let Some(request) = shared.requests.get(number) else { return };
+        shared.next.set(number + 1);
+        let start = Instant::now();
+        let answer = connection.send(request).await;
+        let took = start.elapsed();
+        let mut tally = shared.tally.borrow_mut();
+        match answer {
+            Ok(answer) => tally.count(&answer, took),
+            Err(_) => {
+                tally.broken += 1;
+                return;
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, answer: &Answer<'_>, took: Duration) {
+        *self.statuses.entry(answer.status).or_default() += 1;
+        if (200..300).contains(&answer.status) {
+            self.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+            self.stored += answer.figure("stored").unwrap_or(0);
+            self.duplicate += answer.figure("duplicate").unwrap_or(0);
+        }
+    }
+}
+
+fn report(options: &Options, shared: &Shared, elapsed: Duration) {
+    let mut tally = shared.tally.borrow_mut();
+    tally.latencies.sort_unstable();
+    let acknowledged = tally.latencies.len();
+    let quantile = |q: f64| {
+        let at = ((acknowledged as f64 * q) as usize).min(acknowledged.saturating_sub(1));
+        f64::from(tally.latencies.get(at).copied().unwrap_or(0)) / 1000.0
+    };
+    let events = acknowledged * shared.requests.events;
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "{}",
+        json!({
+            "mode": options.mode,
+            "connections": options.connections,
+            "eventsPerRequest": shared.requests.events,
+            "bytesPerRequest": shared.requests.first_body().len(),
+            "seconds": seconds,
+            "usedUp": shared.requests.get(shared.next.get()).is_none(),
+            "requests": shared.next.get(),
+            "acknowledged": acknowledged,
+            "acknowledgedEvents": events,
+            "stored": tally.stored,
+            "duplicate": tally.duplicate,
+            "broken": tally.broken,
+            "statuses": tally.statuses,
+            "requestsPerSecond": acknowledged as f64 / seconds,
+            "eventsPerSecond": events as f64 / seconds,
+            "p50Ms": quantile(0.5),
+            "p99Ms": quantile(0.99),
+            "maxMs": quantile(1.0),
+            // What was sent before the clock ran: one event for each session.
+            "eventsBefore": shared.requests.events_before,
+        })
+    );
+}

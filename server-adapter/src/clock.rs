@@ -1,0 +1,202 @@
+//! Times as people and tables write them: RFC 3339 in UTC, with milliseconds. No time zones, no leap seconds.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use firsthop_core::Timestamp;
+
+/// The machine's clock. Before 1970 it says 1970.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+const DAY_MS: u64 = 86_400_000;
+/// The first moment of the year 10,000: RFC 3339 ends before it.
+const END_MS: u64 = 253_402_300_800_000;
+
+/// `2026-11-21T21:18:03.123Z`: 24 characters that sort as the times do. What lies after the year 9999 is held there.
+pub(crate) fn format(time: Timestamp) -> String {
+    let mut text = String::with_capacity(24);
+    push(&mut text, time);
+    text
+}
+
+/// [`format`] onto the end of a text.
+pub(crate) fn push(out: &mut String, time: Timestamp) {
+    let ms = time.as_millis().min(END_MS - 1);
+    let (year, month, day) = civil(ms / DAY_MS);
+    let of_day = ms % DAY_MS;
+    let mut digits = |number: u64, width: u32, end: char| {
+        for place in (0..width).rev() {
+            out.push(char::from(b'0' + (number / 10_u64.pow(place) % 10) as u8));
+        }
+        out.push(end);
+    };
+    digits(year, 4, '-');
+    digits(month, 2, '-');
+    digits(day, 2, 'T');
+    digits(of_day / 3_600_000, 2, ':');
+    digits(of_day / 60_000 % 60, 2, ':');
+    digits(of_day / 1000 % 60, 2, '.');
+    digits(of_day % 1000, 3, 'Z');
+}
+
+/// Reads `2026-11-21`, `2026-11-21T21:18[:03[.123]]` with `Z` or an offset, or milliseconds since 1970.
+pub(crate) fn parse(text: &str) -> Option<Timestamp> {
+    if text.len() > 10 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().ok().map(Timestamp::from_millis);
+    }
+    let (date, rest) = text.split_at_checked(10)?;
+    let mut parts = date.split('-').map(number);
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if year < 1970 || !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) {
+        return None;
+    }
+    let midnight = days_from_civil(year, month, day) * DAY_MS;
+    if rest.is_empty() {
+        return Some(Timestamp::from_millis(midnight));
+    }
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let (clock, offset_ms) = split_offset(rest)?;
+    let (hms, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let mut parts = hms.split(':').map(number);
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next().unwrap_or(Some(0))?);
+    if parts.next().is_some() || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let millis = fraction.bytes().chain(*b"000").take(3).fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let of_day = hour * 3_600_000 + minute * 60_000 + second.min(59) * 1000 + millis;
+    Some(Timestamp::from_millis(midnight + of_day).offset(-offset_ms))
+}
+
+/// A duration: `250ms`, `10s`, `5m`, `2h`, `7d`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => DAY_MS,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_millis)
+}
+
+/// A duration in the largest unit that says it whole.
+pub(crate) fn format_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    for (unit, name) in [(u128::from(DAY_MS), "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        if ms >= unit && ms.is_multiple_of(unit) {
+            return format!("{}{name}", ms / unit);
+        }
+    }
+    format!("{ms}ms")
+}
+
+fn number(text: &str) -> Option<u64> {
+    if text.is_empty() || text.len() > 4 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// The time of day, and by how much it is ahead of UTC.
+fn split_offset(text: &str) -> Option<(&str, i64)> {
+    if let Some(clock) = text.strip_suffix(['Z', 'z']) {
+        return Some((clock, 0));
+    }
+    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0)) };
+    let (hours, minutes) = text[at + 1..].split_once(':')?;
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let offset = (hours * 3_600_000 + minutes * 60_000) as i64;
+    Some((&text[..at], if text.as_bytes()[at] == b'-' { -offset } else { offset }))
+}
+
+const fn days_in(year: u64, month: u64) -> u64 {
+    match month {
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Year, month and day of a day since 1970-01-01: Hinnant's `civil_from_days`, for days that are not negative.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year_of_era, if month < 10 { month + 3 } else { month - 9 });
+    (if month <= 2 { year + 1 } else { year }, month, day)
+}
+
+const fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_formatted_parses_to_itself(ms in 0..END_MS) {
+            let time = Timestamp::from_millis(ms);
+            prop_assert_eq!(parse(&format(time)), Some(time));
+        }
+
+        #[test]
+        fn text_sorts_as_time_does(a in 0..END_MS, b in 0..END_MS) {
+            let text = |ms| format(Timestamp::from_millis(ms));
+            prop_assert_eq!(text(a).cmp(&text(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*|[0-9]{4}-[0-9]{2}-[0-9]{2}[T0-9:.+Z-]*") {
+            let _ = parse(&text);
+            let _ = parse_duration(&text);
+        }
+    }
+
+    #[test]
+    fn known_moments() {
+        let at = |ms| Some(Timestamp::from_millis(ms));
+        assert_eq!(format(Timestamp::from_millis(1_700_000_000_123)), "2023-11-14T22:13:20.123Z");
+        assert_eq!(parse("2023-11-14T22:13:20.123Z"), at(1_700_000_000_123));
+        assert_eq!(parse("2023-11-14T23:13:20.1234+01:00"), at(1_700_000_000_123));
+        assert_eq!(parse("2023-11-14 22:13"), at(1_699_999_980_000));
+        assert_eq!(parse("2024-02-29"), at(1_709_164_800_000));
+        assert_eq!(parse("1700000000123"), at(1_700_000_000_123));
+        for bad in ["", "2023-02-29", "2023-13-01", "1969-12-31", "2023-11-14T25:00", "2023-11-14T1", "yesterday"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("2h", 7_200_000), ("7d", 604_800_000)] {
+            let duration = Duration::from_millis(ms);
+            assert_eq!(parse_duration(text), Some(duration));
+            assert_eq!(format_duration(duration), text);
+        }
+        assert_eq!(parse_duration("10"), None);
+        assert_eq!(parse_duration("99999999999999999d"), None);
+    }
+}

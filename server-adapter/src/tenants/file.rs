@@ -1,0 +1,287 @@
+//! The two files of a tenant.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use firsthop_core::{KeyId, Keyring, Region, RootKey, TenantId, Timestamp, WorkerId, WriteKey};
+use firsthop_intake::{Origins, Rooted, Tenant};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use zeroize::Zeroizing;
+
+use crate::{Error, clock};
+
+/// `tenant.toml`: who the tenant is, and who may write to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantFile {
+    /// Never changes: it is in every key and every frame.
+    #[serde(with = "as_text")]
+    pub id: TenantId,
+    /// For people; may change.
+    pub name: String,
+    /// Where the tenant's data may be read; `--` for anywhere.
+    #[serde(with = "as_text", default)]
+    pub region: Region,
+    /// Keys that pages and SDKs write with. Remove one to cut its users off.
+    pub write_keys: Vec<String>,
+    /// Origins that pages may be served from: `https://shop.example`, `https://*.example.com`, or `*` for all.
+    pub origins: Vec<String>,
+    /// Edges that may have leases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolments: Vec<Enrolment>,
+}
+
+/// An edge that may have leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// Its number in keys and envelopes; never used again for another edge.
+    #[serde(with = "worker")]
+    pub worker: WorkerId,
+    /// For people.
+    pub name: String,
+    /// Where it stands: it gets leases for there.
+    #[serde(with = "as_text")]
+    pub region: Region,
+    /// SHA-256 of its token, in hex. The token itself is nowhere.
+    pub token_sha256: String,
+    /// No leases from then on; its envelopes are refused.
+    #[serde(default, with = "moment_or_none", skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Timestamp>,
+}
+
+/// `keys.toml`: the roots. One that has ended stays, so that what it signed can be checked years later.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFile {
+    /// The roots, oldest first.
+    pub roots: Vec<Root>,
+}
+
+/// A root key and when it is in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Its number in frames.
+    #[serde(with = "key_id")]
+    pub id: KeyId,
+    /// It signs from here on, until a later root does.
+    #[serde(with = "moment")]
+    pub from: Timestamp,
+    /// It verifies until here, or without an end.
+    #[serde(default, with = "moment_or_none", skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// The key.
+    #[serde(with = "secret")]
+    pub secret: RootKey,
+}
+
+impl TenantFile {
+    /// Checks what a hand may have got wrong.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`], saying what.
+    pub fn check(&self) -> Result<(), Error> {
+        check_name(&self.name)?;
+        if self.write_keys.is_empty() {
+            return Err(Error::tenant("write_keys: at least one"));
+        }
+        for key in &self.write_keys {
+            match WriteKey::parse(key) {
+                Ok(parsed) if parsed.tenant() == self.id => {}
+                _ => return Err(Error::tenant(format!("write_keys: not a write key of tenant {}", self.id))),
+            }
+        }
+        Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?;
+        for (i, enrolment) in self.enrolments.iter().enumerate() {
+            if enrolment.worker.get() == 0 {
+                return Err(Error::tenant("enrolments: worker 0 is the server itself"));
+            }
+            if self.enrolments[..i].iter().any(|other| other.worker == enrolment.worker) {
+                return Err(Error::tenant(format!("enrolments: worker {} stands twice", enrolment.worker.get())));
+            }
+            if enrolment.token_sha256.len() != 64 || !enrolment.token_sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(Error::tenant("enrolments: token_sha256 is 64 hex digits"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tenant as a first hop sees it: the server is worker 0, in the tenant's region.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and [`Error::Tenant`] if more roots are in force than a keyring holds.
+    pub fn account(&self, keys: &KeyFile, now: Timestamp) -> Result<Rooted, Error> {
+        self.check()?;
+        Ok(Rooted {
+            tenant: Tenant {
+                id: self.id,
+                name: self.name.clone(),
+                region: self.region,
+                worker: WorkerId::new(0),
+                write_keys: self.write_keys.clone(),
+                origins: Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?,
+            },
+            roots: keys.ring(now)?,
+        })
+    }
+}
+
+/// A name is for people to say and for terminals to print.
+pub(super) fn check_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.len() > 64 || name.trim() != name || name.chars().any(char::is_control) {
+        return Err(Error::tenant("a name has 1 to 64 bytes, no control characters, no space around it"));
+    }
+    Ok(())
+}
+
+impl KeyFile {
+    /// The roots that are in force now or later.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`] if none is, there are too many, or two have one id.
+    pub fn ring<const N: usize>(&self, now: Timestamp) -> Result<Keyring<N>, Error> {
+        let mut ring = Keyring::new();
+        for root in self.roots.iter().filter(|root| root.until.is_none_or(|until| now < until)) {
+            ring.insert(root.id, root.secret.clone(), root.from, root.until)
+                .map_err(|error| Error::tenant(format!("keys.toml: root {}: {error}", root.id.get())))?;
+        }
+        ring.current(now).map_err(|_| Error::tenant("keys.toml: no root is in force now"))?;
+        Ok(ring)
+    }
+
+    /// A root, in force or not.
+    #[must_use]
+    pub fn root(&self, id: KeyId) -> Option<&RootKey> {
+        self.roots.iter().find(|root| root.id == id).map(|root| &root.secret)
+    }
+}
+
+/// Reads a TOML file.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error> {
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(Error::io(path))?);
+    toml::from_str(&text).map_err(|error| {
+        // The message without the line it points at: that line may hold a key.
+        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        Error::tenant(format!("{}: line {line}: {}", path.display(), error.message()))
+    })
+}
+
+/// Writes a TOML file in the place of the old one, durably.
+pub(super) fn write(path: &Path, value: &impl Serialize, heading: &str) -> Result<(), Error> {
+    let text = toml::to_string(value).map_err(|error| Error::tenant(format!("{}: {error}", path.display())))?;
+    let text = Zeroizing::new(format!("{heading}{text}"));
+    let beside = path.with_extension("toml.new");
+    let in_place = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        sync_folder(path.parent().unwrap_or(Path::new(".")))
+    };
+    in_place().map_err(Error::io(path))
+}
+
+/// Makes a folder that only its owner can enter, durably. One that exists is as good.
+pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).ok_or(error)?;
+            make_folder(parent)?;
+            make_folder(path)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+            _ => sync_folder(Path::new(".")),
+        },
+    }
+}
+
+/// A renamed or new file is there after a power cut only once its folder is on disk.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+mod as_text {
+    use super::*;
+
+    pub(super) fn serialize<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.to_string())
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+macro_rules! as_number {
+    ($module:ident, $type:ident) => {
+        mod $module {
+            use super::*;
+
+            pub(super) fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_u32(value.get())
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                u32::deserialize(deserializer).map($type::new)
+            }
+        }
+    };
+}
+as_number!(worker, WorkerId);
+as_number!(key_id, KeyId);
+
+mod moment {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&clock::format(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        clock::parse(&text).ok_or_else(|| D::Error::custom("not a time such as 2026-11-21T21:18:03Z"))
+    }
+}
+
+mod moment_or_none {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => moment::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        moment::deserialize(deserializer).map(Some)
+    }
+}
+
+mod secret {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &RootKey, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(BASE64_STANDARD.encode(value.expose())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RootKey, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        let bytes = BASE64_STANDARD.decode(text.as_bytes()).map(Zeroizing::new).ok();
+        let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok());
+        bytes.map(RootKey::new).ok_or_else(|| D::Error::custom("a root is 32 bytes in base64"))
+    }
+}

@@ -1,0 +1,205 @@
+//! Tenants of a running server: their settings, kept up with their files, their journals and their sinks.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use firsthop_core::{Error as CoreError, KeyId, LeaseKey, LeaseScope, TenantId, Timestamp};
+use firsthop_intake::{Account, Rooted};
+
+use super::{KeyFile, Store, StoredTenant, TenantFile};
+use crate::{
+    Error, Settings, clock,
+    journal::{Journal, JournalStatus},
+    sink::Sink,
+};
+
+/// All tenants of a server.
+#[derive(Debug)]
+pub(crate) struct Tenants {
+    store: Store,
+    settings: Settings,
+    tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
+}
+
+/// One tenant: what its files say now, and where its events go.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: TenantId,
+    known: RwLock<Arc<Known>>,
+    pub(crate) journal: Journal,
+    pub(crate) sink: Sink,
+}
+
+/// What a tenant's files say.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) rooted: Rooted,
+    pub(crate) file: TenantFile,
+    pub(crate) keys: KeyFile,
+    stamps: Stamps,
+}
+
+/// A tenant as one request sees it: a change of its files in the middle does not reach it.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) live: Arc<Live>,
+    pub(crate) known: Arc<Known>,
+}
+
+impl Account for Found {
+    fn tenant(&self) -> &firsthop_intake::Tenant {
+        self.known.rooted.tenant()
+    }
+
+    fn current(&self, now: Timestamp) -> Result<(KeyId, LeaseScope, LeaseKey), CoreError> {
+        self.known.rooted.current(now)
+    }
+
+    fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, CoreError> {
+        self.known.rooted.lease(root, scope, now)
+    }
+}
+
+/// Whether a file may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamps([Option<(SystemTime, u64, u64)>; 2]);
+
+impl Stamps {
+    fn of(folder: &Path) -> Self {
+        Self(["tenant.toml", "keys.toml"].map(|name| {
+            use std::os::unix::fs::MetadataExt;
+            let meta = fs::metadata(folder.join(name)).ok()?;
+            Some((meta.modified().ok()?, meta.len(), meta.ino()))
+        }))
+    }
+}
+
+impl Tenants {
+    /// Opens every tenant of the data folder. One that cannot be opened is an error: its producers would be told that their keys
+    /// are wrong, and throw their events away.
+    pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
+        let tenants = Self { store, settings, tenants: RwLock::default() };
+        for id in tenants.store.ids()? {
+            tenants.load(id)?;
+        }
+        Ok(tenants)
+    }
+
+    /// The tenant with this id.
+    pub(crate) fn find(&self, id: TenantId) -> Option<Found> {
+        let live = Arc::clone(self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(&id)?);
+        let known = live.known();
+        Some(Found { live, known })
+    }
+
+    /// All of them, by id.
+    pub(crate) fn all(&self) -> Vec<Arc<Live>> {
+        let mut all: Vec<_> = self.tenants.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        all.sort_by_key(|live| live.id);
+        all
+    }
+
+    /// Looks for new tenants and changed files. What is wrong is logged, and what was known stays in force. Tenants whose folder
+    /// is gone are served on: to stop that, restart.
+    pub(crate) fn refresh(&self) {
+        let ids = match self.store.ids() {
+            Ok(ids) => ids,
+            Err(error) => return tracing::error!(%error, "tenants cannot be listed"),
+        };
+        for id in ids {
+            let changed = self.find(id).is_none_or(|found| found.known.stamps != Stamps::of(&self.store.folder(id)));
+            if changed && let Err(error) = self.load(id) {
+                tracing::error!(tenant = %id, %error, "a tenant's files are wrong; what was known stays in force");
+            }
+        }
+    }
+
+    fn load(&self, id: TenantId) -> Result<(), Error> {
+        // Taken before reading: a change in between is seen the next time.
+        let stamps = Stamps::of(&self.store.folder(id));
+        let stored = self.store.load(id)?;
+        let rooted = stored.tenant.account(&stored.keys, clock::now())?;
+        let StoredTenant { tenant: file, keys, .. } = stored.clone();
+        let known = Arc::new(Known { rooted, file, keys, stamps });
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        match tenants.get(&id) {
+            Some(live) => {
+                *live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+                tracing::info!(tenant = %id, "tenant changed");
+            }
+            None => {
+                let journal = Journal::open(id, stored.journal(), &self.settings)?;
+                let sink = Sink::open(id, stored.journal(), stored.events(), journal.follower())?;
+                tenants.insert(id, Arc::new(Live { id, known: RwLock::new(known), journal, sink }));
+                tracing::info!(tenant = %id, "tenant opened");
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what is queued and lets the sinks catch up. Blocks.
+    pub(crate) fn close(&self, deadline: Instant) {
+        let all = self.all();
+        all.iter().for_each(|live| live.journal.close());
+        all.iter().for_each(|live| live.sink.close(deadline));
+    }
+}
+
+impl Live {
+    /// What its files say.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.journal.status() == JournalStatus::Up
+    }
+}
+
+/// A thread that looks at the files every second.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(crate) fn start(tenants: Arc<Tenants>) -> std::io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let thread = std::thread::Builder::new().name("tenants".into()).stack_size(512 << 10).spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let (flag, signal) = &*stop;
+                loop {
+                    let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (stopped, _) = signal
+                        .wait_timeout_while(stopped, Duration::from_secs(1), |stopped| !*stopped)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    if *stopped {
+                        return;
+                    }
+                    drop(stopped);
+                    tenants.refresh();
+                }
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Tenants: who may write, under which keys.
+//!
+//! ```text
+//! DATA/tenants/<id>/tenant.toml   name, region, write keys, origins, enrolled edges     0600, made to be edited by hand
+//!                   keys.toml     roots, each with its beginning and end                0600
+//!                   journal.db    frames, identities, counters, quarantine              journal
+//!                   events.db     the events table                                      sink
+//! ```
+//!
+//! Files change by a new file in the old one's place, so that a reader sees the old or the new and never half of one.
+//! A running server looks at them every second.
+
+mod file;
+mod live;
+mod random;
+mod store;
+
+pub(crate) use self::{
+    file::make_folder,
+    live::{Found, Live, Tenants, Watch},
+    random::alphanumeric,
+    random::bytes as random_bytes,
+    store::token_hash,
+};
+pub use self::{
+    file::{Enrolment, KeyFile, Root, TenantFile},
+    store::{Enrolled, Store, StoredTenant},
+};

@@ -1,0 +1,117 @@
+//! Moving the write-ahead log into the database file without making a commit wait for it.
+//!
+//! A checkpoint of a large log takes as long as writing it again. So most of it is done on another thread while commits go on; once
+//! little is left, the writer does that between two commits, and the log begins again from its front. The log's file keeps
+//! its size: writing over what is allocated is cheaper than appending. A reader that holds on to an old snapshot keeps the log
+//! from beginning again; it delays nobody.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, AtomicU8, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use rusqlite::{Connection, hooks::Wal};
+
+use super::schema;
+
+/// Pages (of 16 KiB) in the log from which on it is time: 32 MiB.
+const DUE: i32 = 2048;
+/// Pages that the writer may move itself: 1 MiB.
+const LITTLE: i32 = 64;
+
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+const DONE: u8 = 2;
+
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    path: PathBuf,
+    /// Pages in the log after the last commit.
+    pages: Arc<AtomicI32>,
+    state: Arc<AtomicU8>,
+    thread: Option<JoinHandle<()>>,
+    /// Tried, and a reader stood in the way: not again before the log has grown to this.
+    next: i32,
+}
+
+impl Checkpoints {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, pages: Arc::default(), state: Arc::new(AtomicU8::new(IDLE)), thread: None, next: DUE }
+    }
+
+    /// Lets this connection tell how long the log is.
+    pub(super) fn watch(&self, connection: &mut Connection) -> rusqlite::Result<()> {
+        let pages = Arc::clone(&self.pages);
+        connection.wal_hook(Some(move |_: &mut Wal, count| {
+            pages.store(count, Ordering::Relaxed);
+            Ok(())
+        }))
+    }
+
+    /// Pages in the log.
+    pub(super) fn pages(&self) -> i32 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Between two commits: does what is due.
+    pub(super) fn tend(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let pages = self.pages();
+        match self.state.load(Ordering::Acquire) {
+            IDLE if pages >= self.next => self.start(),
+            DONE => {
+                self.join();
+                let (log, moved) = passive(connection)?;
+                self.next = if moved == log { DUE } else { pages + DUE };
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        self.state.store(RUNNING, Ordering::Release);
+        let (path, state) = (self.path.clone(), Arc::clone(&self.state));
+        let work = move || {
+            if let Err(error) = move_most(&path) {
+                // The writer's own attempt shows whether it is serious.
+                tracing::warn!(%error, "checkpoint");
+            }
+            state.store(DONE, Ordering::Release);
+        };
+        match std::thread::Builder::new().name("checkpoint".into()).stack_size(512 << 10).spawn(work) {
+            Ok(thread) => self.thread = Some(thread),
+            Err(_) => self.state.store(DONE, Ordering::Release),
+        }
+    }
+
+    /// Waits for the other thread, if it runs.
+    pub(super) fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // It has no state of ours: a panic there is as good as no checkpoint.
+            let _ = thread.join();
+        }
+        self.state.store(IDLE, Ordering::Release);
+    }
+}
+
+fn move_most(path: &std::path::Path) -> rusqlite::Result<()> {
+    let connection = Connection::open(path)?;
+    schema::configure(&connection)?;
+    // Each round moves what came during the one before it.
+    for _ in 0..8 {
+        let (log, moved) = passive(&connection)?;
+        if log - moved <= LITTLE {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Moves what no reader needs. Returns the pages of the log, and how many of them are moved.
+fn passive(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+}

@@ -1,0 +1,35 @@
+//! The journal: what was acknowledged is in here, and nothing is acknowledged that is not.
+//!
+//! ```text
+//! request tasks ──► queue (bounded in bytes) ──► writer thread, one for each tenant
+//!                                                  │ takes all that has arrived
+//!                                                  │ decides what is new (seen), in one transaction with
+//!                                                  │ frames, identities, counters, quarantine
+//!                                                  │ COMMIT, synced
+//!                                                  ├──► answers all of them
+//!                                                  └──► wakes the sink
+//! ```
+//!
+//! A frame is one row, as it came. `seen` has one row for each run of events that a frame brought; the runs of a source
+//! never overlap, and each points to its frame, so that a second event of the same identity can be compared with the
+//! first: the same ([`content_digest`](firsthop_intake::content_digest)) is a duplicate, another is a conflict and goes to quarantine.
+//! Nothing here is approximate.
+
+mod arrival;
+mod checkpoint;
+mod counters;
+mod quarantine;
+mod queue;
+mod schema;
+mod seen;
+mod store;
+pub(crate) mod verify;
+mod writer;
+
+pub(crate) use self::{
+    arrival::{Arrival, SetAside, Verdict, encode},
+    counters::CounterKey,
+    queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable},
+    schema::open_reader,
+    store::{Accepted, open_body},
+};

@@ -1,0 +1,385 @@
+//! The way into a journal: a queue that is bounded in bytes, and an answer after the commit.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use firsthop_core::TenantId;
+use tokio::sync::oneshot;
+
+use super::{
+    arrival::{Arrival, SetAside, Verdict},
+    counters::Totals,
+    writer::Writer,
+};
+use crate::{
+    Error,
+    metrics::{Counter, Gauge, Histogram},
+};
+
+/// Memory for requests under way: a bound on what all of them hold together, from the first byte that is read to the
+/// commit. What does not fit is answered with 503, not kept.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    used: AtomicUsize,
+    most: usize,
+}
+
+/// A share of the memory, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Memory {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), most })
+    }
+
+    /// A share of nothing yet.
+    pub(crate) fn hold(self: &Arc<Self>) -> Held {
+        Held { memory: Arc::clone(self), bytes: 0 }
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl Held {
+    /// Takes more. None: there is no more.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Option<()> {
+        let most = self.memory.most;
+        self.memory
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|&sum| sum <= most)
+            })
+            .ok()?;
+        self.bytes += bytes;
+        Some(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why the journal did not take something. Nothing was stored, or nobody knows; the producer sends it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// The queue is full.
+    Full,
+    /// The disk failed, and the journal is being opened again.
+    Down,
+    /// The server stops.
+    Closing,
+    /// The commit took too long.
+    Slow,
+}
+
+impl Unavailable {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "the queue is full",
+            Self::Down => "the journal cannot be written",
+            Self::Closing => "the server is stopping",
+            Self::Slow => "the disk is slow",
+        }
+    }
+}
+
+/// Whether commits succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JournalStatus {
+    /// They do.
+    Up,
+    /// One failed; it is being opened again.
+    Down,
+}
+
+/// One tenant's journal.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    commit_timeout: Duration,
+}
+
+/// What the writer and those who send to it share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) tenant: TenantId,
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    most: usize,
+    tip: Mutex<Tip>,
+    moved: Condvar,
+    pub(super) totals: Totals,
+    pub(super) stats: Stats,
+}
+
+#[derive(Debug)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Of the jobs here, and of those that the writer has and has not answered.
+    bytes: usize,
+    status: JournalStatus,
+    closing: bool,
+}
+
+/// The last frame that was committed, for those who follow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tip {
+    frame: i64,
+    closed: bool,
+}
+
+/// Figures for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) commits: Histogram,
+    pub(crate) failures: Counter,
+    pub(crate) wal_bytes: Gauge,
+    pub(crate) quarantine_bytes: Gauge,
+    pub(crate) quarantine_overflow: Counter,
+}
+
+/// Something to write, and whom to tell.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) work: Work,
+    reply: oneshot::Sender<Result<Verdict, Unavailable>>,
+    size: usize,
+    _held: Option<Held>,
+}
+
+/// Something in the queue, or why it is not.
+#[derive(Debug)]
+pub(crate) struct Sent(Result<oneshot::Receiver<Result<Verdict, Unavailable>>, Unavailable>);
+
+#[derive(Debug)]
+pub(super) enum Work {
+    Store(Arrival),
+    SetAside(SetAside),
+}
+
+impl Job {
+    pub(super) fn answer(self, answer: Result<Verdict, Unavailable>) {
+        // Whoever asked may have gone; what was committed stays.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Most bytes of one commit. More would make those at its front wait for those at its end.
+const COMMIT: usize = 4 << 20;
+
+impl Journal {
+    /// Opens a tenant's journal, makes it if need be, and starts its writer.
+    pub(crate) fn open(tenant: TenantId, path: PathBuf, settings: &crate::Settings) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            tenant,
+            queue: Mutex::new(Queue { jobs: VecDeque::new(), bytes: 0, status: JournalStatus::Up, closing: false }),
+            arrived: Condvar::new(),
+            most: usize::try_from(settings.queue.0).unwrap_or(usize::MAX),
+            tip: Mutex::default(),
+            moved: Condvar::new(),
+            totals: Totals::default(),
+            stats: Stats::default(),
+        });
+        let writer = Writer::open(Arc::clone(&shared), path.clone(), settings.quarantine.0)?;
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .stack_size(512 << 10)
+            .spawn(move || writer.run())
+            .map_err(Error::io(&path))?;
+        Ok(Self { shared, writer: Mutex::new(Some(thread)), commit_timeout: settings.commit_timeout.0 })
+    }
+
+    /// Stores what is new of a frame. Answered after the commit.
+    pub(crate) async fn store(&self, arrival: Arrival, held: Held) -> Result<Verdict, Unavailable> {
+        self.answer(self.send(arrival.size(), Work::Store(arrival), Some(held))).await
+    }
+
+    /// Puts something into quarantine. Answered after the commit.
+    pub(crate) async fn set_aside(&self, entry: SetAside, held: Held) -> Result<(), Unavailable> {
+        self.answer(self.send(entry.body.len(), Work::SetAside(entry), Some(held))).await.map(|_| ())
+    }
+
+    /// [`store`](Self::store) for one of several, whose memory the caller holds until all are answered.
+    pub(crate) fn send_frame(&self, arrival: Arrival) -> Sent {
+        self.send(arrival.size(), Work::Store(arrival), None)
+    }
+
+    /// [`set_aside`](Self::set_aside) for one of several.
+    pub(crate) fn send_aside(&self, entry: SetAside) -> Sent {
+        self.send(entry.body.len(), Work::SetAside(entry), None)
+    }
+
+    fn send(&self, size: usize, work: Work, held: Option<Held>) -> Sent {
+        let (reply, answer) = oneshot::channel();
+        Sent(self.shared.push(Job { work, reply, size, _held: held }).map(|()| answer))
+    }
+
+    /// Waits for the commit of what was sent.
+    pub(crate) async fn answer(&self, sent: Sent) -> Result<Verdict, Unavailable> {
+        match tokio::time::timeout(self.commit_timeout, sent.0?).await {
+            Ok(Ok(answer)) => answer,
+            // The writer is gone: nobody will say.
+            Ok(Err(_)) => Err(Unavailable::Down),
+            Err(_) => Err(Unavailable::Slow),
+        }
+    }
+
+    /// Takes no more, commits what is queued, and ends the writer. Blocks.
+    pub(crate) fn close(&self) {
+        self.shared.lock().closing = true;
+        self.shared.arrived.notify_all();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!(tenant = %self.shared.tenant, "the journal's writer panicked");
+        }
+    }
+
+    pub(crate) fn status(&self) -> JournalStatus {
+        self.shared.lock().status
+    }
+
+    /// Bytes that wait for the writer, and for the commit.
+    pub(crate) fn queued(&self) -> usize {
+        self.shared.lock().bytes
+    }
+
+    /// The last frame that was committed.
+    pub(crate) fn tip(&self) -> i64 {
+        self.shared.tip().frame
+    }
+
+    /// What follows the journal waits here.
+    pub(crate) fn follower(&self) -> Follower {
+        Follower(Arc::clone(&self.shared))
+    }
+
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.shared.totals
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+}
+
+/// Waits for commits.
+#[derive(Clone, Debug)]
+pub(crate) struct Follower(Arc<Shared>);
+
+impl Follower {
+    /// Waits until a frame after this one is committed. None: there will be none.
+    pub(crate) fn wait_beyond(&self, frame: i64) -> Option<i64> {
+        let tip = self
+            .0
+            .moved
+            .wait_while(self.0.tip(), |tip| tip.frame <= frame && !tip.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        if tip.frame > frame { Some(tip.frame) } else { None }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A panic leaves the queue as it was between two statements; there is nothing in it to repair.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tip(&self) -> MutexGuard<'_, Tip> {
+        self.tip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) -> Result<(), Unavailable> {
+        let mut queue = self.lock();
+        if queue.closing {
+            return Err(Unavailable::Closing);
+        }
+        if queue.status == JournalStatus::Down {
+            return Err(Unavailable::Down);
+        }
+        if queue.bytes + job.size > self.most {
+            return Err(Unavailable::Full);
+        }
+        queue.bytes += job.size;
+        let was_empty = queue.jobs.is_empty();
+        queue.jobs.push_back(job);
+        drop(queue);
+        // The writer sleeps only before an empty queue.
+        if was_empty {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// What has arrived, up to one commit's worth; waits for the first. None: closed, and all is done.
+    pub(super) fn take(&self) -> Option<Vec<Job>> {
+        let mut queue = self
+            .arrived
+            .wait_while(self.lock(), |queue| queue.jobs.is_empty() && !queue.closing)
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut size = 0;
+        let within = queue.jobs.iter().take_while(|job| {
+            let fits = size == 0 || size + job.size <= COMMIT;
+            size += job.size;
+            fits
+        });
+        let count = within.count();
+        let jobs: Vec<Job> = queue.jobs.drain(..count).collect();
+        if jobs.is_empty() { None } else { Some(jobs) }
+    }
+
+    /// The jobs were answered.
+    pub(super) fn done(&self, jobs: &[Job]) {
+        self.lock().bytes -= jobs.iter().map(|job| job.size).sum::<usize>();
+    }
+
+    /// Says whether commits succeed. What waits while they do not is answered.
+    pub(super) fn set_status(&self, status: JournalStatus) {
+        let mut queue = self.lock();
+        queue.status = status;
+        if status == JournalStatus::Down {
+            let jobs: Vec<Job> = queue.jobs.drain(..).collect();
+            queue.bytes -= jobs.iter().map(|job| job.size).sum::<usize>();
+            drop(queue);
+            jobs.into_iter().for_each(|job| job.answer(Err(Unavailable::Down)));
+        }
+    }
+
+    /// Waits for a while, or until the journal is to close. Says whether it is.
+    pub(super) fn pause(&self, time: Duration) -> bool {
+        let (queue, _) = self
+            .arrived
+            .wait_timeout_while(self.lock(), time, |queue| !queue.closing)
+            .unwrap_or_else(PoisonError::into_inner);
+        queue.closing
+    }
+
+    pub(super) fn advance(&self, frame: i64) {
+        self.tip().frame = frame;
+        self.moved.notify_all();
+    }
+
+    /// No frame will follow.
+    pub(super) fn close_tip(&self) {
+        self.tip().closed = true;
+        self.moved.notify_all();
+    }
+}

@@ -1,0 +1,162 @@
+//! The journal's tables, and connections to them.
+
+use std::path::Path;
+
+use firsthop_core::crc32;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::Error;
+
+/// What `PRAGMA application_id` says of a journal: "FHJn".
+const APPLICATION: i32 = i32::from_be_bytes(*b"FHJn");
+const VERSION: i32 = 1;
+
+/// Measured: single events and frames of 300 both do well at 16 KiB. Smaller pages chain a frame over many, larger ones write
+/// much for little.
+pub(super) const PAGE: i32 = 16 * 1024;
+
+/// - `frames.body`: verbatim, the producer's frame or an edge's envelope around it.
+/// - `frames.annotation`: what this server noted; NULL if all of that stands in the envelope.
+/// - `frames.accepted`: a bit for each event that was new with this frame, the first in the lowest bit of the first byte; NULL: all.
+/// - `frames.sum`: CRC-32 of the row's other columns ([`row_sum`]); the body has its own inside.
+/// - `seen`: a run of events, `first` to `last`, and the frame that brought it. `digest` of an event with an id of
+///   another vendor's, which is a source by itself.
+/// - `quarantine.hash`: of the body; the same bytes again only count.
+const TABLES: &str = "
+CREATE TABLE frames (
+    id INTEGER PRIMARY KEY,
+    received_ms INTEGER NOT NULL,
+    source BLOB NOT NULL,
+    batch_seq INTEGER NOT NULL,
+    first_seq INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    region TEXT NOT NULL,
+    annotation BLOB,
+    accepted BLOB,
+    sum INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE seen (
+    source BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    frame INTEGER NOT NULL,
+    digest BLOB,
+    PRIMARY KEY (source, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE counters (
+    hour INTEGER NOT NULL,
+    region TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    events INTEGER NOT NULL,
+    frames INTEGER NOT NULL,
+    PRIMARY KEY (hour, region, outcome, reason)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    times INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    region TEXT NOT NULL,
+    events INTEGER NOT NULL,
+    annotation BLOB,
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('quarantine_bytes', 0);
+";
+
+/// Opens a journal to write, and makes it if it is not there.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open(path)?;
+        // Only in a new file.
+        connection.pragma_update(None, "page_size", PAGE)?;
+        let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        configure(&connection)?;
+        // The writer decides when: a checkpoint in the middle of a commit would delay those who wait for it.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "cache_size", -8192)?;
+        Ok(connection)
+    };
+    let connection = open().map_err(Error::database(path))?;
+    prepare(&connection, path)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let number = |pragma: &str| -> Result<i32, Error> {
+        connection.pragma_query_value(None, pragma, |row| row.get(0)).map_err(Error::database(path))
+    };
+    match (number("application_id")?, number("user_version")?) {
+        (APPLICATION, VERSION) => Ok(()),
+        (APPLICATION, version) => {
+            Err(Error::Fault(format!("{}: schema version {version}; this build knows {VERSION}", path.display())))
+        }
+        (0, 0) => connection
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            ))
+            .map_err(Error::database(path)),
+        _ => Err(Error::Fault(format!("{}: not a journal", path.display()))),
+    }
+}
+
+/// Opens a journal to read. A server may be writing to it.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(Error::database(path))?;
+    let application: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(Error::database(path))?;
+    if application != APPLICATION {
+        return Err(Error::Fault(format!("{}: not a journal", path.display())));
+    }
+    configure(&connection).map_err(Error::database(path))?;
+    Ok(connection)
+}
+
+pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    // A 2xx is a promise about a disk, so every commit is synced.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+/// The columns of a row in `frames`, but for `sum` and `body`.
+pub(crate) struct RowSum<'a> {
+    pub id: i64,
+    pub received_ms: i64,
+    pub source: &'a [u8],
+    pub batch_seq: i64,
+    pub first_seq: i64,
+    pub count: i64,
+    pub region: &'a str,
+    pub annotation: Option<&'a [u8]>,
+    pub accepted: Option<&'a [u8]>,
+}
+
+/// CRC-32 of a row: so that a flipped bit in a column shows, as one in the body does.
+pub(crate) fn row_sum(row: &RowSum<'_>) -> i64 {
+    let length = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i64).to_le_bytes();
+    crc32(&[
+        &row.id.to_le_bytes(),
+        &row.received_ms.to_le_bytes(),
+        row.source,
+        &row.batch_seq.to_le_bytes(),
+        &row.first_seq.to_le_bytes(),
+        &row.count.to_le_bytes(),
+        row.region.as_bytes(),
+        &length(row.annotation),
+        row.annotation.unwrap_or_default(),
+        &length(row.accepted),
+        row.accepted.unwrap_or_default(),
+    ])
+    .into()
+}

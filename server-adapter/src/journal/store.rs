@@ -1,0 +1,384 @@
+//! One frame into the tables: which of its events are new, which were there, which contradict what was there.
+
+use firsthop_core::{Annotation, Envelope, Error, Flags, Frame, Timestamp};
+use firsthop_intake::content_digest;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    arrival::{Arrival, Verdict},
+    counters::Batch,
+    quarantine::{Entry, Kept, Quarantine},
+    schema::{RowSum, row_sum},
+    seen::{Run, Seen},
+};
+
+/// What the writer knows besides what is in the tables.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) seen: Seen,
+    pub(super) quarantine: Quarantine,
+    /// The id of the last frame.
+    pub(super) last_frame: i64,
+    /// Refusals that quarantine had no room for, since the start.
+    pub(super) overflow: u64,
+}
+
+/// Which events of a frame were new with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    /// All of them.
+    All,
+    /// Those whose bits are set; the first in the lowest bit of the first byte.
+    Some(Box<[u8]>),
+}
+
+impl Accepted {
+    /// From the column.
+    pub(crate) fn from_column(column: Option<&[u8]>) -> Self {
+        column.map_or(Self::All, |bits| Self::Some(bits.into()))
+    }
+
+    pub(super) fn none(count: u16) -> Self {
+        Self::Some(vec![0; usize::from(count).div_ceil(8)].into())
+    }
+
+    pub(super) fn add(&mut self, index: usize) {
+        if let Self::Some(bits) = self {
+            bits[index / 8] |= 1 << (index % 8);
+        }
+    }
+
+    /// Whether the event at this place was new.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(bits) => bits.get(index / 8).is_some_and(|byte| byte & 1 << (index % 8) != 0),
+        }
+    }
+
+    /// How many were, of so many.
+    pub(crate) fn count(&self, of: u16) -> u32 {
+        match self {
+            Self::All => of.into(),
+            Self::Some(bits) => bits.iter().map(|byte| byte.count_ones()).sum(),
+        }
+    }
+
+    fn column(&self) -> Option<&[u8]> {
+        match self {
+            Self::All => None,
+            Self::Some(bits) => Some(bits),
+        }
+    }
+}
+
+impl Tables {
+    /// Stores what is new of a frame, in the transaction that is open. What it changes here holds only if that commits.
+    pub(super) fn store(
+        &mut self,
+        connection: &Connection,
+        arrival: &Arrival,
+        counts: &mut Batch,
+    ) -> rusqlite::Result<Verdict> {
+        let header = &arrival.header;
+        let id = self.last_frame + 1;
+        let mut decision = Decision::new(header.count);
+        if header.count > 0 {
+            if arrival.foreign.is_empty() {
+                self.decide_run(connection, arrival, 0, header.count, id, &mut decision)?;
+            } else {
+                self.decide_mixed(connection, arrival, id, &mut decision)?;
+            }
+        }
+        let verdict = decision.verdict;
+        if verdict.stored > 0 {
+            self.insert_frame(connection, arrival, id, &decision.accepted)?;
+            self.last_frame = id;
+        }
+        let mut conflicts = verdict.conflict;
+        if verdict.conflict > 0 {
+            let kept = self.set_aside(
+                connection,
+                &Entry {
+                    received_ms: arrival.received.as_millis() as i64,
+                    reason: "conflict",
+                    region: arrival.region.as_str(),
+                    events: verdict.conflict.try_into().unwrap_or(u16::MAX),
+                    annotation: arrival.annotation.as_deref(),
+                    body: &arrival.body,
+                },
+            )?;
+            if kept == Kept::Again {
+                // The same bytes again are the same events, and those are counted.
+                conflicts = 0;
+            }
+        }
+        for (outcome, reason, events) in [
+            ("stored", "", verdict.stored),
+            ("duplicate", "", verdict.duplicate),
+            ("quarantined", "conflict", conflicts),
+            // Told once: a frame that comes again has nothing new in it.
+            ("dropped", "", if verdict.stored > 0 { header.dropped } else { 0 }),
+        ] {
+            let frames = u64::from(events > 0);
+            counts.add(arrival.received, arrival.region, outcome, reason.into(), events.into(), frames);
+        }
+        Ok(verdict)
+    }
+
+    /// Sets something aside, or counts it where there is no room.
+    pub(super) fn set_aside(&mut self, connection: &Connection, entry: &Entry<'_>) -> rusqlite::Result<Kept> {
+        let kept = self.quarantine.put(connection, entry)?;
+        self.overflow += u64::from(kept == Kept::Full);
+        Ok(kept)
+    }
+
+    /// Decides on neighbours that all have the frame's source, from index `from` to before `to`.
+    fn decide_run(
+        &mut self,
+        connection: &Connection,
+        arrival: &Arrival,
+        from: u16,
+        to: u16,
+        id: i64,
+        decision: &mut Decision,
+    ) -> rusqlite::Result<()> {
+        let header = &arrival.header;
+        let (first, last) = (header.first_seq + u64::from(from), header.first_seq + u64::from(to) - 1);
+        let runs = self.seen.overlapping(connection, header.source, first, last)?;
+        let mut repeats = Repeats { arrival, first, last, says: None };
+        let mut next = first;
+        for run in &runs {
+            let (shared_first, shared_last) = (run.first.max(first), run.last.min(last));
+            if next < shared_first {
+                self.accept_run(connection, arrival, next, shared_first - 1, id, decision)?;
+            }
+            repeats.compare(connection, run, shared_first, shared_last, decision)?;
+            next = shared_last + 1;
+        }
+        if next <= last {
+            self.accept_run(connection, arrival, next, last, id, decision)?;
+        }
+        Ok(())
+    }
+
+    fn accept_run(
+        &mut self,
+        connection: &Connection,
+        arrival: &Arrival,
+        first: u64,
+        last: u64,
+        id: i64,
+        decision: &mut Decision,
+    ) -> rusqlite::Result<()> {
+        self.seen.insert(connection, arrival.header.source, &Run { first, last, frame: id, digest: None })?;
+        let base = arrival.header.first_seq;
+        decision.accept((first - base) as usize, (last - base) as usize);
+        Ok(())
+    }
+
+    /// A frame in which some events have an id of another vendor's: those by that, the others by the frame's source.
+    fn decide_mixed(
+        &mut self,
+        connection: &Connection,
+        arrival: &Arrival,
+        id: i64,
+        decision: &mut Decision,
+    ) -> rusqlite::Result<()> {
+        let mut from = 0;
+        for foreign in &arrival.foreign {
+            if from < foreign.index {
+                self.decide_run(connection, arrival, from, foreign.index, id, decision)?;
+            }
+            from = foreign.index + 1;
+            match self.seen.insert_foreign(connection, foreign.source, id, &foreign.digest)? {
+                None => decision.accept(foreign.index.into(), foreign.index.into()),
+                Some(run) => {
+                    let known = match run.digest {
+                        Some(digest) => Some(digest),
+                        None => Stored::load(connection, run.frame)?.says(0).map(|(digest, _)| digest),
+                    };
+                    decision.repeat(known == Some(foreign.digest));
+                }
+            }
+        }
+        if from < arrival.header.count {
+            self.decide_run(connection, arrival, from, arrival.header.count, id, decision)?;
+        }
+        Ok(())
+    }
+
+    fn insert_frame(
+        &self,
+        connection: &Connection,
+        arrival: &Arrival,
+        id: i64,
+        accepted: &Accepted,
+    ) -> rusqlite::Result<()> {
+        let header = &arrival.header;
+        let row = RowSum {
+            id,
+            received_ms: arrival.received.as_millis() as i64,
+            source: header.source.as_bytes(),
+            batch_seq: header.batch_seq as i64,
+            first_seq: header.first_seq as i64,
+            count: header.count.into(),
+            region: arrival.region.as_str(),
+            annotation: arrival.annotation.as_deref(),
+            accepted: accepted.column(),
+        };
+        connection
+            .prepare_cached("INSERT INTO frames VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+            .execute(params![
+                row.id,
+                row.received_ms,
+                row.source,
+                row.batch_seq,
+                row.first_seq,
+                row.count,
+                row.region,
+                row.annotation,
+                row.accepted,
+                row_sum(&row),
+                &arrival.body[..],
+            ])?;
+        Ok(())
+    }
+}
+
+/// What was decided on a frame so far.
+struct Decision {
+    count: u16,
+    accepted: Accepted,
+    verdict: Verdict,
+}
+
+impl Decision {
+    fn new(count: u16) -> Self {
+        Self { count, accepted: Accepted::none(0), verdict: Verdict::default() }
+    }
+
+    /// The events at these places are new.
+    fn accept(&mut self, from: usize, to: usize) {
+        self.verdict.stored += (to - from + 1) as u32;
+        if self.verdict.stored == u32::from(self.count) {
+            self.accepted = Accepted::All;
+            return;
+        }
+        if self.accepted == Accepted::none(0) {
+            self.accepted = Accepted::none(self.count);
+        }
+        (from..=to).for_each(|index| self.accepted.add(index));
+    }
+
+    /// The identity is known.
+    fn repeat(&mut self, same: bool) {
+        if same {
+            self.verdict.duplicate += 1;
+        } else {
+            self.verdict.conflict += 1;
+        }
+    }
+}
+
+/// The events of a frame that meet runs in the table. What they say is computed once, however many runs they meet.
+struct Repeats<'a> {
+    arrival: &'a Arrival,
+    first: u64,
+    last: u64,
+    says: Option<Says>,
+}
+
+impl Repeats<'_> {
+    /// Events whose identity is known: the same, or others?
+    fn compare(
+        &mut self,
+        connection: &Connection,
+        run: &Run,
+        first: u64,
+        last: u64,
+        decision: &mut Decision,
+    ) -> rusqlite::Result<()> {
+        let stored = Stored::load(connection, run.frame)?;
+        let bytes = self.arrival.frame_bytes();
+        // A retry is the same bytes: nothing to decode.
+        if stored.frame_bytes() == Some(bytes) {
+            (first..=last).for_each(|_| decision.repeat(true));
+            return Ok(());
+        }
+        let new = self.says.get_or_insert_with(|| Says::of(Some(bytes), self.first, self.last));
+        let known = Says::of(stored.frame_bytes(), first, last);
+        for seq in first..=last {
+            let same = match (run.digest, known.get(seq), new.get(seq)) {
+                (Some(known), _, Some((new, _))) => known == new,
+                (None, Some(known), Some(new)) => known == new,
+                _ => false,
+            };
+            decision.repeat(same);
+        }
+        Ok(())
+    }
+}
+
+/// A body in the journal.
+struct Stored(Option<Vec<u8>>);
+
+impl Stored {
+    fn load(connection: &Connection, frame: i64) -> rusqlite::Result<Self> {
+        connection
+            .prepare_cached("SELECT body FROM frames WHERE id = ?1")?
+            .query_row([frame], |row| row.get(0))
+            .optional()
+            .map(Self)
+    }
+
+    /// The producer's frame in it.
+    fn frame_bytes(&self) -> Option<&[u8]> {
+        self.0.as_deref().and_then(|body| open_body(body).ok()).map(|(_, frame)| frame)
+    }
+
+    fn says(&self, seq: u64) -> Option<([u8; 16], Timestamp)> {
+        Says::of(self.frame_bytes(), seq, seq).get(seq)
+    }
+}
+
+/// What a stored body holds: the producer's frame, and what the first hop noted on it if that was an edge, in an envelope.
+pub(crate) fn open_body(body: &[u8]) -> Result<(Option<Annotation<'_>>, &[u8]), Error> {
+    let frame = Frame::parse(body)?;
+    if !frame.header().flags.contains(Flags::ENVELOPE) {
+        return Ok((None, body));
+    }
+    let envelope = Envelope::open(&frame)?;
+    Ok((Some(envelope.annotation), envelope.frame))
+}
+
+/// What some events of a frame say: their digests, and their times, which a native producer sets once.
+struct Says {
+    first: u64,
+    events: Vec<([u8; 16], Timestamp)>,
+}
+
+impl Says {
+    /// Of the events from `first` to `last`, as far as the frame has them.
+    fn of(frame: Option<&[u8]>, first: u64, last: u64) -> Self {
+        let events = frame.and_then(|bytes| Self::read(bytes, first, last).ok()).unwrap_or_default();
+        Self { first, events }
+    }
+
+    fn read(bytes: &[u8], first: u64, last: u64) -> Result<Vec<([u8; 16], Timestamp)>, Error> {
+        let frame = Frame::parse(bytes)?;
+        let (context, events) = frame.open()?;
+        let skip = first.saturating_sub(frame.header().first_seq) as usize;
+        let take = (last - first + 1) as usize;
+        let says = events.skip(skip).take(take).map(|event| {
+            let event = event?;
+            let digest = content_digest(&event, &event.context.apply(&context)?);
+            Ok((digest, event.time(frame.header().created)))
+        });
+        says.collect()
+    }
+
+    fn get(&self, seq: u64) -> Option<([u8; 16], Timestamp)> {
+        self.events.get(usize::try_from(seq - self.first).ok()?).copied()
+    }
+}

@@ -1,0 +1,308 @@
+//! Checks everything that is stored: CRC and signature of every frame, every row against its frame, every identity
+//! against the frames, and the counts.
+
+use std::path::Path;
+
+use firsthop_core::{Alg, Annotation, Envelope, Error as CoreError, Flags, Frame, LeaseScope, TenantId, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    quarantine,
+    schema::{RowSum, open_reader, row_sum},
+    store::Accepted,
+};
+use crate::{Error, sink, tenants::KeyFile};
+
+/// What was checked, and what is wrong.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Frames.
+    pub frames: u64,
+    /// Events that those brought.
+    pub events: u64,
+    /// Frames that came in an edge's envelope, whose signature was checked.
+    pub envelopes: u64,
+    /// Frames whose session's signature was checked.
+    pub signed: u64,
+    /// Frames from before their source had a session: nothing but a CRC.
+    pub unsigned: u64,
+    /// Entries in quarantine.
+    pub quarantined: u64,
+    /// Rows of the events table.
+    pub rows: u64,
+    /// What is wrong; the first hundred.
+    pub faults: Vec<String>,
+    /// How much is wrong.
+    pub fault_count: u64,
+}
+
+/// Faults that are told one by one.
+const TOLD: usize = 100;
+
+impl Report {
+    fn fault(&mut self, what: impl Into<String>) {
+        self.fault_count += 1;
+        if self.faults.len() < TOLD {
+            self.faults.push(what.into());
+        }
+    }
+}
+
+/// Checks one tenant's journal and events table, as they are at this moment; a server may go on writing.
+/// `progress` is told how many of how many frames are done.
+///
+/// # Errors
+/// [`Error::Database`] if a file cannot be opened. What is wrong inside is in the report.
+pub(crate) fn verify(
+    tenant: TenantId,
+    keys: &KeyFile,
+    journal: &Path,
+    events: &Path,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Report, Error> {
+    let mut report = Report::default();
+    // The table first: its cursor must not be ahead of what is then read of the journal.
+    let table = sink::events::State::read(events)?;
+    let connection = open_reader(journal)?;
+    // One snapshot for all of it.
+    connection.execute_batch("BEGIN").map_err(Error::database(journal))?;
+    let mut check = Check { tenant, keys, report: &mut report, delivered: 0, cursor: table.as_ref().map(|t| t.cursor) };
+    let read = (|| -> rusqlite::Result<()> {
+        check.structure(&connection)?;
+        check.frames(&connection, &mut progress)?;
+        check.seen(&connection)?;
+        check.counters(&connection)?;
+        let (count, faults) = quarantine::verify(&connection)?;
+        check.report.quarantined = count;
+        faults.into_iter().for_each(|fault| check.report.fault(fault));
+        Ok(())
+    })();
+    let delivered = check.delivered;
+    if let Err(error) = read {
+        report.fault(format!("journal: cannot be read further: {error}"));
+        return Ok(report);
+    }
+    if let Some(table) = table {
+        report.rows = table.rows;
+        table.faults.into_iter().for_each(|fault| report.fault(fault));
+        if table.rows != delivered {
+            report.fault(format!(
+                "events table: has {} rows, and the frames up to its cursor ({}) brought {delivered} events",
+                table.rows, table.cursor
+            ));
+        }
+    }
+    Ok(report)
+}
+
+struct Check<'a> {
+    tenant: TenantId,
+    keys: &'a KeyFile,
+    report: &'a mut Report,
+    /// Where the events table is.
+    cursor: Option<i64>,
+    /// Events of the frames up to there.
+    delivered: u64,
+}
+
+impl Check<'_> {
+    fn structure(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let says: String = row.get(0)?;
+            if says != "ok" {
+                self.report.fault(format!("journal: {says}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn frames(&mut self, connection: &Connection, progress: &mut impl FnMut(u64, u64)) -> rusqlite::Result<()> {
+        let total: i64 = connection.query_row("SELECT COUNT(*) FROM frames", [], |row| row.get(0))?;
+        let mut statement = connection.prepare(
+            "SELECT id, received_ms, source, batch_seq, first_seq, count, region, annotation, accepted, sum, body
+             FROM frames ORDER BY id",
+        )?;
+        let mut lookup = connection.prepare("SELECT last, frame FROM seen WHERE source = ?1 AND first = ?2")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            if let Err(what) = self.frame(id, row, &mut lookup)? {
+                self.report.fault(format!("frame {id}: {what}"));
+            }
+            self.report.frames += 1;
+            progress(self.report.frames, total as u64);
+        }
+        Ok(())
+    }
+
+    /// The outer result is the database's, the inner one the frame's.
+    fn frame(
+        &mut self,
+        id: i64,
+        row: &Row<'_>,
+        lookup: &mut rusqlite::Statement<'_>,
+    ) -> rusqlite::Result<Result<(), String>> {
+        let blob = |index| row.get_ref(index).map(|value| value.as_blob_or_null().unwrap_or_default());
+        let region = row.get_ref(6)?;
+        let columns = RowSum {
+            id,
+            received_ms: row.get(1)?,
+            source: blob(2)?.unwrap_or_default(),
+            batch_seq: row.get(3)?,
+            first_seq: row.get(4)?,
+            count: row.get(5)?,
+            region: region.as_str_or_null().unwrap_or_default().unwrap_or_default(),
+            annotation: blob(7)?,
+            accepted: blob(8)?,
+        };
+        let accepted = Accepted::from_column(columns.accepted);
+        let count = u16::try_from(columns.count).unwrap_or(u16::MAX);
+        let events = u64::from(accepted.count(count));
+        self.report.events += events;
+        if self.cursor.is_some_and(|cursor| id <= cursor) {
+            self.delivered += events;
+        }
+        if row_sum(&columns) != row.get::<_, i64>(9)? {
+            return Ok(Err("its row changed after it was written".into()));
+        }
+        let Some(body) = blob(10)? else { return Ok(Err("it has no body".into())) };
+        let frame = match self.body(body, &columns) {
+            Ok(frame) => frame,
+            Err(what) => return Ok(Err(what)),
+        };
+        for (source, first, last) in runs(&frame, &accepted) {
+            let found: Option<(i64, i64)> = lookup
+                .query_row(params![&source[..], first as i64], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            if found != Some((last as i64, id)) {
+                return Ok(Err(format!("its events {first} to {last} are not noted as seen")));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Lengths, CRC, signatures, events, columns.
+    fn body<'b>(&mut self, body: &'b [u8], columns: &RowSum<'_>) -> Result<Frame<'b>, String> {
+        let say = |error: CoreError| error.to_string();
+        let received = Timestamp::from_millis(columns.received_ms as u64);
+        let outer = Frame::parse(body).map_err(say)?;
+        if outer.header().tenant != self.tenant {
+            return Err("it is another tenant's".into());
+        }
+        let frame = if outer.header().flags.contains(Flags::ENVELOPE) {
+            let envelope = self.envelope(&outer)?;
+            self.report.envelopes += 1;
+            Frame::parse(envelope.frame).map_err(say)?
+        } else if columns.annotation.is_some() {
+            outer
+        } else {
+            return Err("it has no annotation".into());
+        };
+        if columns.annotation.is_some_and(|bytes| Annotation::from_bytes(bytes).is_err()) {
+            return Err("its annotation is malformed".into());
+        }
+        let header = frame.header();
+        let same = header.tenant == self.tenant
+            && header.source.as_bytes() == columns.source
+            && header.batch_seq as i64 == columns.batch_seq
+            && header.first_seq as i64 == columns.first_seq
+            && i64::from(header.count) == columns.count;
+        if !same {
+            return Err("its header says another thing than its row".into());
+        }
+        if header.flags.contains(Flags::TRUST) {
+            let grant = frame.session().map_err(say)?;
+            let root = self.keys.root(header.key_id).ok_or_else(|| no_root(header.key_id.get()))?;
+            let lease = root.lease(&grant.scope(self.tenant, header.epoch));
+            lease.verify_session(&frame, received).map_err(say)?;
+            self.report.signed += 1;
+        } else if header.alg == Alg::None {
+            self.report.unsigned += 1;
+        } else {
+            return Err("it is signed by nobody knows whom".into());
+        }
+        frame.check().map_err(say)?;
+        Ok(frame)
+    }
+
+    fn envelope<'b>(&self, outer: &Frame<'b>) -> Result<Envelope<'b>, String> {
+        let say = |error: CoreError| format!("its envelope: {error}");
+        let header = outer.header();
+        let root = self.keys.root(header.key_id).ok_or_else(|| no_root(header.key_id.get()))?;
+        let envelope = Envelope::open(outer).map_err(say)?;
+        let scope =
+            LeaseScope { tenant: self.tenant, region: header.region, worker: envelope.worker, epoch: header.epoch };
+        let key = root.lease(&scope).envelope_key(header.alg).map_err(say)?;
+        outer.verify(&key).map_err(say)?;
+        Ok(envelope)
+    }
+
+    /// No run shares an event with the next, and together they hold as many as the frames brought. With the look-up of every
+    /// frame's runs, that leaves no room for one too many or too few.
+    fn seen(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare("SELECT source, first, last FROM seen ORDER BY source, first")?;
+        let mut rows = statement.query([])?;
+        let (mut previous, mut events) = (None::<(Vec<u8>, i64)>, 0);
+        while let Some(row) = rows.next()? {
+            let (source, first, last): (Vec<u8>, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if first < 0 || last < first {
+                self.report.fault(format!("seen: a run from {first} to {last}"));
+                continue;
+            }
+            events += (last - first) as u64 + 1;
+            if previous.as_ref().is_some_and(|(other, end)| *other == source && first <= *end) {
+                self.report.fault(format!("seen: event {first} of a source was stored twice"));
+            }
+            previous = Some((source, last));
+        }
+        if events != self.report.events {
+            let brought = self.report.events;
+            self.report.fault(format!("seen: {events} events are noted, and the frames brought {brought}"));
+        }
+        Ok(())
+    }
+
+    fn counters(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let stored: i64 = connection.query_row(
+            "SELECT COALESCE(SUM(events), 0) FROM counters WHERE outcome = 'stored'",
+            [],
+            |row| row.get(0),
+        )?;
+        if stored as u64 != self.report.events {
+            let brought = self.report.events;
+            self.report.fault(format!("counters: {stored} events stored, and the frames brought {brought}"));
+        }
+        Ok(())
+    }
+}
+
+fn no_root(id: u32) -> String {
+    format!("root {id} is not in keys.toml, so its signature cannot be checked")
+}
+
+/// The runs that a frame brought: neighbours of its own source, and each event with another vendor's id.
+fn runs(frame: &Frame<'_>, accepted: &Accepted) -> Vec<([u8; 16], u64, u64)> {
+    let header = frame.header();
+    let mut runs: Vec<([u8; 16], u64, u64)> = Vec::new();
+    let Ok((_, events)) = frame.open() else { return runs };
+    // The last run, if the next event of the frame's source may join it.
+    let mut open = false;
+    for (index, event) in events.enumerate() {
+        let Ok(event) = event else { break };
+        let seq = header.first_seq + index as u64;
+        if !accepted.has(index) {
+            open = false;
+        } else if let Some(id) = event.id {
+            runs.push((*firsthop_core::SourceId::of_foreign(header.tenant, &id).as_bytes(), 0, 0));
+            open = false;
+        } else if let (true, Some(last)) = (open, runs.last_mut()) {
+            last.2 = seq;
+        } else {
+            runs.push((*header.source.as_bytes(), seq, seq));
+            open = true;
+        }
+    }
+    runs
+}

@@ -1,0 +1,289 @@
+//! The one thread that writes a journal: takes what has arrived, commits once, answers all of it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use firsthop_core::Frame;
+use rusqlite::{Connection, ErrorCode};
+
+use super::{
+    arrival::{SetAside, Verdict},
+    checkpoint::Checkpoints,
+    counters::{Batch, Totals},
+    quarantine::{Entry, Kept, Quarantine},
+    queue::{Job, JournalStatus, Shared, Unavailable, Work},
+    schema,
+    seen::Seen,
+    store::Tables,
+};
+use crate::Error;
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    /// None while the disk does not take commits.
+    connection: Option<Connection>,
+    tables: Tables,
+    checkpoints: Checkpoints,
+    most_quarantine: u64,
+}
+
+impl Writer {
+    pub(super) fn open(shared: Arc<Shared>, path: PathBuf, most_quarantine: u64) -> Result<Self, Error> {
+        let mut connection = schema::open_writer(&path)?;
+        let tables = load(&connection, &shared, most_quarantine).map_err(Error::database(&path))?;
+        let checkpoints = Checkpoints::new(path.clone());
+        checkpoints.watch(&mut connection).map_err(Error::database(&path))?;
+        shared.advance(tables.last_frame);
+        Ok(Self { shared, path, connection: Some(connection), tables, checkpoints, most_quarantine })
+    }
+
+    pub(super) fn run(mut self) {
+        while let Some(jobs) = self.shared.take() {
+            self.commit(jobs);
+            if self.connection.is_none() {
+                self.reopen();
+            }
+        }
+        self.finish();
+        self.shared.close_tip();
+    }
+
+    /// Leaves the log empty, so that the next start, and a copy of the file, have nothing to recover.
+    fn finish(&mut self) {
+        self.checkpoints.join();
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = truncate(&connection)
+        {
+            tracing::warn!(tenant = %self.shared.tenant, %error, "checkpoint at the end");
+        }
+    }
+
+    fn commit(&mut self, jobs: Vec<Job>) {
+        match self.transact(&jobs) {
+            Ok(verdicts) => self.answer(jobs, verdicts),
+            Err(error) if is_of_the_disk(&error) => self.give_up(jobs, &error),
+            // One of them has something that the tables do not take: a defect of ours. The others shall not pay.
+            Err(error) if jobs.len() > 1 => {
+                tracing::warn!(tenant = %self.shared.tenant, %error, "a group did not commit; one by one now");
+                for job in jobs {
+                    if self.connection.is_some() {
+                        self.commit(vec![job]);
+                    } else {
+                        self.shared.done(std::slice::from_ref(&job));
+                        job.answer(Err(Unavailable::Down));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(tenant = %self.shared.tenant, %error, "a frame cannot be stored");
+                self.shared.stats.failures.add(1);
+                self.shared.done(&jobs);
+                jobs.into_iter().for_each(|job| job.answer(Err(Unavailable::Down)));
+            }
+        }
+    }
+
+    fn answer(&mut self, jobs: Vec<Job>, verdicts: Vec<Verdict>) {
+        self.shared.done(&jobs);
+        for (job, verdict) in jobs.into_iter().zip(verdicts) {
+            job.answer(Ok(verdict));
+        }
+        self.shared.advance(self.tables.last_frame);
+        if let Some(connection) = &self.connection
+            && let Err(error) = self.checkpoints.tend(connection)
+        {
+            // Nothing acknowledged depends on it; but a disk that fails here will fail the next commit too.
+            tracing::warn!(tenant = %self.shared.tenant, %error, "checkpoint");
+        }
+    }
+
+    /// One transaction. On an error nothing of it is left, here or on disk.
+    fn transact(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Verdict>> {
+        let began = Instant::now();
+        let before = (self.tables.last_frame, self.tables.quarantine, self.tables.overflow);
+        let Some(connection) = &self.connection else { return Err(rusqlite::Error::InvalidQuery) };
+        let mut counts = Batch::default();
+        let result = write(connection, &mut self.tables, jobs, &mut counts);
+        match &result {
+            Ok(_) => {
+                self.shared.totals.add(counts);
+                let stats = &self.shared.stats;
+                stats.commits.observe(began.elapsed());
+                stats.wal_bytes.set(self.checkpoints.pages().max(0) as u64 * schema::PAGE as u64);
+                stats.quarantine_bytes.set(self.tables.quarantine.bytes());
+                stats.quarantine_overflow.add(self.tables.overflow - before.2);
+            }
+            Err(_) => {
+                (self.tables.last_frame, self.tables.quarantine, self.tables.overflow) = before;
+                self.tables.seen.forget();
+                if !connection.is_autocommit() {
+                    // Some errors have rolled back already, and then this one fails; either way nothing is left.
+                    let _ = connection.execute_batch("ROLLBACK");
+                }
+            }
+        }
+        result
+    }
+
+    /// The disk failed. A failed sync is never tried again on the same connection: the kernel may have dropped the pages and
+    /// would call the second one a success.
+    fn give_up(&mut self, jobs: Vec<Job>, error: &rusqlite::Error) {
+        tracing::error!(tenant = %self.shared.tenant, %error, "the journal cannot be written");
+        self.shared.stats.failures.add(1);
+        self.connection = None;
+        self.shared.done(&jobs);
+        self.shared.set_status(JournalStatus::Down);
+        jobs.into_iter().for_each(|job| job.answer(Err(Unavailable::Down)));
+    }
+
+    /// Opens the journal again, until it works or the server stops.
+    fn reopen(&mut self) {
+        self.checkpoints.join();
+        let acknowledged = self.tables.last_frame;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            if self.shared.pause(pause) {
+                return;
+            }
+            match self.try_open(acknowledged) {
+                Ok((connection, tables)) => {
+                    (self.connection, self.tables) = (Some(connection), tables);
+                    self.shared.advance(self.tables.last_frame);
+                    self.shared.set_status(JournalStatus::Up);
+                    tracing::info!(tenant = %self.shared.tenant, "the journal can be written again");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(tenant = %self.shared.tenant, %error, "the journal cannot be opened yet");
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+
+    fn try_open(&self, acknowledged: i64) -> Result<(Connection, Tables), Error> {
+        let mut connection = schema::open_writer(&self.path)?;
+        self.checkpoints.watch(&mut connection).map_err(Error::database(&self.path))?;
+        let sql = Error::database(&self.path);
+        let prove = || -> rusqlite::Result<Tables> {
+            // What the log says may be in memory only, though its sync failed. This writes all of it anew, into the
+            // database, and syncs that: what is found from here on is on disk.
+            truncate(&connection)?;
+            // And a commit must succeed.
+            connection.execute_batch("INSERT OR REPLACE INTO meta VALUES ('opened_again', unixepoch())")?;
+            load(&connection, &self.shared, self.most_quarantine)
+        };
+        let tables = prove().map_err(sql)?;
+        self.check_tail(&connection, acknowledged, &self.path)?;
+        Ok((connection, tables))
+    }
+
+    /// The last frames that were acknowledged must be there, and whole.
+    fn check_tail(&self, connection: &Connection, acknowledged: i64, path: &Path) -> Result<(), Error> {
+        const TAIL: i64 = 1000;
+        let from = (acknowledged - TAIL).max(0);
+        let count = || -> rusqlite::Result<i64> {
+            let mut statement = connection.prepare("SELECT body FROM frames WHERE id > ?1 AND id <= ?2")?;
+            let mut rows = statement.query([from, acknowledged])?;
+            let mut whole = 0;
+            while let Some(row) = rows.next()? {
+                whole += i64::from(row.get_ref(0)?.as_blob().is_ok_and(|body| Frame::parse(body).is_ok()));
+            }
+            Ok(whole)
+        };
+        let whole = count().map_err(Error::database(path))?;
+        if whole == acknowledged - from {
+            return Ok(());
+        }
+        Err(Error::Fault(format!(
+            "{}: of the last {} frames that were acknowledged, {whole} are there and whole: restore the file from a copy",
+            path.display(),
+            acknowledged - from
+        )))
+    }
+}
+
+/// What the writer keeps in memory, and the totals for the metrics.
+fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusqlite::Result<Tables> {
+    let last_frame: Option<i64> = connection.query_row("SELECT MAX(id) FROM frames", [], |row| row.get(0))?;
+    let quarantine = Quarantine::load(connection, most_quarantine)?;
+    shared.totals.set(Totals::load(connection)?);
+    shared.stats.quarantine_bytes.set(quarantine.bytes());
+    Ok(Tables { seen: Seen::default(), quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0 })
+}
+
+fn write(
+    connection: &Connection,
+    tables: &mut Tables,
+    jobs: &[Job],
+    counts: &mut Batch,
+) -> rusqlite::Result<Vec<Verdict>> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let verdicts = jobs
+        .iter()
+        .map(|job| match &job.work {
+            Work::Store(arrival) => tables.store(connection, arrival, counts),
+            Work::SetAside(entry) => set_aside(connection, tables, entry, counts).map(|()| Verdict::default()),
+        })
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    counts.write(connection)?;
+    connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok(verdicts)
+}
+
+fn set_aside(
+    connection: &Connection,
+    tables: &mut Tables,
+    entry: &SetAside,
+    counts: &mut Batch,
+) -> rusqlite::Result<()> {
+    let kept = tables.set_aside(
+        connection,
+        &Entry {
+            received_ms: entry.received.as_millis() as i64,
+            reason: &entry.reason,
+            region: entry.region.as_str(),
+            events: entry.events,
+            annotation: entry.annotation.as_deref(),
+            body: &entry.body,
+        },
+    )?;
+    // The same bytes again are the same events.
+    let events = if kept == Kept::Again { 0 } else { u64::from(entry.events) };
+    counts.add(entry.received, entry.region, "quarantined", entry.reason.clone(), events, 1);
+    Ok(())
+}
+
+/// Moves the whole log into the database, and syncs that.
+fn truncate(connection: &Connection) -> rusqlite::Result<()> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the disk, and not a row, is what failed.
+fn is_of_the_disk(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::SystemIoFailure
+                | ErrorCode::DiskFull
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::NotADatabase
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::OutOfMemory
+                | ErrorCode::PermissionDenied
+        )
+    )
+}

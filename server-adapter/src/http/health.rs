@@ -1,0 +1,153 @@
+//! Whether the server is well: for an orchestrator, and for Prometheus.
+
+use std::sync::Arc;
+
+use firsthop_intake::{Problem, Refusal};
+
+use crate::{
+    Server, clock,
+    journal::JournalStatus,
+    metrics::{Page, resident_bytes},
+    tenants::Live,
+};
+
+/// `GET /readyz`
+pub(super) fn ready(server: &Server) -> Result<String, Problem> {
+    let unavailable = |detail: String| Problem::new(Refusal::Unavailable).with_detail(detail).with_retry_after(1);
+    if server.is_draining() {
+        return Err(unavailable("the server is stopping".into()));
+    }
+    let tenants = server.inner.tenants.all();
+    let down = tenants.iter().filter(|live| !live.is_up()).count();
+    if down > 0 {
+        return Err(unavailable(format!("{down} of {} journals cannot be written", tenants.len())));
+    }
+    Ok("ready\n".into())
+}
+
+/// `GET /metrics`
+pub(super) fn metrics(server: &Server) -> String {
+    let inner = &server.inner;
+    let mut page = Page::default();
+    let version = env!("CARGO_PKG_VERSION");
+    page.family("firsthop_build_info", "gauge", "The build: always 1.");
+    page.sample("firsthop_build_info", &[("version", version)], 1);
+    page.single("firsthop_uptime_seconds", "gauge", "Time since the start.", inner.began.elapsed().as_secs_f64());
+    page.single("firsthop_ready", "gauge", "1 if /readyz says so.", u8::from(server.is_ready()));
+    if let Some(bytes) = resident_bytes() {
+        page.single("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
+    }
+    page.single("firsthop_memory_bytes", "gauge", "Memory that requests under way hold.", inner.memory.used());
+    let most = inner.settings.memory.0;
+    page.single("firsthop_memory_limit_bytes", "gauge", "How much they may hold.", most);
+    inner.traffic.write(&mut page);
+    let tenants: Vec<(String, Arc<Live>)> =
+        inner.tenants.all().into_iter().map(|live| (live.id.to_string(), live)).collect();
+    outcomes(&mut page, &tenants);
+    journals(&mut page, &tenants);
+    sinks(&mut page, &tenants);
+    keys(&mut page, &tenants);
+    page.finish()
+}
+
+fn outcomes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    let events = "firsthop_events_total";
+    let frames = "firsthop_frames_total";
+    page.family(events, "counter", "Events by what became of them, since the journal began.");
+    let totals: Vec<_> = tenants.iter().map(|(id, live)| (id, live.journal.totals().get())).collect();
+    let each =
+        || totals.iter().flat_map(|(id, totals)| totals.iter().map(move |(key, count)| (id.as_str(), key, count)));
+    let labels = |id, key: &crate::journal::CounterKey| {
+        [
+            ("tenant", id),
+            ("region", key.region.as_str().to_owned()),
+            ("outcome", key.outcome.to_string()),
+            ("reason", key.reason.to_string()),
+        ]
+        .map(|(name, value): (&str, String)| (name, value))
+    };
+    for (id, key, count) in each() {
+        let labels = labels(id.to_owned(), key);
+        page.sample(events, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.events);
+    }
+    page.family(frames, "counter", "Frames that had events of that outcome, since the journal began.");
+    for (id, key, count) in each() {
+        let labels = labels(id.to_owned(), key);
+        page.sample(frames, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.frames);
+    }
+}
+
+fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    type Figure = fn(&Live) -> u64;
+    let figures: [(&str, &str, &str, Figure); 7] = [
+        ("firsthop_journal_up", "gauge", "1 if the journal takes commits.", |live| {
+            u64::from(live.journal.status() == JournalStatus::Up)
+        }),
+        ("firsthop_journal_queue_bytes", "gauge", "Bytes that wait for a commit.", |live| live.journal.queued() as u64),
+        ("firsthop_journal_failures_total", "counter", "Commits that failed.", |live| {
+            live.journal.stats().failures.get()
+        }),
+        ("firsthop_journal_wal_bytes", "gauge", "Bytes in the write-ahead log.", |live| {
+            live.journal.stats().wal_bytes.get()
+        }),
+        ("firsthop_journal_last_frame", "gauge", "Id of the last frame committed.", |live| live.journal.tip() as u64),
+        ("firsthop_quarantine_bytes", "gauge", "Bytes in quarantine.", |live| {
+            live.journal.stats().quarantine_bytes.get()
+        }),
+        ("firsthop_quarantine_overflow_total", "counter", "Refusals that quarantine had no room for.", |live| {
+            live.journal.stats().quarantine_overflow.get()
+        }),
+    ];
+    for (name, kind, help, figure) in figures {
+        page.family(name, kind, help);
+        for (id, live) in tenants {
+            page.sample(name, &[("tenant", id)], figure(live));
+        }
+    }
+    page.family("firsthop_journal_commit_seconds", "histogram", "Time of a group commit, sync included.");
+    for (id, live) in tenants {
+        page.histogram("firsthop_journal_commit_seconds", &[("tenant", id)], &live.journal.stats().commits);
+    }
+}
+
+fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    type Figure = fn(&Live) -> u64;
+    let figures: [(&str, &str, &str, Figure); 4] = [
+        ("firsthop_sink_rows_total", "counter", "Rows written since the start.", |live| live.sink.stats().rows.get()),
+        ("firsthop_sink_errors_total", "counter", "Writes that failed.", |live| live.sink.stats().errors.get()),
+        ("firsthop_sink_unreadable_total", "counter", "Stored frames that could not be read.", |live| {
+            live.sink.stats().unreadable.get()
+        }),
+        ("firsthop_sink_lag_frames", "gauge", "Frames committed and not yet delivered.", |live| {
+            (live.journal.tip() - live.sink.cursor()).max(0) as u64
+        }),
+    ];
+    for (name, kind, help, figure) in figures {
+        page.family(name, kind, help);
+        for (id, live) in tenants {
+            page.sample(name, &[("tenant", id), ("sink", "events")], figure(live));
+        }
+    }
+    page.family("firsthop_sink_batch_seconds", "histogram", "Time of a sink's transaction.");
+    for (id, live) in tenants {
+        page.histogram(
+            "firsthop_sink_batch_seconds",
+            &[("tenant", id), ("sink", "events")],
+            &live.sink.stats().batches,
+        );
+    }
+}
+
+fn keys(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    let now = clock::now().as_millis();
+    page.family("firsthop_key_expiry_seconds", "gauge", "Time until a root ends; negative once it has.");
+    for (id, live) in tenants {
+        for root in &live.known().keys.roots {
+            if let Some(until) = root.until {
+                let left = (until.as_millis() as f64 - now as f64) / 1000.0;
+                let key = root.id.get().to_string();
+                page.sample("firsthop_key_expiry_seconds", &[("tenant", id), ("key_id", &key)], left);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `POST /v1/leases`: an enrolled edge gets what it needs for the current hour and its neighbours, and never a root.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use firsthop_core::{Epoch, LeaseScope, TenantId, Timestamp, WorkerId};
+use firsthop_intake::{Problem, Refusal};
+use http::HeaderMap;
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+
+use crate::{
+    clock,
+    server::Inner,
+    tenants::{Enrolment, Found, token_hash},
+};
+
+/// How soon an edge should ask again, in seconds.
+const REFRESH_AFTER: u32 = 300;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Leases<'a> {
+    tenant: String,
+    name: &'a str,
+    region: &'a str,
+    worker: u32,
+    write_keys: &'a [String],
+    origins: &'a [String],
+    leases: Vec<Lease>,
+    refresh_after: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lease {
+    key_id: u32,
+    epoch: u32,
+    key: String,
+}
+
+/// The answer's JSON.
+pub(super) fn grant(inner: &Inner, headers: &HeaderMap) -> Result<String, Problem> {
+    let token = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(Refusal::Enrolment)?;
+    let (tenant, worker) = parse(token).ok_or(Refusal::Enrolment)?;
+    let found = inner.tenants.find(tenant).ok_or(Refusal::Enrolment)?;
+    let now = clock::now();
+    let hash = token_hash(token);
+    let enrolled = |edge: &&Enrolment| {
+        edge.worker == worker
+            && edge.removed.is_none_or(|end| now < end)
+            && bool::from(edge.token_sha256.to_ascii_lowercase().as_bytes().ct_eq(hash.as_bytes()))
+    };
+    let edge = found.known.file.enrolments.iter().find(enrolled).ok_or(Refusal::Enrolment)?;
+    tracing::info!(tenant = %tenant, edge = edge.name, "leases granted");
+    Ok(leases(&found, edge, now))
+}
+
+/// `fhe_{tenant 16 hex}_{worker 8 hex}_{32 letters or digits}`
+fn parse(token: &str) -> Option<(TenantId, WorkerId)> {
+    let mut parts = token.strip_prefix("fhe_")?.split('_');
+    let (tenant, worker, secret) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || worker.len() != 8 || secret.len() != 32 {
+        return None;
+    }
+    Some((tenant.parse().ok()?, WorkerId::new(u32::from_str_radix(worker, 16).ok()?)))
+}
+
+fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
+    let file = &found.known.file;
+    let current = Epoch::at(now).get();
+    let mut leases = Vec::new();
+    // A root that begins later would be taken for the newest.
+    let in_force = |root: &&crate::tenants::Root| root.from <= now && root.until.is_none_or(|until| now < until);
+    for root in found.known.keys.roots.iter().filter(in_force) {
+        for epoch in [current.saturating_sub(1), current, current + 1] {
+            let scope =
+                LeaseScope { tenant: file.id, region: edge.region, worker: edge.worker, epoch: Epoch::new(epoch) };
+            let key = BASE64_STANDARD.encode(root.secret.lease(&scope).expose());
+            leases.push(Lease { key_id: root.id.get(), epoch, key });
+        }
+    }
+    let answer = Leases {
+        tenant: file.id.to_string(),
+        name: &file.name,
+        region: edge.region.as_str(),
+        worker: edge.worker.get(),
+        write_keys: &file.write_keys,
+        origins: &file.origins,
+        leases,
+        refresh_after: REFRESH_AFTER,
+    };
+    // Strings and numbers: nothing in it can fail.
+    serde_json::to_string(&answer).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_tenant_and_worker() {
+        let secret = "a".repeat(32);
+        let token = format!("fhe_00000000000000c8_00000007_{secret}");
+        assert_eq!(parse(&token), Some((TenantId::new(0xc8), WorkerId::new(7))));
+        for bad in [
+            "",
+            "fhe_",
+            "fh_00000000000000c8_00000007_x",
+            &format!("fhe_00000000000000c8_7_{secret}"),
+            &format!("fhe_00000000000000c8_00000007_{secret}x"),
+            &format!("fhe_00000000000000c8_00000007_{secret}_"),
+            &format!("fhe_00000000000000C8_00000007_{secret}"),
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

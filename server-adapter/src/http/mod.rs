@@ -1,0 +1,12 @@
+//! HTTP: from a request to [`ingest`](crate::ingest), and back. One service, mounted on our own listener or in somebody's router.
+
+mod body;
+mod health;
+mod leases;
+#[cfg(feature = "cli")]
+pub(crate) mod listen;
+mod service;
+mod traffic;
+
+pub use self::service::{ClientAddress, Internal, Public};
+pub(crate) use self::traffic::Traffic;

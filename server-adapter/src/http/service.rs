@@ -1,0 +1,262 @@
+//! The service: route, read, decide, answer.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::{Buf, Bytes};
+use firsthop_core::{Network, limits::MAX_ENVELOPE};
+use firsthop_intake::{CORS, Facts, PREFLIGHT, Problem, Refusal, Route, Verdict, native, route, segment};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE},
+    request::Parts,
+};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
+
+use super::{body, health, leases};
+use crate::{Server, clock, server::Inner};
+
+/// The address of a request's sender, put among the request's extensions by whatever accepted the connection. axum's
+/// `ConnectInfo<SocketAddr>` does as well. It is cut to its network before anything else sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub IpAddr);
+
+/// What pages, SDKs and edges talk to, as a `tower` service: native frames, Segment's calls, envelopes, health.
+#[derive(Clone, Debug)]
+pub struct Public(pub(crate) Server);
+
+/// What operators and enrolled edges talk to: leases, metrics, health. Not for the public.
+#[derive(Clone, Debug)]
+pub struct Internal(pub(crate) Server);
+
+type Answer = Response<Full<Bytes>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Public,
+    Internal,
+}
+
+macro_rules! service {
+    ($name:ident) => {
+        impl<B> Service<Request<B>> for $name
+        where
+            B: Body<Data: Buf + Send> + Send + 'static,
+        {
+            type Response = Answer;
+            type Error = Infallible;
+            type Future = Answering;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: Request<B>) -> Answering {
+                let server = self.0.clone();
+                Box::pin(async move { Ok(server.answer(Side::$name, request).await) })
+            }
+        }
+    };
+}
+service!(Public);
+service!(Internal);
+
+/// A good answer's body.
+enum Good {
+    Receipt(String),
+    Segment(Verdict),
+    Preflight,
+    Text(String),
+    Leases(String),
+}
+
+impl Server {
+    async fn answer<B>(&self, side: Side, request: Request<B>) -> Answer
+    where
+        B: Body<Data: Buf + Send> + Send + 'static,
+    {
+        let began = Instant::now();
+        let (parts, body) = request.into_parts();
+        let routed = route(parts.method.as_str(), parts.uri.path());
+        let known = routed.as_ref().ok().copied();
+        let result = match routed {
+            Ok(route) => self.serve(side, route, &parts, body).await,
+            Err(problem) => Err(problem),
+        };
+        let inner = &self.inner;
+        let mut answer = match result {
+            Ok(good) => good.into_answer(),
+            Err(problem) => {
+                inner.traffic.refused(problem.code());
+                tracing::debug!(code = problem.code(), status = problem.status(), "refused");
+                refusal(&problem, matches!(known, Some(Route::Segment(_))))
+            }
+        };
+        if side == Side::Public && Route::is_public_path(parts.uri.path()) {
+            put(answer.headers_mut(), CORS);
+        }
+        if inner.settings.drain_timeout.0.is_zero() || self.is_draining() {
+            // The client's next request goes to whoever takes over.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if matches!(known, Some(Route::Frame | Route::Segment(_) | Route::Envelope)) {
+            inner.traffic.took(began.elapsed());
+        }
+        inner.traffic.answered(known, answer.status().as_u16());
+        answer
+    }
+
+    async fn serve<B>(&self, side: Side, route: Route<'_>, parts: &Parts, body: B) -> Result<Good, Problem>
+    where
+        B: Body<Data: Buf + Send> + Send + 'static,
+    {
+        let inner: &Arc<Inner> = &self.inner;
+        match (side, route) {
+            (_, Route::Live) => Ok(Good::Text("live\n".into())),
+            (_, Route::Startup) => Ok(Good::Text("started\n".into())),
+            (_, Route::Ready) => health::ready(self).map(Good::Text),
+            (Side::Internal, Route::Metrics) => Ok(Good::Text(health::metrics(self))),
+            (Side::Internal, Route::Leases) => leases::grant(inner, &parts.headers).map(Good::Leases),
+            (Side::Public, Route::Preflight) => Ok(Good::Preflight),
+            (Side::Public, Route::Frame | Route::Segment(_) | Route::Envelope) => {
+                let most = match route {
+                    Route::Segment(_) => segment::MAX_BODY,
+                    Route::Envelope => MAX_ENVELOPE,
+                    _ => native::MAX_BODY,
+                };
+                let mut held = inner.memory.hold();
+                let body = body::read(body, most, inner.settings.body_timeout.0, &mut held).await?;
+                let now = clock::now();
+                if route == Route::Envelope {
+                    return inner.envelope(body, now, held).await.map(|receipt| Good::Receipt(receipt.to_json()));
+                }
+                let network = sender(parts, inner.settings.proxies).map_or(Network::Unknown, Network::of);
+                let facts = Facts { network, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
+                match route {
+                    Route::Segment(call) => inner.segment(call, body, &facts, held).await.map(Good::Segment),
+                    _ => inner.frame(body, &facts, held).await.map(|receipt| Good::Receipt(receipt.to_json())),
+                }
+            }
+            _ => Err(Refusal::NotFound.into()),
+        }
+    }
+}
+
+impl Good {
+    fn into_answer(self) -> Answer {
+        const JSON: HeaderValue = HeaderValue::from_static("application/json");
+        let no_store = ("cache-control", "no-store");
+        let mut answer = match self {
+            Self::Receipt(json) => {
+                let mut answer = Response::new(Full::from(json));
+                answer.headers_mut().insert(CONTENT_TYPE, JSON);
+                answer
+            }
+            Self::Segment(verdict) => {
+                let mut answer = Response::new(Full::from(segment::SUCCESS));
+                answer.headers_mut().insert(CONTENT_TYPE, JSON);
+                if let Ok(value) = HeaderValue::try_from(verdict.to_header()) {
+                    answer.headers_mut().insert(HeaderName::from_static(Verdict::HEADER), value);
+                }
+                answer
+            }
+            Self::Preflight => {
+                let mut answer = Response::new(Full::default());
+                *answer.status_mut() = StatusCode::NO_CONTENT;
+                put(answer.headers_mut(), PREFLIGHT);
+                answer
+            }
+            Self::Text(text) => {
+                let mut answer = Response::new(Full::from(text));
+                let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                answer.headers_mut().insert(CONTENT_TYPE, plain);
+                answer
+            }
+            Self::Leases(json) => {
+                let mut answer = Response::new(Full::from(json));
+                answer.headers_mut().insert(CONTENT_TYPE, JSON);
+                answer
+            }
+        };
+        put(answer.headers_mut(), [no_store]);
+        answer
+    }
+}
+
+fn refusal(problem: &Problem, is_segment: bool) -> Answer {
+    let json = if is_segment { problem.to_segment_json() } else { problem.to_json() };
+    let mut answer = Response::new(Full::from(json));
+    *answer.status_mut() = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in problem.headers() {
+        if let Ok(value) = HeaderValue::try_from(&*value) {
+            answer.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    if matches!(problem.refusal(), Refusal::BodyTooLarge | Refusal::BodyTimeout) {
+        // The rest of the body is not read, so the connection cannot carry another request.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+fn put<const N: usize>(headers: &mut HeaderMap, values: [(&'static str, &'static str); N]) {
+    for (name, value) in values {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The address of whoever sent the request: of the connection, or what the outermost of our own proxies saw.
+///
+/// Each proxy appends the address that it saw, so the n-th from the right is the one that the n-th proxy from here wrote. What
+/// stands left of it the sender may have made up.
+fn sender(parts: &Parts, proxies: u8) -> Option<IpAddr> {
+    if proxies == 0 {
+        let own = parts.extensions.get::<ClientAddress>().map(|address| address.0);
+        let axums = || parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        return own.or_else(axums);
+    }
+    let lists: Vec<&str> =
+        parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let entry = lists.iter().rev().flat_map(|list| list.rsplit(',')).nth(usize::from(proxies) - 1)?.trim();
+    // Some write a port behind it.
+    entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_our_own_proxies_wrote_is_believed() {
+        let request = |lists: &[&str]| {
+            let mut request = Request::new(());
+            request.extensions_mut().insert(ClientAddress([192, 0, 2, 1].into()));
+            for list in lists {
+                request.headers_mut().append("x-forwarded-for", list.parse().unwrap());
+            }
+            request.into_parts().0
+        };
+        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let forged = request(&["203.0.113.9, 198.51.100.7", "10.0.0.2"]);
+        assert_eq!(sender(&forged, 0), address("192.0.2.1"));
+        assert_eq!(sender(&forged, 1), address("10.0.0.2"));
+        assert_eq!(sender(&forged, 2), address("198.51.100.7"));
+        assert_eq!(sender(&forged, 4), None, "fewer entries than proxies: nobody knows");
+        assert_eq!(sender(&request(&["[2001:db8::1]:443"]), 1), address("2001:db8::1"));
+        assert_eq!(sender(&request(&["unknown"]), 1), None);
+    }
+}

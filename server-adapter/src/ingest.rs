@@ -1,0 +1,248 @@
+//! What becomes of a body: `intake` decides, the journal makes it durable, and only then there is an answer.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use firsthop_core::{
+    Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Region, Timestamp, Trust,
+};
+use firsthop_intake::{Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
+
+use crate::{
+    journal::{self, Arrival, Held, SetAside, Unavailable},
+    server::Inner,
+    tenants::{Found, random_bytes},
+};
+
+/// How long an edge's signature is accepted after its epoch: a page, or the edge, may have been offline.
+const ENVELOPE_GRACE_EPOCHS: u32 = 7 * 24;
+
+impl Inner {
+    /// `POST /v1/f`
+    pub(crate) async fn frame(&self, body: Bytes, facts: &Facts<'_>, held: Held) -> Result<Receipt, Problem> {
+        let accepted = match native::receive(&body, facts, |id| self.tenants.find(id)) {
+            Ok(accepted) => accepted,
+            Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
+        };
+        let region = accepted.account.known.rooted.tenant.region;
+        let arrival = match Arrival::new(&body, &accepted.frame, facts.now, Some(&accepted.annotation), region) {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                let problem = Problem::from(error);
+                let annotation = journal::encode(&Annotation { refused: problem.code(), ..accepted.annotation })?;
+                let entry = SetAside {
+                    body: body.clone(),
+                    reason: Cow::Borrowed(problem.code()),
+                    events: accepted.frame.header().count,
+                    received: facts.now,
+                    annotation: Some(annotation),
+                    region,
+                };
+                return Err(self.aside(&accepted.account, entry, problem, held).await);
+            }
+        };
+        let verdict = accepted.account.live.journal.store(arrival, held).await.map_err(unavailable)?;
+        Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
+    }
+
+    /// `POST /v1/track` and its kin
+    pub(crate) async fn segment(
+        &self,
+        call: segment::Call,
+        body: Bytes,
+        facts: &Facts<'_>,
+        mut held: Held,
+    ) -> Result<Verdict, Problem> {
+        let accepted = match segment::receive(call, &body, facts, &mut random_bytes, |id| self.tenants.find(id)) {
+            Ok(accepted) => accepted,
+            Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
+        };
+        let Found { live, known } = &accepted.account;
+        let region = known.rooted.tenant.region;
+        let mut verdict = Verdict::default();
+        let mut waits = Vec::new();
+        for frame in accepted.frames {
+            held.grow(frame.len()).ok_or_else(full)?;
+            let body = Bytes::from(frame);
+            let frame = Frame::parse(&body)?;
+            let arrival = Arrival::new(&body, &frame, facts.now, Some(&accepted.annotation), region)?;
+            waits.push(live.journal.send_frame(arrival));
+        }
+        for rejected in accepted.rejected {
+            let code = rejected.refusal.code();
+            verdict.quarantined += u32::from(rejected.count());
+            let annotation = journal::encode(&Annotation { refused: code, ..accepted.annotation })?;
+            let entry = SetAside {
+                events: rejected.count(),
+                body: rejected.body.into(),
+                reason: Cow::Borrowed(code),
+                received: facts.now,
+                annotation: Some(annotation),
+                region,
+            };
+            waits.push(live.journal.send_aside(entry));
+        }
+        // Sent first and awaited after: they share a commit. Had one failed, the sender sends all of it again, and what is stored
+        // is then a duplicate.
+        for wait in waits {
+            let stored = live.journal.answer(wait).await.map_err(unavailable)?;
+            verdict.stored += stored.stored;
+            verdict.duplicate += stored.duplicate;
+            verdict.conflict += stored.conflict;
+        }
+        drop(held);
+        Ok(verdict)
+    }
+
+    /// `POST /v1/e`: an edge's word counts once its signature holds; what it did not vouch for is checked here, or set aside.
+    pub(crate) async fn envelope(&self, body: Bytes, now: Timestamp, held: Held) -> Result<Receipt, Problem> {
+        let outer = match Frame::parse(&body) {
+            Ok(outer) if outer.header().flags.contains(Flags::ENVELOPE) => outer,
+            Ok(_) => {
+                return Err(Problem::new(CoreError::State).with_detail("a frame without an envelope goes to /v1/f"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let header = *outer.header();
+        let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
+        let region = header.region;
+        let set_aside = |reason: Cow<'static, str>, received| SetAside {
+            body: body.clone(),
+            reason,
+            events: header.count,
+            received,
+            annotation: None,
+            region,
+        };
+        let envelope = match verify_envelope(&outer, &found, now) {
+            Ok(envelope) => envelope,
+            Err(problem) => {
+                let entry = set_aside(problem.code().into(), now);
+                return Err(self.aside(&found, entry, problem, held).await);
+            }
+        };
+        let received = Timestamp::from_millis(envelope.annotation.received_ms);
+        if !envelope.annotation.refused.is_empty() {
+            let reason = refused_by_edge(envelope.annotation.refused);
+            found.live.journal.set_aside(set_aside(reason, received), held).await.map_err(unavailable)?;
+            // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
+            return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
+        }
+        let opened = open_envelope(&envelope, &found, now).and_then(|(frame, annotation)| {
+            Ok((frame, Arrival::new(&body, &frame, received, annotation.as_ref(), region)?))
+        });
+        match opened {
+            Ok((frame, arrival)) => {
+                let verdict = found.live.journal.store(arrival, held).await.map_err(unavailable)?;
+                Ok(receipt(&frame, verdict))
+            }
+            Err(problem) => {
+                let entry = set_aside(problem.code().into(), received);
+                Err(self.aside(&found, entry, problem, held).await)
+            }
+        }
+    }
+
+    /// Sets aside what was refused, if it names a tenant, and says what to answer.
+    async fn refuse(&self, refused: Refused<'_, Found>, body: &Bytes, now: Timestamp, held: Held) -> Problem {
+        let Refused { problem, quarantine, body: kept, count, annotation, .. } = refused;
+        let Some(found) = quarantine else { return problem };
+        let body = match kept {
+            Cow::Borrowed(_) => body.clone(),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        let annotation = match journal::encode(&annotation) {
+            Ok(annotation) => annotation,
+            Err(error) => return error.into(),
+        };
+        let entry = SetAside {
+            body,
+            reason: Cow::Borrowed(problem.code()),
+            events: count,
+            received: now,
+            annotation: Some(annotation),
+            region: found.known.rooted.tenant.region,
+        };
+        self.aside(&found, entry, problem, held).await
+    }
+
+    /// The refusal, once what was refused is on disk; until then it is not decided.
+    async fn aside(&self, found: &Found, entry: SetAside, problem: Problem, held: Held) -> Problem {
+        match found.live.journal.set_aside(entry, held).await {
+            Ok(()) => problem,
+            Err(reason) => unavailable(reason),
+        }
+    }
+}
+
+/// Whether an enrolled edge signed it, with a lease that it could have.
+fn verify_envelope<'a>(outer: &Frame<'a>, found: &Found, now: Timestamp) -> Result<Envelope<'a>, Problem> {
+    let header = outer.header();
+    let worker = Envelope::worker(outer)?;
+    let enrolled = |edge: &&crate::tenants::Enrolment| {
+        edge.worker == worker && edge.region == header.region && edge.removed.is_none_or(|end| now < end)
+    };
+    found.known.file.enrolments.iter().find(enrolled).ok_or(Refusal::Enrolment)?;
+    let current = Epoch::at(now).get();
+    if header.epoch.get() > current + 1 || header.epoch.get() < current.saturating_sub(ENVELOPE_GRACE_EPOCHS) {
+        return Err(CoreError::Epoch.into());
+    }
+    let root = found.known.rooted.roots.get(header.key_id, now)?;
+    let scope = LeaseScope { tenant: header.tenant, region: header.region, worker, epoch: header.epoch };
+    outer.verify(&root.lease(&scope).envelope_key(header.alg)?)?;
+    Ok(Envelope::open(outer)?)
+}
+
+/// The producer's frame, and the annotation if there is more to it than the edge noted.
+fn open_envelope<'a>(
+    envelope: &Envelope<'a>,
+    found: &Found,
+    now: Timestamp,
+) -> Result<(Frame<'a>, Option<Annotation<'a>>), Problem> {
+    let frame = Frame::parse(envelope.frame)?;
+    let header = frame.header();
+    let tenant = &found.known.rooted.tenant;
+    if header.tenant != tenant.id {
+        return Err(Problem::new(CoreError::WriteKey).with_detail("the frame inside is another tenant's"));
+    }
+    if header.flags.contains(Flags::ENVELOPE) {
+        return Err(Problem::new(CoreError::Reserved).with_detail("an envelope inside an envelope"));
+    }
+    if ![header.region, tenant.region].contains(&Region::ANY) && header.region != tenant.region {
+        return Err(Refusal::WrongRegion.into());
+    }
+    let annotation = match envelope.annotation.trust {
+        // The edge held no lease for it; here are all roots.
+        Trust::Unchecked => {
+            let (trust, _) = native::authenticate(&frame, found, now)?;
+            Some(Annotation { trust, ..envelope.annotation })
+        }
+        _ => None,
+    };
+    frame.check()?;
+    Ok((frame, annotation))
+}
+
+/// A reason that an edge gave. It is signed, but it becomes a label: so it is held to the form that codes have.
+fn refused_by_edge(code: &str) -> Cow<'static, str> {
+    let is_code = code.len() <= 32 && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if is_code { Cow::Owned(code.to_owned()) } else { Cow::Borrowed("refused-by-edge") }
+}
+
+fn receipt(frame: &Frame<'_>, verdict: journal::Verdict) -> Receipt {
+    Receipt {
+        stored: verdict.stored,
+        duplicate: verdict.duplicate,
+        conflict: verdict.conflict,
+        ..Receipt::stored(frame.header())
+    }
+}
+
+pub(crate) fn unavailable(reason: Unavailable) -> Problem {
+    Problem::new(Refusal::Unavailable).with_detail(reason.as_str()).with_retry_after(1)
+}
+
+/// There is no memory for another request.
+pub(crate) fn full() -> Problem {
+    Problem::new(Refusal::Unavailable).with_detail("too much under way").with_retry_after(1)
+}

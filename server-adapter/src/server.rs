@@ -1,0 +1,134 @@
+//! A server: tenants, memory, readiness, figures. Listeners and mounted routers are ways into it.
+
+use std::{
+    fs::File,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use crate::{
+    Error, Settings, clock,
+    http::Traffic,
+    journal::Memory,
+    tenants::{Store, StoredTenant, Tenants, Watch, make_folder},
+};
+
+/// A data folder, being served. A clone is the same server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) traffic: Traffic,
+    pub(crate) began: Instant,
+    draining: AtomicBool,
+    closed: AtomicBool,
+    watch: std::sync::Mutex<Option<Watch>>,
+    made: Option<StoredTenant>,
+    /// Held for as long as the server lives: one server to a folder.
+    _lock: File,
+}
+
+impl Server {
+    /// Opens the data folder and every tenant in it. Without any, it makes one called `default`, so that there is something to
+    /// write to: see [`made`](Self::made).
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another server has the folder; [`Error::Io`], [`Error::Database`], [`Error::Tenant`] if something
+    /// in it cannot be opened.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        make_folder(&settings.data).map_err(Error::io(&settings.data))?;
+        let lock = lock(&settings)?;
+        let store = Store::new(&settings.data);
+        let made = if store.ids()?.is_empty() {
+            Some(store.add("default", firsthop_core::Region::ANY, &["*".to_owned()], clock::now())?)
+        } else {
+            None
+        };
+        let tenants = Arc::new(Tenants::open(store, settings.clone())?);
+        let watch = Watch::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
+        let memory = Memory::new(usize::try_from(settings.memory.0).unwrap_or(usize::MAX));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                settings,
+                tenants,
+                memory,
+                traffic: Traffic::default(),
+                began: Instant::now(),
+                draining: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+                watch: std::sync::Mutex::new(Some(watch)),
+                made,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// The tenant that [`open`](Self::open) made because there was none.
+    #[must_use]
+    pub fn made(&self) -> Option<&StoredTenant> {
+        self.inner.made.as_ref()
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Whether it takes events: every journal can be written, and the server is not at its end.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.is_draining() && self.inner.tenants.all().iter().all(|live| live.is_up())
+    }
+
+    /// Begins the end: not ready from here on. Requests are still served, so that load balancers have time to notice.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Ends it: commits what is queued, lets the events table catch up until `deadline`, closes the files. Requests after that are
+    /// answered with 503. Blocks.
+    pub fn close(&self, deadline: Instant) {
+        self.drain();
+        self.inner.close(deadline);
+    }
+}
+
+impl Inner {
+    fn close(&self, deadline: Instant) {
+        if !self.closed.swap(true, Ordering::Relaxed) {
+            drop(self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+            self.tenants.close(deadline);
+        }
+    }
+}
+
+/// A server that is dropped without [`close`](Server::close) commits what is queued.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close(Instant::now());
+    }
+}
+
+fn lock(settings: &Settings) -> Result<File, Error> {
+    let path = settings.data.join("server.lock");
+    let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(settings.data.display().to_string())),
+        Err(std::fs::TryLockError::Error(error)) => Err(Error::Io(path.display().to_string(), error)),
+    }
+}

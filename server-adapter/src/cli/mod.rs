@@ -1,0 +1,105 @@
+//! The binary's commands.
+
+mod edge;
+mod events;
+mod key;
+mod out;
+mod serve;
+mod tenant;
+mod verify;
+
+use std::{
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use self::out::Out;
+use crate::{Error, Settings, settings::Layer, tenants::Store};
+
+/// Carries events from a page to a table, each exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "firsthop", version, about, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take events, keep them, and bring them to the events table.
+    Serve(serve::Serve),
+    /// Show events: the newest, or those that match.
+    Events(events::Events),
+    /// Who may write.
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Edges that may vouch for a tenant's pages.
+    #[command(subcommand)]
+    Edge(edge::Command),
+    /// Root keys: what every session and lease is derived from.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Check everything that is stored: checksums, signatures, counts. Ends with 1 if anything is wrong.
+    Verify(verify::Verify),
+    /// Print every setting and its value.
+    Settings(serve::Serve),
+}
+
+/// Where the data is: for every command but `serve`, which takes all settings.
+#[derive(Debug, Args)]
+struct Folder {
+    /// Settings file (TOML).
+    #[arg(long, env = "FIRSTHOP_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Data folder [default: ./firsthop-data]
+    #[arg(long, env = "FIRSTHOP_DATA", hide_env_values = true)]
+    data: Option<PathBuf>,
+}
+
+impl Folder {
+    fn store(&self) -> Result<Store, Error> {
+        let mut over = Layer::default();
+        over.data.clone_from(&self.data);
+        Ok(Store::new(Settings::resolve(self.config.as_deref(), over)?.data))
+    }
+}
+
+/// A folder, and one of its tenants.
+#[derive(Debug, Args)]
+struct Chosen {
+    #[command(flatten)]
+    folder: Folder,
+    /// Name or id of the tenant; not needed if there is one only.
+    #[arg(long, short)]
+    tenant: Option<String>,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // Prints help or what is wrong, and ends the process itself: 2 for a wrong command line.
+    let cli = Cli::parse();
+    let mut out = Out::stdout();
+    let result = match cli.command {
+        Command::Serve(command) => command.run(),
+        Command::Events(command) => command.run(&mut out),
+        Command::Tenant(command) => command.run(&mut out),
+        Command::Edge(command) => command.run(&mut out),
+        Command::Key(command) => command.run(&mut out),
+        Command::Verify(command) => command.run(&mut out),
+        Command::Settings(command) => command.print(&mut out),
+    };
+    let result = result.and_then(|()| out.flush().map_err(|error| Error::Io("standard output".into(), error)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(Error::Io(_, error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody left to tell, if this fails.
+            let _ = writeln!(std::io::stderr(), "firsthop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

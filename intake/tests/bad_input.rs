@@ -46,7 +46,10 @@ fn of_segment(call: Call, body: &str, facts: &Facts<'_>) -> Verdict {
 
 /// A good unsigned frame with bytes changed and its CRC set right.
 fn resealed(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut body = first_frame();
+    reseal(first_frame(), change)
+}
+
+fn reseal(mut body: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     change(&mut body);
     let crc = crc32(&[&body[..80], &[0; 4], &body[84..]]);
     body[80..84].copy_from_slice(&crc.to_le_bytes());
@@ -120,9 +123,9 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("wrong CRC", frame_of(&changed(|b| b[130] ^= 1))),
         ("sealed", frame_of(&resealed(|b| b[5] |= 1))),
         ("an extension twice", {
-            let twice =
-                [(ExtensionKind::WriteKey, key), (ExtensionKind::Unknown(9), key), (ExtensionKind::Unknown(9), key)];
-            frame_of(&frame(&header(), &twice, &[event()], &Unsigned))
+            let two = [(ExtensionKind::Unknown(9), key), (ExtensionKind::Unknown(10), key)];
+            let body = frame(&header(), &two, &[event()], &Unsigned);
+            frame_of(&reseal(body, |b| b[88 + 4 + KEY.len()] = 9))
         }),
         ("wrong count", frame_of(&resealed(|b| b[44] += 1))),
         ("malformed payload", frame_of(&resealed(|b| b[88 + 4 + KEY.len()] = 7))),

@@ -293,6 +293,24 @@ fn a_message_without_an_id_gets_one_of_its_own() {
     assert!(ids[..3].iter().all(|id| id.parse::<SourceId>().is_ok()));
 }
 
+/// No address in full, wherever an SDK puts the sender's.
+#[test]
+fn addresses_are_cut() {
+    let event =
+        one(Call::Track, json!({ "event": "X", "ip": "203.0.113.77", "context": { "ip": "203.0.113.77:4711" } }));
+    assert_eq!(event["context"]["extra"], json!({ "ip": "203.0.113.0/24", "segment": { "ip": "203.0.113.0/24" } }));
+}
+
+/// Doubles grow most: four bytes of JSON become nine. An event that is within its bound fits all the same.
+#[test]
+fn what_grows_still_fits() {
+    for values in [1, 100, MAX_VALUES - 1] {
+        let list = vec![json!(0.5); values];
+        let event = one(Call::Track, json!({ "event": "X", "properties": { "a": list } }));
+        assert_eq!(event["properties"]["a"].as_array().unwrap().len(), values);
+    }
+}
+
 /// A bad message goes into quarantine, byte for byte but for its address; the others are stored.
 #[test]
 fn a_bad_message_spoils_no_other() {

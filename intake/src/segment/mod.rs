@@ -24,6 +24,37 @@
 //! | `sentAt` | not kept: it belongs to the request, changes with every retry, and follows from the event's time, `timestamp` and the annotation's `received_ms` |
 //!
 //! A number for an id or a name counts as its text. Lone surrogates in texts become U+FFFD.
+//!
+//! ```
+//! use firsthop_core::{Frame, Keyring, Region, TenantId, Timestamp, WorkerId};
+//! use firsthop_intake::{Facts, Origins, Rooted, Tenant, segment::{self, Call}};
+//!
+//! # fn main() -> Result<(), firsthop_core::Error> {
+//! let account = Rooted {
+//!     tenant: Tenant {
+//!         id: TenantId::new(0xc8),
+//!         name: "Shop".into(),
+//!         region: Region::ANY,
+//!         worker: WorkerId::new(0),
+//!         write_keys: vec!["fh_00000000000000c8_Zm9vYmFyYmF6cXV4".into()],
+//!         origins: Origins::any(),
+//!     },
+//!     roots: Keyring::new(),
+//! };
+//! let body = br#"{ "writeKey": "fh_00000000000000c8_Zm9vYmFyYmF6cXV4", "batch": [
+//!     { "type": "track", "event": "Signed Up", "userId": "u-1", "messageId": "m-1" },
+//!     { "type": "no such type" }
+//! ] }"#;
+//! let facts = Facts::at(Timestamp::from_millis(1_700_000_000_000));
+//! let mut random = |bytes: &mut [u8]| bytes.fill(4); // a hop's own generator
+//! let accepted = segment::receive(Call::Batch, body, &facts, &mut random, |_| Some(&account)).expect("accepted");
+//!
+//! // The good message is an event of a frame, the bad one is to be set aside.
+//! assert_eq!(Frame::parse(&accepted.frames[0])?.header().count, 1);
+//! assert_eq!(accepted.rejected[0].body, br#"{"batch":[{ "type": "no such type" }]}"#);
+//! # Ok(())
+//! # }
+//! ```
 
 mod frames;
 mod lexical;

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, codec::Reader};
+use crate::{Error, limits::MAX_NOTE};
 
-/// What a first hop notes on a frame. Field order is wire order (`docs/wire-format.md` §9).
+/// What a first hop notes on a frame. Its texts are at most [`MAX_NOTE`] bytes each. Field order is wire order
+/// (`docs/wire-format.md` §9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Annotation<'a> {
     /// The hop's clock when the frame came in, in milliseconds since the Unix epoch.
@@ -13,7 +14,7 @@ pub struct Annotation<'a> {
     pub pop: &'a str,
     /// ISO 3166-1 alpha-2, or empty.
     pub country: &'a str,
-    /// The sender's network, cut to what names no household.
+    /// The sender's network: less than an address, and all of it that is kept.
     pub network: Network,
     /// What kind of client it was.
     pub agent: AgentClass,
@@ -29,26 +30,33 @@ impl<'a> Annotation<'a> {
     /// Reads an annotation from the front of some bytes and returns the rest.
     ///
     /// # Errors
-    /// [`Error::Payload`].
+    /// [`Error::Payload`]; [`Error::TooLarge`] if a text is over [`MAX_NOTE`].
     pub fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
-        postcard::take_from_bytes(bytes).map_err(|_| Error::Payload)
+        let (annotation, rest): (Self, _) = postcard::take_from_bytes(bytes).map_err(|_| Error::Payload)?;
+        annotation.check().map(|()| (annotation, rest))
     }
 
     /// Writes the annotation and returns the used slice.
     ///
     /// # Errors
-    /// [`Error::BufferFull`].
+    /// [`Error::BufferFull`]; [`Error::TooLarge`] if a text is over [`MAX_NOTE`].
     pub fn encode<'b>(&self, buf: &'b mut [u8]) -> Result<&'b [u8], Error> {
+        self.check()?;
         postcard::to_slice(self, buf).map(|used| &*used).map_err(|_| Error::BufferFull)
     }
 
     /// An annotation that stands alone: nothing may follow it.
     ///
     /// # Errors
-    /// [`Error::Payload`].
+    /// As [`decode`](Self::decode).
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let (annotation, rest) = Self::decode(bytes)?;
-        if Reader::new(rest).is_empty() { Ok(annotation) } else { Err(Error::Payload) }
+        if rest.is_empty() { Ok(annotation) } else { Err(Error::Payload) }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let longest = self.pop.len().max(self.country.len()).max(self.refused.len());
+        if longest > MAX_NOTE { Err(Error::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -65,7 +73,8 @@ pub enum Network {
 }
 
 impl Network {
-    /// Cuts an address to its network. IPv4 mapped into IPv6 is IPv4.
+    /// Cuts an address to its network. IPv4 mapped into IPv6 is IPv4; so is 6to4 (RFC 3056), whose first 48 bits hold a
+    /// whole IPv4 address.
     #[must_use]
     pub const fn of(address: core::net::IpAddr) -> Self {
         match address.to_canonical() {
@@ -74,8 +83,8 @@ impl Network {
                 Self::V4([a, b, c])
             }
             core::net::IpAddr::V6(address) => {
-                let o = address.octets();
-                Self::V6([o[0], o[1], o[2], o[3], o[4], o[5]])
+                let [a, b, c, d, e, f, ..] = address.octets();
+                if a == 0x20 && b == 0x02 { Self::V4([c, d, e]) } else { Self::V6([a, b, c, d, e, f]) }
             }
         }
     }

@@ -1,12 +1,18 @@
 //! What the events of a frame share: who, where, on what. Written once per frame; an event writes what differs.
 
-use serde::{Deserialize, Serialize};
+use core::fmt;
 
-use crate::{Error, Properties, codec::Writer, limits::MAX_EVENT};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-/// What the events of a frame share.
+use crate::{
+    Error, Properties,
+    codec::{Reader, Writer},
+    limits::{MAX_CONTEXT, MAX_EVENT},
+};
+
+/// What the events of a frame share: at most [`MAX_CONTEXT`] bytes encoded.
 ///
-/// Field order is wire order (`docs/wire-format.md` §5).
+/// Field order is wire order (`docs/wire-format.md` §7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Context<'a> {
     /// An id for a visitor who is not signed in.
@@ -80,7 +86,22 @@ impl<'a> Context<'a> {
         }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+    /// Writes the context that a frame's events share.
+    pub(crate) fn encode_shared(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let start = writer.position();
+        self.encode(writer)?;
+        if writer.position() - start > MAX_CONTEXT { Err(Error::TooLarge) } else { Ok(()) }
+    }
+
+    /// Reads the context that a frame's events share from the front of its payload, and returns the rest.
+    pub(crate) fn decode_shared(payload: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+        let mut reader = Reader::new(payload);
+        let context = Self::decode(&mut reader)?;
+        let rest = reader.rest();
+        if payload.len() - rest.len() > MAX_CONTEXT { Err(Error::TooLarge) } else { Ok((context, rest)) }
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
         for text in [
             self.anonymous_id,
             self.user_id,
@@ -114,16 +135,44 @@ impl<'a> Context<'a> {
         self.extra.encode(writer)
     }
 
-    /// Reads a context from the front of a payload and returns the rest.
-    pub(crate) fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
-        let (context, rest): (Self, _) = postcard::take_from_bytes(bytes).map_err(|_| Error::Payload)?;
-        context.extra.check()?;
-        Ok((context, rest))
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        // Fields are evaluated as they stand here.
+        Ok(Self {
+            anonymous_id: text(reader)?,
+            user_id: text(reader)?,
+            session_id: text(reader)?,
+            locale: text(reader)?,
+            timezone: text(reader)?,
+            user_agent: text(reader)?,
+            url: text(reader)?,
+            title: text(reader)?,
+            referrer: text(reader)?,
+            screen: reader.option(|reader| Ok(Screen { width: pixels(reader)?, height: pixels(reader)? }))?,
+            campaign: reader.option(|reader| {
+                Ok(Campaign {
+                    source: text(reader)?,
+                    medium: text(reader)?,
+                    name: text(reader)?,
+                    term: text(reader)?,
+                    content: text(reader)?,
+                })
+            })?,
+            extra: Properties::decode(reader)?,
+        })
     }
 }
 
-/// What one event's context adds to its frame's or replaces there: an encoded [`Context`], or nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+fn text<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, Error> {
+    reader.option(Reader::str)
+}
+
+fn pixels(reader: &mut Reader<'_>) -> Result<u32, Error> {
+    reader.varint()?.try_into().map_err(|_| Error::Payload)
+}
+
+/// What one event's context adds to its frame's or replaces there: an encoded [`Context`], or nothing. Always
+/// well-formed: whoever makes one has checked it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct ContextDelta<'a>(&'a [u8]);
 
@@ -134,12 +183,12 @@ impl<'a> ContextDelta<'a> {
     /// Encodes what differs into the buffer.
     ///
     /// # Errors
-    /// [`Error::BufferFull`] if it does not fit.
+    /// [`Error::BufferFull`]; [`Error::TooLarge`] over [`MAX_EVENT`].
     pub fn encode(delta: &Context<'_>, buf: &'a mut [u8]) -> Result<Self, Error> {
         let mut writer = Writer::new(buf, 0);
         delta.encode(&mut writer)?;
         let end = writer.position();
-        Ok(Self(&buf[..end]))
+        if end > MAX_EVENT { Err(Error::TooLarge) } else { Ok(Self(&buf[..end])) }
     }
 
     /// Whether the event shares its frame's context whole.
@@ -151,27 +200,45 @@ impl<'a> ContextDelta<'a> {
     /// The event's whole context: its frame's, with what differs put over it.
     ///
     /// # Errors
-    /// [`Error::Payload`] if the delta is malformed; never for an event that [`Events`](crate::Events) returned.
+    /// None: a delta is checked when it is made.
     pub fn apply(&self, frame: &Context<'a>) -> Result<Context<'a>, Error> {
         if self.is_none() {
             return Ok(*frame);
         }
-        let (delta, rest) = Context::decode(self.0)?;
-        if rest.is_empty() { Ok(frame.with(&delta)) } else { Err(Error::Payload) }
+        let mut reader = Reader::new(self.0);
+        let delta = Context::decode(&mut reader)?;
+        if reader.is_empty() { Ok(frame.with(&delta)) } else { Err(Error::Payload) }
     }
 
-    pub(crate) const fn from_encoded(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.0.len() > MAX_EVENT {
+    /// Of bytes from outside.
+    #[inline]
+    pub(crate) fn from_encoded(bytes: &'a [u8]) -> Result<Self, Error> {
+        let delta = Self(bytes);
+        if bytes.len() > MAX_EVENT {
             return Err(Error::TooLarge);
         }
-        self.apply(&Context::default()).map(|_| ())
+        if !delta.is_none() {
+            delta.apply(&Context::default())?;
+        }
+        Ok(delta)
     }
 
     pub(crate) const fn as_bytes(&self) -> &'a [u8] {
         self.0
+    }
+}
+
+impl fmt::Debug for ContextDelta<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.apply(&Context::default()) {
+            Ok(context) if !self.is_none() => context.fmt(f),
+            _ => f.write_str("ContextDelta::NONE"),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ContextDelta<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_encoded(Deserialize::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }

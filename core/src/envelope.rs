@@ -3,8 +3,12 @@
 //! So the producer's signature is still there in the journal, and can be checked again years later.
 
 use crate::{
-    Annotation, Error, ExtensionKind, Flags, Frame, FrameSigner, Header, WorkerId, codec::Writer,
-    extension::write_extension, header::HEADER_LEN, limits::MAX_ENVELOPE, writer::seal,
+    Annotation, Error, ExtensionKind, Flags, Frame, FrameSigner, Header, WorkerId,
+    codec::Writer,
+    extension::write_extension,
+    header::HEADER_LEN,
+    limits::{MAX_ENVELOPE, MAX_FRAME, MAX_NOTE},
+    writer::seal,
 };
 
 /// An envelope's content.
@@ -22,8 +26,8 @@ impl<'a> Envelope<'a> {
     /// Opens a frame that is an envelope. Verify it first.
     ///
     /// # Errors
-    /// [`Error::State`] if it is none, [`Error::Extension`] if it names no hop, [`Error::Payload`] if its annotation
-    /// is malformed.
+    /// [`Error::State`] if it is none, [`Error::Extension`] if it names no hop, [`Error::Payload`] or
+    /// [`Error::TooLarge`] if its annotation is malformed.
     pub fn open(frame: &Frame<'a>) -> Result<Self, Error> {
         if !frame.header().flags.contains(Flags::ENVELOPE) {
             return Err(Error::State);
@@ -44,12 +48,16 @@ impl<'a> Envelope<'a> {
     }
 }
 
+// Header, extension, the longest annotation (two numbers, three texts, a network, three kinds) and the longest tag.
+const _: () = assert!(HEADER_LEN + 8 + 10 + 3 * (2 + MAX_NOTE) + 7 + 3 + 64 + MAX_FRAME <= MAX_ENVELOPE);
+
 /// Writes an envelope into the buffer and returns the used slice. The header's flag is set here; its `count` should
-/// be the wrapped frame's, so that a hop can account for it without opening it.
+/// be the wrapped frame's, so that a hop can account for it without opening it. [`MAX_ENVELOPE`] bytes are enough for
+/// any frame that is within [`MAX_FRAME`].
 ///
 /// # Errors
-/// [`Error::BufferFull`]; [`Error::TooLarge`] over [`MAX_ENVELOPE`]; [`Error::Algorithm`] if the signer's is not the
-/// header's.
+/// [`Error::BufferFull`]; [`Error::TooLarge`] over [`MAX_ENVELOPE`], or for a text in the annotation; [`Error::Count`]
+/// if a sequence number is over its bound; [`Error::Algorithm`] if the signer's is not the header's.
 pub fn seal_envelope<'b>(
     buf: &'b mut [u8],
     header: &Header,
@@ -59,6 +67,7 @@ pub fn seal_envelope<'b>(
     signer: &impl FrameSigner,
 ) -> Result<&'b [u8], Error> {
     let header = Header { flags: header.flags.with(Flags::ENVELOPE), ..*header };
+    header.check_numbers()?;
     let most = MAX_ENVELOPE - header.alg.tag_len();
     let mut writer = Writer::new(buf, HEADER_LEN);
     write_extension(&mut writer, ExtensionKind::Worker, &worker.get().to_le_bytes())?;

@@ -12,7 +12,7 @@ pub enum Error {
     Truncated,
     /// More bytes than the lengths in the header promise.
     TrailingBytes,
-    /// Over a bound of [`limits`](crate::limits).
+    /// Over a bound of [`limits`](crate::limits) that is not named by another error.
     TooLarge,
     /// The first four bytes are not `FHOP`.
     Magic,
@@ -46,7 +46,7 @@ pub enum Error {
     Origin,
     /// The write key is malformed or not one of the tenant's.
     WriteKey,
-    /// The count in the header and the events in the payload differ, or a sequence number overflows.
+    /// The count in the header and the events in the payload differ, or it or a sequence number is over its bound.
     Count,
     /// The payload is not what the header says: a bad varint, UTF-8, tag or structure.
     Payload,

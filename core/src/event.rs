@@ -77,9 +77,19 @@ pub struct ForeignId<'a> {
     pub id: &'a str,
 }
 
+impl<'a> ForeignId<'a> {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let vendor = match reader.varint()? {
+            0 => Vendor::Segment,
+            _ => return Err(Error::Payload),
+        };
+        Ok(Self { vendor, id: reader.str()? })
+    }
+}
+
 /// One tracking event, borrowed from the caller or from the bytes it was read from.
 ///
-/// Field order is wire order (`docs/wire-format.md` §6).
+/// At most [`MAX_EVENT`] bytes encoded. Field order is wire order (`docs/wire-format.md` §8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Event<'a> {
     /// Which call made it.
@@ -126,24 +136,15 @@ impl<'a> Event<'a> {
     }
 
     /// Reads one event and checks everything in it, so that what comes after needs no second look.
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
         let start = reader.rest().len();
         let event = Self {
             kind: EventKind::from_wire(reader.varint()?).ok_or(Error::Payload)?,
             offset_ms: reader.zigzag()?,
-            id: match reader.byte()? {
-                0 => None,
-                1 => Some(ForeignId {
-                    vendor: match reader.varint()? {
-                        0 => Vendor::Segment,
-                        _ => return Err(Error::Payload),
-                    },
-                    id: reader.str()?,
-                }),
-                _ => return Err(Error::Payload),
-            },
+            id: reader.option(ForeignId::decode)?,
             name: reader.str()?,
-            context: ContextDelta::from_encoded(reader.bytes()?),
+            context: ContextDelta::from_encoded(reader.bytes()?)?,
             properties: Properties::decode(reader)?,
         };
         if event.name.len() > MAX_NAME
@@ -151,9 +152,6 @@ impl<'a> Event<'a> {
             || start - reader.rest().len() > MAX_EVENT
         {
             return Err(Error::TooLarge);
-        }
-        if !event.context.is_none() {
-            event.context.check()?;
         }
         Ok(event)
     }

@@ -2,17 +2,6 @@
 
 use crate::{Error, codec::Writer};
 
-/// Appends an extension.
-pub(crate) fn write_extension(writer: &mut Writer<'_>, kind: ExtensionKind, value: &[u8]) -> Result<(), Error> {
-    let len = u16::try_from(value.len()).map_err(|_| Error::HeaderLength)?;
-    writer.raw(&kind.number().to_le_bytes())?;
-    writer.raw(&len.to_le_bytes())?;
-    writer.raw(value)
-}
-
-/// Bytes before an extension's value: type and length, two bytes each.
-pub(crate) const EXTENSION_HEAD: usize = 4;
-
 /// What an extension says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -62,6 +51,17 @@ pub struct Extension<'a> {
     pub value: &'a [u8],
 }
 
+/// Bytes before an extension's value: type and length, two bytes each.
+pub(crate) const EXTENSION_HEAD: usize = 4;
+
+/// Appends an extension.
+pub(crate) fn write_extension(writer: &mut Writer<'_>, kind: ExtensionKind, value: &[u8]) -> Result<(), Error> {
+    let len = u16::try_from(value.len()).map_err(|_| Error::HeaderLength)?;
+    writer.raw(&kind.number().to_le_bytes())?;
+    writer.raw(&len.to_le_bytes())?;
+    writer.raw(value)
+}
+
 /// The extensions of a frame, in their order. [`Frame::parse`](crate::Frame::parse) has checked them.
 #[derive(Clone, Copy, Debug)]
 pub struct Extensions<'a> {
@@ -73,17 +73,17 @@ impl<'a> Extensions<'a> {
         Self { rest: bytes }
     }
 
-    /// The value of one kind of extension.
+    /// The value of one kind of extension, the first if an unknown kind stands there several times.
     #[must_use]
     pub fn get(self, kind: ExtensionKind) -> Option<&'a [u8]> {
         let mut extensions = self;
-        extensions.find_map(|extension| (extension.kind == kind).then_some(extension.value))
+        extensions.find_map(|extension| (extension.kind.number() == kind.number()).then_some(extension.value))
     }
 
-    /// Whole extensions, and none twice.
+    /// Whole extensions, and of the kinds up to 63 none twice.
     pub(crate) fn check(self) -> Result<(), Error> {
         let mut extensions = self;
-        // The first 64 numbers cover every kind that is defined, and their bits show a repetition.
+        // A bit for each number: all kinds that are defined, and room for more.
         let mut seen = 0u64;
         for extension in &mut extensions {
             let number = extension.kind.number();

@@ -1,7 +1,7 @@
 //! Reading a frame: lengths, CRC, signature, events; in that order.
 
 use crate::{
-    Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, SessionGrant,
+    Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, SessionGrant, WriteKey,
     codec::Reader,
     crc::crc32,
     header::{CRC_AT, HEADER_LEN, RawHeader},
@@ -20,8 +20,8 @@ impl<'a> Frame<'a> {
     /// Checks lengths, header and CRC. The bytes must be the frame and nothing else.
     ///
     /// # Errors
-    /// As [`Header::peek`], and [`Error::TrailingBytes`], [`Error::Crc`], [`Error::Extension`], [`Error::Count`]
-    /// (a sequence number over 64 bits), [`Error::Sealed`].
+    /// As [`Header::peek`]; then [`Error::Truncated`] or [`Error::TrailingBytes`], [`Error::Crc`], [`Error::Sealed`],
+    /// [`Error::Extension`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let raw = RawHeader::read(bytes)?;
         let payload_end = raw.header_len + raw.payload_len;
@@ -36,7 +36,6 @@ impl<'a> Frame<'a> {
             return Err(Error::Sealed);
         }
         Extensions::new(&bytes[HEADER_LEN..raw.header_len]).check()?;
-        raw.header.first_seq.checked_add(raw.header.count.into()).ok_or(Error::Count)?;
         Ok(Self { bytes, header: raw.header, header_len: raw.header_len, payload_end })
     }
 
@@ -59,8 +58,8 @@ impl<'a> Frame<'a> {
         if self.header.flags.contains(Flags::ENVELOPE) {
             return Err(Error::State);
         }
-        let (context, rest) = Context::decode(self.payload())?;
-        Ok((context, Events { reader: Reader::new(rest), left: self.header.count, failed: false }))
+        let (context, rest) = Context::decode_shared(self.payload())?;
+        Ok((context, Events { reader: Reader::new(rest), left: self.header.count }))
     }
 
     /// Decodes all of it once and throws it away: after it, [`open`](Self::open) and its events cannot fail.
@@ -92,6 +91,23 @@ impl<'a> Frame<'a> {
         SessionGrant::from_bytes(self.extensions().get(ExtensionKind::Session).ok_or(Error::Session)?)
     }
 
+    /// The write key of a producer that has no session yet.
+    ///
+    /// # Errors
+    /// [`Error::WriteKey`] if there is none, it is malformed, or it names another tenant than the header.
+    pub fn write_key(&self) -> Result<WriteKey<'a>, Error> {
+        let text = self.extensions().get(ExtensionKind::WriteKey).ok_or(Error::WriteKey)?;
+        let key = WriteKey::parse(core::str::from_utf8(text).map_err(|_| Error::WriteKey)?)?;
+        if key.tenant() == self.header.tenant { Ok(key) } else { Err(Error::WriteKey) }
+    }
+
+    /// The W3C `traceparent` of the request that made the frame, if there is one of version 00.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&'a str> {
+        let text = core::str::from_utf8(self.extensions().get(ExtensionKind::Traceparent)?).ok()?;
+        is_traceparent(text).then_some(text)
+    }
+
     /// The payload, as it stands.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
@@ -117,31 +133,53 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// W3C Trace Context, "traceparent header": version 00, lower-case hexadecimal digits, ids that are not all zero.
+fn is_traceparent(text: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = |text: &str| is_hex(text) && text.bytes().any(|b| b != b'0');
+    let mut parts = text.split('-');
+    text.len() == 55
+        && parts.next() == Some("00")
+        && parts.next().is_some_and(|trace| trace.len() == 32 && is_id(trace))
+        && parts.next().is_some_and(|parent| parent.len() == 16 && is_id(parent))
+        && parts.next().is_some_and(|flags| flags.len() == 2 && is_hex(flags))
+}
+
 /// The events of a frame. The first error is the last item; a payload that holds more or fewer events than the
 /// header says is [`Error::Count`].
 #[derive(Clone, Debug)]
 pub struct Events<'a> {
     reader: Reader<'a>,
     left: u16,
-    failed: bool,
+}
+
+impl Events<'_> {
+    fn end(&mut self) {
+        *self = Self { reader: Reader::new(&[]), left: 0 };
+    }
 }
 
 impl<'a> Iterator for Events<'a> {
     type Item = Result<Event<'a>, Error>;
 
-    #[inline]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     fn next(&mut self) -> Option<Self::Item> {
-        let result = match (self.left, self.reader.is_empty()) {
-            _ if self.failed => return None,
-            (0, true) => return None,
-            (0, false) | (_, true) => Err(Error::Count),
-            _ => Event::decode(&mut self.reader),
-        };
-        match result {
-            Ok(_) => self.left -= 1,
-            Err(_) => self.failed = true,
+        if self.left == 0 || self.reader.is_empty() {
+            // Both ended, or only one of them.
+            let ended = self.left == 0 && self.reader.is_empty();
+            self.end();
+            return (!ended).then_some(Err(Error::Count));
         }
-        Some(result)
+        match Event::decode(&mut self.reader) {
+            Ok(event) => {
+                self.left -= 1;
+                Some(Ok(event))
+            }
+            Err(error) => {
+                self.end();
+                Some(Err(error))
+            }
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -2,7 +2,7 @@
 
 use crate::{
     Alg, Epoch, Error, KeyId, Region, SourceId, TenantId, Timestamp,
-    limits::{MAX_ENVELOPE, MAX_FRAME, MAX_HEADER},
+    limits::{MAX_ENVELOPE, MAX_EVENTS, MAX_FRAME, MAX_HEADER, MAX_SEQ},
 };
 
 /// The first four bytes of a frame.
@@ -56,7 +56,7 @@ impl Consent {
     /// Advertising.
     pub const MARKETING: Self = Self(1 << 3);
 
-    /// From the bits on the wire.
+    /// From the bits on the wire. Bits without a name are kept: they are purposes of a later version.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
@@ -94,13 +94,13 @@ pub struct Header {
     pub alg: Alg,
     /// What the visitor has agreed to.
     pub consent: Consent,
-    /// Events in the payload. The writer counts them.
+    /// Events in the payload: at most [`MAX_EVENTS`]. The writer counts them.
     pub count: u16,
-    /// The how-manieth frame of its source, from 0.
+    /// The how-manieth frame of its source, from 0 to [`MAX_SEQ`].
     pub batch_seq: u64,
-    /// Sequence number of the first event; the others follow without a gap.
+    /// Sequence number of the first event; the others follow without a gap. With `count` at most [`MAX_SEQ`].
     pub first_seq: u64,
-    /// The producer's clock when the frame was begun.
+    /// The producer's clock when the frame was begun. Any number: clocks are wrong.
     pub created: Timestamp,
     /// Events that the source has had to give up since its last frame.
     pub dropped: u32,
@@ -131,10 +131,18 @@ impl Header {
     /// a broken frame seems to be. Believe nothing of it.
     ///
     /// # Errors
-    /// What is wrong with the header: [`Error::Truncated`], [`Error::Magic`], [`Error::Version`],
-    /// [`Error::Reserved`], [`Error::Region`], [`Error::Algorithm`], [`Error::HeaderLength`].
+    /// The first of these that applies: [`Error::Magic`], [`Error::Truncated`], [`Error::Version`],
+    /// [`Error::Reserved`], [`Error::HeaderLength`], [`Error::Algorithm`], [`Error::TooLarge`], [`Error::Region`],
+    /// [`Error::Count`].
     pub fn peek(bytes: &[u8]) -> Result<Self, Error> {
         RawHeader::read(bytes).map(|raw| raw.header)
+    }
+
+    /// Whether the count and the sequence numbers are within bounds.
+    pub(crate) fn check_numbers(&self) -> Result<(), Error> {
+        let next = self.first_seq.checked_add(self.count.into());
+        let within = self.count <= MAX_EVENTS && self.batch_seq <= MAX_SEQ && next.is_some_and(|next| next <= MAX_SEQ);
+        if within { Ok(()) } else { Err(Error::Count) }
     }
 
     pub(crate) fn write(&self, out: &mut [u8; HEADER_LEN], header_len: u16, payload_len: u32) {
@@ -170,14 +178,10 @@ pub(crate) struct RawHeader {
 
 impl RawHeader {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
-        let b: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(if bytes.starts_with(&MAGIC) || bytes.is_empty() {
-            Error::Truncated
-        } else {
-            Error::Magic
-        })?;
-        if b[0..4] != MAGIC {
+        if bytes.iter().zip(&MAGIC).any(|(byte, magic)| byte != magic) {
             return Err(Error::Magic);
         }
+        let b: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(Error::Truncated)?;
         if b[4] != VERSION {
             return Err(Error::Version);
         }
@@ -211,6 +215,7 @@ impl RawHeader {
             created: Timestamp::from_millis(u64_at(b, 64)),
             dropped: u32_at(b, 72),
         };
+        header.check_numbers()?;
         Ok(Self { header, header_len, payload_len, crc: u32_at(b, CRC_AT) })
     }
 }

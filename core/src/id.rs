@@ -2,7 +2,9 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::{Error, limits::MAX_WRITE_KEY};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, ForeignId, limits::MAX_WRITE_KEY};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -43,11 +45,22 @@ number! {
     Epoch(u32)
 }
 
+impl KeyId {
+    /// The first root of a tenant.
+    pub const FIRST: Self = Self::new(1);
+
+    /// The root after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self::new(self.get().wrapping_add(1))
+    }
+}
+
 impl Epoch {
     /// Length of an epoch in milliseconds.
     pub const MILLIS: u64 = 3_600_000;
 
-    /// The epoch that contains this moment. Saturates in the year 491,936.
+    /// The epoch that contains this moment. Saturates 490,000 years from now.
     #[must_use]
     pub const fn at(now: Timestamp) -> Self {
         let hours = now.as_millis() / Self::MILLIS;
@@ -156,6 +169,21 @@ impl SourceId {
         Self(bytes)
     }
 
+    /// The source of an event that came with another vendor's id: a UUIDv8 of the SHA-256 over tenant, vendor and id.
+    #[must_use]
+    pub fn of_foreign(tenant: TenantId, id: &ForeignId<'_>) -> Self {
+        let vendor = id.vendor.as_str().as_bytes();
+        let digest = Sha256::new()
+            .chain_update(tenant.get().to_le_bytes())
+            .chain_update([vendor.len() as u8])
+            .chain_update(vendor)
+            .chain_update(id.id)
+            .finalize();
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        Self::v8(short)
+    }
+
     /// The sixteen bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -232,7 +260,8 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (source, seq) = text.split_once('/').ok_or(Error::Parse)?;
-        if seq.starts_with('+') {
+        // One text for one id: no sign, no zeros in front.
+        if seq.starts_with('+') || seq.len() > 1 && seq.starts_with('0') {
             return Err(Error::Parse);
         }
         Ok(Self { source: source.parse()?, seq: seq.parse().map_err(|_| Error::Parse)? })

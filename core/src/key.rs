@@ -17,11 +17,14 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
-    Alg, Epoch, Error, Frame, KeyId, MacKey, Region, SourceId, TenantId, Timestamp, WorkerId,
+    Alg, Epoch, Error, Frame, MacKey, Region, SourceId, TenantId, Timestamp, WorkerId,
     limits::{MAX_SESSION_MS, SESSION_GRACE_MS},
 };
 
 type Secret = Zeroizing<[u8; 32]>;
+
+/// Longest `info`: a session's label and fields, and their lengths.
+const MAX_INFO: usize = 18 + 16 + 16 + 8 + 4;
 
 /// A tenant's root key. It never leaves the customer's cluster.
 #[derive(Clone)]
@@ -57,7 +60,7 @@ impl RootKey {
         LeaseKey(derive(
             &self.0,
             b"firsthop/lease/1",
-            &[
+            [
                 &scope.tenant.get().to_le_bytes(),
                 scope.region.as_bytes(),
                 &scope.worker.get().to_le_bytes(),
@@ -91,7 +94,7 @@ impl LeaseKey {
     /// # Errors
     /// [`Error::Algorithm`] if `alg` is not symmetric, or this build lacks it.
     pub fn envelope_key(&self, alg: Alg) -> Result<MacKey, Error> {
-        MacKey::new(alg, &derive(&self.0, b"firsthop/envelope/1", &[]))
+        MacKey::new(alg, &derive(&self.0, b"firsthop/envelope/1", []))
     }
 
     /// The secret of one session, for the page that it is granted to.
@@ -100,7 +103,7 @@ impl LeaseKey {
         derive(
             &self.0,
             b"firsthop/session/1",
-            &[source.as_bytes(), &grant.origin, &grant.expires.as_millis().to_le_bytes()],
+            [source.as_bytes(), &grant.origin, &grant.expires.as_millis().to_le_bytes()],
         )
     }
 
@@ -213,47 +216,18 @@ pub fn origin_digest(origin: &str) -> [u8; 16] {
     short
 }
 
-impl SourceId {
-    /// The source of an event that came with another vendor's id: a UUIDv8 of the SHA-256 over tenant, vendor and id.
-    #[must_use]
-    pub fn of_foreign(tenant: TenantId, id: &crate::ForeignId<'_>) -> Self {
-        let vendor = id.vendor.as_str().as_bytes();
-        let digest = Sha256::new()
-            .chain_update(tenant.get().to_le_bytes())
-            .chain_update([vendor.len() as u8])
-            .chain_update(vendor)
-            .chain_update(id.id.as_bytes())
-            .finalize();
-        let mut short = [0; 16];
-        short.copy_from_slice(&digest[..16]);
-        Self::v8(short)
-    }
-}
-
-impl KeyId {
-    /// The first root of a tenant.
-    pub const FIRST: Self = Self::new(1);
-
-    /// The root after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self::new(self.get().wrapping_add(1))
-    }
-}
-
-/// HKDF-SHA256 with an empty salt.
-fn derive(secret: &Secret, label: &[u8], fields: &[&[u8]]) -> Secret {
-    const MOST: usize = 6;
-    let lengths: [[u8; 1]; MOST] = core::array::from_fn(|i| [fields.get(i).map_or(0, |field| field.len() as u8)]);
-    let label_len = [label.len() as u8];
-    let mut info: [&[u8]; 2 + 2 * MOST] = [&[]; 2 + 2 * MOST];
-    (info[0], info[1]) = (&label_len, label);
-    for (i, field) in fields.iter().enumerate() {
-        (info[2 + 2 * i], info[3 + 2 * i]) = (&lengths[i], field);
+/// HKDF-SHA256 with an empty salt. Every field of `info` has its length in front, in one byte.
+fn derive<const N: usize>(secret: &Secret, label: &[u8], fields: [&[u8]; N]) -> Secret {
+    let mut info = [0; MAX_INFO];
+    let mut len = 0;
+    for field in [label].into_iter().chain(fields) {
+        info[len] = field.len() as u8;
+        len += 1 + field.len();
+        info[len - field.len()..len].copy_from_slice(field);
     }
     let mut out = Secret::default();
-    let expanded =
-        Hkdf::<Sha256>::new(None, &secret[..]).expand_multi_info(&info[..2 + 2 * fields.len()], &mut out[..]);
-    debug_assert!(expanded.is_ok(), "32 bytes are within HKDF's bound");
-    out
+    match Hkdf::<Sha256>::new(None, &secret[..]).expand(&info[..len], &mut out[..]) {
+        Ok(()) => out,
+        Err(_) => unreachable!("HKDF gives up to 255 times 32 bytes"),
+    }
 }

@@ -1,6 +1,6 @@
 //! Keys in use: roots with rotation, and the few leases that a first hop holds. Fixed size, no allocation.
 
-use crate::{Epoch, Error, KeyId, LeaseKey, RootKey, Timestamp};
+use crate::{Epoch, Error, KeyId, LeaseKey, RootKey, Timestamp, limits::ROOT_GRACE_MS};
 
 /// A tenant's roots: one that signs, others that still verify.
 ///
@@ -46,7 +46,20 @@ impl<const N: usize> Keyring<N> {
         Ok(())
     }
 
-    /// Lets a root end.
+    /// Adds a root that signs from `from` on, and lets those without an end verify for [`ROOT_GRACE_MS`] more: as long
+    /// as a frame that one of them signed may still come in.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn rotate(&mut self, id: KeyId, key: RootKey, from: Timestamp) -> Result<(), Error> {
+        self.insert(id, key, from, None)?;
+        for root in self.roots.iter_mut().flatten().filter(|root| root.id != id && root.until.is_none()) {
+            root.until = Some(Timestamp::from_millis(from.as_millis().saturating_add(ROOT_GRACE_MS)));
+        }
+        Ok(())
+    }
+
+    /// Lets a root end: at once when it was stolen. [`rotate`](Self::rotate) refuses no valid frame, this may.
     ///
     /// # Errors
     /// [`Error::UnknownKey`].
@@ -119,18 +132,17 @@ impl<const N: usize> LeaseRing<N> {
 
     /// Takes a lease in; one for the same root and epoch is replaced. A lease older than all of a full ring stays out.
     pub fn insert(&mut self, id: KeyId, epoch: Epoch, key: LeaseKey) {
-        let same = |slot: &Option<Lease>| slot.as_ref().is_some_and(|lease| (lease.id, lease.epoch) == (id, epoch));
-        let slot = match self.leases.iter().position(same).or_else(|| self.leases.iter().position(Option::is_none)) {
-            Some(slot) => slot,
-            None => {
-                let oldest = |&(_, slot): &(usize, &Option<Lease>)| slot.as_ref().map(|lease| (lease.epoch, lease.id));
-                match self.leases.iter().enumerate().min_by_key(oldest) {
-                    Some((slot, Some(lease))) if (lease.epoch, lease.id) < (epoch, id) => slot,
-                    _ => return,
-                }
-            }
+        // A free slot is older than any lease.
+        let age = |slot: &Option<Lease>| slot.as_ref().map(|lease| (lease.epoch, lease.id));
+        let this = Some((epoch, id));
+        let same = self.leases.iter().position(|slot| age(slot) == this);
+        let slot = match same {
+            Some(at) => Some(&mut self.leases[at]),
+            None => self.leases.iter_mut().min_by_key(|slot| age(slot)).filter(|slot| age(slot) < this),
         };
-        self.leases[slot] = Some(Lease { id, epoch, key });
+        if let Some(slot) = slot {
+            *slot = Some(Lease { id, epoch, key });
+        }
     }
 
     /// The lease to sign with now: the current epoch's, of the newest root.

@@ -6,7 +6,13 @@ pub const MAX_FRAME: usize = 512 * 1024;
 pub const MAX_ENVELOPE: usize = MAX_FRAME + 2048;
 /// Largest header with its extensions, in bytes.
 pub const MAX_HEADER: usize = 1024;
-/// Largest encoded event in bytes.
+/// Most events in a frame. With [`MAX_CONTEXT`] it bounds what a small frame may grow to where each event is a row.
+pub const MAX_EVENTS: u16 = 4096;
+/// Highest sequence number of a frame, and one more than that of an event: what a signed 64-bit column holds.
+pub const MAX_SEQ: u64 = i64::MAX as u64;
+/// Largest encoded context that the events of a frame share, in bytes.
+pub const MAX_CONTEXT: usize = 16 * 1024;
+/// Largest encoded event in bytes, what its context adds included.
 pub const MAX_EVENT: usize = 32 * 1024;
 /// Longest event name, in bytes of UTF-8.
 pub const MAX_NAME: usize = 512;
@@ -14,6 +20,8 @@ pub const MAX_NAME: usize = 512;
 pub const MAX_FOREIGN_ID: usize = 256;
 /// Longest write key in bytes.
 pub const MAX_WRITE_KEY: usize = 64;
+/// Longest text in an annotation, in bytes of UTF-8.
+pub const MAX_NOTE: usize = 64;
 /// Deepest nesting of maps and lists in properties; the properties themselves are depth 0.
 pub const MAX_DEPTH: usize = 8;
 /// Most values in one event's properties, nested ones included.
@@ -22,3 +30,6 @@ pub const MAX_VALUES: usize = 1024;
 pub const MAX_SESSION_MS: u64 = 24 * 3600 * 1000;
 /// How long after its session ended a delayed frame is still accepted, in milliseconds (7 days).
 pub const SESSION_GRACE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long a root must verify after it stopped signing, in milliseconds: the longest session granted under it by a
+/// hop whose lease was an epoch old, and the grace after that.
+pub const ROOT_GRACE_MS: u64 = MAX_SESSION_MS + SESSION_GRACE_MS + 2 * crate::Epoch::MILLIS;

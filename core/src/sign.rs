@@ -7,6 +7,8 @@ use core::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+#[cfg(feature = "blake3")]
+use zeroize::Zeroize;
 
 use crate::Error;
 
@@ -24,7 +26,7 @@ pub enum Alg {
     HmacSha256Trunc128 = 1,
     /// HMAC-SHA256 (RFC 2104).
     HmacSha256 = 2,
-    /// Ed25519 (RFC 8032) over the SHA-256 of what is signed.
+    /// Ed25519 (RFC 8032) over the domain and the SHA-256 of what is signed.
     Ed25519 = 3,
     /// Keyed BLAKE3, 256 bits.
     Blake3 = 4,
@@ -152,7 +154,9 @@ impl MacKey {
                 let mut hasher = blake3::Hasher::new_keyed(key);
                 hasher.update(DOMAIN);
                 hasher.update(signed);
-                (*hasher.finalize().as_bytes(), 32)
+                let tag = *hasher.finalize().as_bytes();
+                hasher.zeroize();
+                (tag, 32)
             }
         }
     }
@@ -190,7 +194,7 @@ impl FrameVerifier for MacKey {
     }
 }
 
-pub(crate) fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
+fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
     // A key of any length is a key; the error type is for MACs that are pickier.
     match Hmac::new_from_slice(key) {
         Ok(hmac) => hmac,
@@ -223,7 +227,8 @@ mod ed25519 {
             PublicKey(self.0.verifying_key())
         }
 
-        /// Signs a message as it is, without a domain of ours.
+        /// Signs a message as it is. A key that also signs frames signs no message that begins as they do: put a
+        /// domain of your own in front.
         #[must_use]
         pub fn sign_message(&self, message: &[u8]) -> [u8; 64] {
             self.0.sign(message).to_bytes()
@@ -242,7 +247,7 @@ mod ed25519 {
         }
 
         fn sign(&self, signed: &[u8]) -> Tag {
-            Tag::new(&self.sign_message(&digest(signed)))
+            Tag::new(&self.sign_message(&message(signed)))
         }
     }
 
@@ -281,13 +286,17 @@ mod ed25519 {
 
         fn verify(&self, signed: &[u8], tag: &[u8]) -> Result<(), Error> {
             let signature = tag.try_into().map_err(|_| Error::Signature)?;
-            self.verify_message(&digest(signed), signature)
+            self.verify_message(&message(signed), signature)
         }
     }
 
     /// Ed25519 reads its message twice; a digest lets the frame be read once.
-    fn digest(signed: &[u8]) -> [u8; 32] {
-        Sha256::new().chain_update(DOMAIN).chain_update(signed).finalize().into()
+    fn message(signed: &[u8]) -> [u8; 48] {
+        let mut message = [0; 48];
+        let (domain, digest) = message.split_at_mut(DOMAIN.len());
+        domain.copy_from_slice(DOMAIN);
+        digest.copy_from_slice(&Sha256::digest(signed));
+        message
     }
 }
 

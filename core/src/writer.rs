@@ -4,7 +4,7 @@ use crate::{
     Context, Error, Event, ExtensionKind, FrameSigner, Header,
     codec::Writer,
     crc::crc32,
-    extension::{EXTENSION_HEAD, write_extension},
+    extension::{EXTENSION_HEAD, Extensions, write_extension},
     header::{CRC_AT, HEADER_LEN},
     limits::{MAX_FRAME, MAX_HEADER},
 };
@@ -30,10 +30,12 @@ enum Stage {
 }
 
 impl<B: AsMut<[u8]>> FrameWriter<B> {
-    /// Begins a frame. `count` in the header is ignored: the writer counts.
+    /// Begins a frame. `count` in the header is ignored: the writer counts. [`MAX_FRAME`] bytes are enough for any
+    /// frame, and more are not used.
     ///
     /// # Errors
-    /// [`Error::BufferFull`] if not even the header and the tag fit.
+    /// [`Error::BufferFull`] if not even the header and the tag fit, [`Error::Count`] if a sequence number is over
+    /// [`MAX_SEQ`](crate::limits::MAX_SEQ).
     pub fn new(buffer: B, header: &Header) -> Result<Self, Error> {
         let mut writer = Self { buffer, header: *header, header_len: 0, end: 0, stage: Stage::Finished };
         writer.begin(header)?;
@@ -45,10 +47,12 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn begin(&mut self, header: &Header) -> Result<(), Error> {
+        let header = Header { count: 0, ..*header };
+        header.check_numbers()?;
         if self.buffer.as_mut().len() < HEADER_LEN + header.alg.tag_len() {
             return Err(Error::BufferFull);
         }
-        self.header = Header { count: 0, ..*header };
+        self.header = header;
         self.header_len = HEADER_LEN;
         self.end = HEADER_LEN;
         self.stage = Stage::Extensions;
@@ -58,13 +62,17 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// Adds an extension to the header. Only before the context and the events.
     ///
     /// # Errors
-    /// [`Error::State`] after the first event, [`Error::HeaderLength`] over the bound, [`Error::BufferFull`].
+    /// [`Error::State`] after the first event; [`Error::HeaderLength`] over [`MAX_HEADER`]; [`Error::Extension`] if
+    /// there is one of this kind; [`Error::BufferFull`].
     pub fn extension(&mut self, kind: ExtensionKind, value: &[u8]) -> Result<(), Error> {
         if self.stage != Stage::Extensions {
             return Err(Error::State);
         }
         if self.header_len + EXTENSION_HEAD + value.len() > MAX_HEADER {
             return Err(Error::HeaderLength);
+        }
+        if Extensions::new(&self.buffer.as_mut()[HEADER_LEN..self.header_len]).get(kind).is_some() {
+            return Err(Error::Extension);
         }
         self.append(|writer| write_extension(writer, kind, value))?;
         self.header_len = self.end;
@@ -74,12 +82,13 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// Writes what the events share. Without it they share nothing.
     ///
     /// # Errors
-    /// [`Error::State`] after the first event, [`Error::BufferFull`], [`Error::TooLarge`].
+    /// [`Error::State`] after the first event; [`Error::TooLarge`] over [`MAX_CONTEXT`](crate::limits::MAX_CONTEXT);
+    /// [`Error::BufferFull`].
     pub fn context(&mut self, context: &Context<'_>) -> Result<(), Error> {
         if self.stage != Stage::Extensions {
             return Err(Error::State);
         }
-        self.append(|writer| context.encode(writer))?;
+        self.append(|writer| context.encode_shared(writer))?;
         self.stage = Stage::Events;
         Ok(())
     }
@@ -87,18 +96,29 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// Writes the next event: its sequence number is `first_seq` and the events before it.
     ///
     /// # Errors
-    /// [`Error::BufferFull`] or [`Error::Count`] if it belongs into the next frame, [`Error::TooLarge`] if into none.
+    /// [`Error::BufferFull`] or [`Error::Count`] if it belongs into the next frame (or, in an empty one, into a larger
+    /// buffer); [`Error::TooLarge`] if into none; [`Error::State`] after [`finish`](Self::finish).
     pub fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
-        if self.stage == Stage::Extensions {
-            self.context(&Context::default())?;
+        let before = (self.end, self.stage);
+        let result = self.try_event(event);
+        if result.is_err() {
+            (self.end, self.stage) = before;
         }
+        result
+    }
+
+    fn try_event(&mut self, event: &Event<'_>) -> Result<(), Error> {
         if self.stage == Stage::Finished {
             return Err(Error::State);
         }
-        let count = self.header.count.checked_add(1).ok_or(Error::Count)?;
-        self.header.first_seq.checked_add(count.into()).ok_or(Error::Count)?;
+        if self.stage == Stage::Extensions {
+            self.context(&Context::default())?;
+        }
+        // Neither is near the end of its type.
+        let header = Header { count: self.header.count + 1, ..self.header };
+        header.check_numbers()?;
         self.append(|writer| event.encode(writer))?;
-        self.header.count = count;
+        self.header = header;
         Ok(())
     }
 
@@ -143,7 +163,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
 
     fn append(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let buffer = self.buffer.as_mut();
-        let room = buffer.len().min(MAX_FRAME) - self.header.alg.tag_len();
+        let room = buffer.len().min(MAX_FRAME).saturating_sub(self.header.alg.tag_len());
         let mut writer = Writer::new(&mut buffer[..room], self.end);
         write(&mut writer)?;
         self.end = writer.position();

@@ -1,8 +1,8 @@
 //! Native frames: bounds, CRC, region gate, write key or session, origin, events; in that order.
 
 use firsthop_core::{
-    Alg, Annotation, Error, ExtensionKind, Flags, Frame, Header, SessionGrant, TenantId, Timestamp, Trust, WriteKey,
-    limits::MAX_FRAME, origin_digest,
+    Alg, Annotation, Error, Flags, Frame, Header, SessionGrant, TenantId, Timestamp, Trust, limits::MAX_FRAME,
+    origin_digest,
 };
 
 use crate::{
@@ -54,7 +54,7 @@ pub fn receive<'a, T: Account>(
         (Err(problem), account) => {
             // What is for another region is not kept in this one, broken or not.
             let admitted = |account: &T| peeked.is_some_and(|header| account.tenant().admits(header.region).is_ok());
-            let count = peeked.map_or(1, |header| header.count);
+            let count = peeked.map_or(1, |header| header.count.max(1));
             Err(Refused::new(problem, account.filter(admitted), body, count, annotation))
         }
     }
@@ -77,11 +77,8 @@ pub fn authenticate(
         if header.alg != Alg::None {
             return Err(Error::Algorithm);
         }
-        let key = frame.extensions().get(ExtensionKind::WriteKey).ok_or(Error::WriteKey)?;
-        let key = WriteKey::parse(str::from_utf8(key).map_err(|_| Error::WriteKey)?)?;
-        // The key's tenant is the account's, and so is the header's: by it the account was found.
-        account.tenant().check_write_key(&key)?;
-        return if header.tenant == key.tenant() { Ok((Trust::WriteKey, None)) } else { Err(Error::WriteKey) };
+        account.tenant().check_write_key(&frame.write_key()?)?;
+        return Ok((Trust::WriteKey, None));
     }
     let grant = frame.session()?;
     match account.lease(header.key_id, &grant.scope(header.tenant, header.epoch), now)? {

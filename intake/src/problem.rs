@@ -5,6 +5,8 @@ use std::{borrow::Cow, fmt};
 use firsthop_core::{Annotation, Error};
 use serde::Serialize;
 
+use crate::Verdict;
+
 /// Why a request, or one event of it, was refused.
 ///
 /// Its [`code`](Self::code) is the problem type, the label of the counter `firsthop_refused_total{code}` and the reason in quarantine.
@@ -157,6 +159,7 @@ pub struct Problem {
     detail: Cow<'static, str>,
     retry_after: Option<u32>,
     allow: Option<&'static str>,
+    quarantined: u32,
 }
 
 /// Media type of a problem.
@@ -176,7 +179,7 @@ impl Problem {
     pub fn new(refusal: impl Into<Refusal>) -> Self {
         let refusal = refusal.into();
         let retry_after = matches!(refusal.status(), 429 | 503).then_some(RETRY_AFTER);
-        Self { refusal, detail: Cow::Borrowed(""), retry_after, allow: None }
+        Self { refusal, detail: Cow::Borrowed(""), retry_after, allow: None, quarantined: 0 }
     }
 
     /// [`Refusal::MethodNotAllowed`] with the methods that are.
@@ -201,6 +204,14 @@ impl Problem {
     #[must_use]
     pub const fn with_retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// What was refused is set aside, as this many events by its own word; at least 1. The answer says so
+    /// ([`Verdict`]), and an edge hands a server's refusal on only if it does.
+    #[must_use]
+    pub const fn with_quarantined(mut self, events: u16) -> Self {
+        self.quarantined = if events == 0 { 1 } else { events as u32 };
         self
     }
 
@@ -249,6 +260,10 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.push(("allow", allow.into()));
+        }
+        if self.quarantined > 0 {
+            let verdict = Verdict { quarantined: self.quarantined, ..Verdict::default() };
+            headers.push((Verdict::HEADER, verdict.to_header().into()));
         }
         match self.refusal {
             Refusal::ContentEncoding => headers.push(("accept-encoding", "identity".into())),
@@ -316,7 +331,7 @@ pub struct Refused<'a, T> {
     pub quarantine: Option<T>,
     /// What to set aside: the body as it came, but for IP addresses, which are cut.
     pub body: Cow<'a, [u8]>,
-    /// How many events it seems to hold, by its own word; 1 if it does not say.
+    /// How many events it holds by its own word; 1 if it does not say, or says none.
     pub count: u16,
     /// What the hop noted on the request; `refused` is the problem's code.
     pub annotation: Annotation<'a>,

@@ -165,6 +165,7 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("Segment: compressed", of_segment(Call::Track, &message(""), &gzip)),
         ("unknown path", routed("POST", "/v1/nothing")),
         ("wrong method", routed("GET", "/v1/f")),
+        ("a frame where an envelope goes", hop(Error::State.into())),
         ("slow body", hop(Refusal::BodyTimeout)),
         ("large headers", hop(Refusal::HeadersTooLarge)),
         ("unknown enrolment", hop(Refusal::Enrolment)),
@@ -225,6 +226,7 @@ fn every_bad_input_has_its_answer() {
         ("Segment: compressed", 415, "unsupported-encoding", false, false),
         ("unknown path", 404, "not-found", false, false),
         ("wrong method", 405, "method-not-allowed", false, false),
+        ("a frame where an envelope goes", 400, "wrong-state", false, false),
         ("slow body", 408, "body-timeout", true, false),
         ("large headers", 431, "headers-too-large", false, false),
         ("unknown enrolment", 401, "wrong-enrolment", false, false),
@@ -282,6 +284,12 @@ fn a_problem_is_what_rfc_9457_says() {
     assert_eq!(header(&Problem::new(Refusal::RateLimited).with_retry_after(60), "retry-after").as_deref(), Some("60"));
     assert_eq!(header(&Problem::not_allowed("GET, HEAD"), "allow").as_deref(), Some("GET, HEAD"));
     assert_eq!(header(&Refusal::Enrolment.into(), "www-authenticate").as_deref(), Some("Bearer"));
+    assert_eq!(header(&problem, "firsthop-receipt"), None);
+    for (events, quarantined) in [(20, 20), (0, 1)] {
+        let problem = Problem::new(Error::Signature).with_quarantined(events);
+        let expected = format!("stored=0, duplicate=0, conflict=0, quarantined={quarantined}");
+        assert_eq!(header(&problem, "firsthop-receipt"), Some(expected));
+    }
     assert_eq!(header(&Refusal::ContentEncoding.into(), "accept-encoding").as_deref(), Some("identity"));
 }
 

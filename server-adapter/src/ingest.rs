@@ -117,8 +117,9 @@ impl Inner {
         let envelope = match verify_envelope(&outer, &found, now) {
             Ok(envelope) => envelope,
             Err(problem) => {
+                // Of the frame inside it says nothing: the edge keeps its client waiting, and the answer has no verdict.
                 let entry = set_aside(problem.code().into(), now);
-                return Err(self.aside(&found, entry, problem, held).await);
+                return Err(found.live.journal.set_aside(entry, held).await.map_or_else(unavailable, |()| problem));
             }
         };
         let received = Timestamp::from_millis(envelope.annotation.received_ms);
@@ -168,8 +169,9 @@ impl Inner {
 
     /// The refusal, once what was refused is on disk; until then it is not decided.
     async fn aside(&self, found: &Found, entry: SetAside, problem: Problem, held: Held) -> Problem {
+        let events = entry.events;
         match found.live.journal.set_aside(entry, held).await {
-            Ok(()) => problem,
+            Ok(()) => problem.with_quarantined(events),
             Err(reason) => unavailable(reason),
         }
     }

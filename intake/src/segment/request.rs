@@ -96,7 +96,11 @@ pub(crate) fn name_depth(problem: Problem, json: &str) -> Problem {
 pub(crate) fn check_media_type(facts: &Facts<'_>) -> Result<(), Problem> {
     let media_type = facts.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let known = ["", "application/json", "text/plain"].iter().any(|known| media_type.eq_ignore_ascii_case(known));
-    if known { Ok(()) } else { Err(Refusal::MediaType.into()) }
+    if known {
+        Ok(())
+    } else {
+        Err(Problem::new(Refusal::MediaType).with_detail("send application/json or text/plain"))
+    }
 }
 
 /// The write key that a request names: as user of `Basic`, as `Bearer`, or as `writeKey` in the body. What has not the form of

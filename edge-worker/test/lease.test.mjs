@@ -1,0 +1,177 @@
+// Leases: how the Worker comes by its keys, and what it does without them.
+
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { FakeServer, Tenant, json, newSource, problem } from './server.mjs';
+import { startWorker } from './worker.mjs';
+
+const stops = [];
+after(async () => {
+  for (const stop of stops.reverse()) await stop();
+});
+
+/** A server and an edge of their own; the edge has not been asked for anything yet. */
+async function pair({ tenants = [new Tenant(0xc8)], ...bindings } = {}) {
+  const server = await FakeServer.start(...tenants);
+  stops.push(() => server.stop().catch(() => {}));
+  const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings });
+  stops.push(() => edge.dispose());
+  const send = (body, headers = {}) => fetch(`${edge.url}/v1/f`, { method: 'POST', body, headers });
+  return { server, edge, send, tenant: tenants[0], tenants };
+}
+
+const logged = (edge, event) => edge.log.filter((line) => line.includes(`"${event}"`)).map((line) => JSON.parse(line));
+
+async function code(answer) {
+  return [answer.status, (await answer.json()).code];
+}
+
+describe('leases', { concurrency: true }, () => {
+  test('are fetched once for many first requests, and then kept', async () => {
+    const { server, send, tenant } = await pair();
+    server.leasePlans.push(async (request, response) => {
+      await sleep(300);
+      json(response, 200, tenant.lease());
+    });
+    const frames = Array.from({ length: 20 }, () => tenant.frame({ source: newSource() }));
+    const answers = await Promise.all(frames.map((frame) => send(frame)));
+    assert.deepEqual(answers.map(({ status }) => status), frames.map(() => 200));
+    assert.equal(server.leaseCalls.length, 1);
+    assert.equal(server.leaseCalls[0].authorization, `Bearer ${tenant.enrolment}`);
+    assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
+    assert.equal(server.leaseCalls.length, 1);
+    assert.equal(server.stored.length, 21);
+  });
+
+  test('come from LEASES where that is another address', async () => {
+    const internal = await FakeServer.start(new Tenant(0xc8));
+    stops.push(() => internal.stop());
+    const { server, send, tenant } = await pair({ LEASES: `${internal.url}/` });
+    assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
+    assert.deepEqual([server.leaseCalls.length, server.stored.length], [0, 1]);
+    assert.deepEqual([internal.leaseCalls.length, internal.received.length], [1, 0]);
+  });
+
+  test('of several tenants do not mix', async () => {
+    const { server, send, tenants } = await pair({ tenants: [new Tenant(1), new Tenant(2)] });
+    for (const tenant of tenants) assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
+    const [one, two] = server.opened();
+    assert.deepEqual([one.header.tenant, two.header.tenant], tenants.map(({ id }) => id));
+    assert.notEqual(one.header.source, two.header.source);
+    assert.deepEqual([one.header.batchSeq, two.header.batchSeq], [0, 0]);
+    // A session of one is worth nothing with the other.
+    const source = newSource();
+    const { session } = await (await send(tenants[0].frame({ source }))).json();
+    const forged = tenants[1].frame({ source, session });
+    assert.deepEqual(await code(await send(forged)), [401, 'bad-signature']);
+  });
+
+  test('are asked for again when the server was away at first', async () => {
+    const { server, send, tenant } = await pair();
+    const frame = tenant.frame({ source: newSource() });
+    await server.stop();
+    const answer = await send(frame);
+    assert.match(answer.headers.get('retry-after'), /^\d+$/);
+    assert.deepEqual(await code(answer), [503, 'unavailable']);
+    await server.restart();
+    // Not for each request: the server has enough to do when it comes back.
+    assert.equal((await send(frame)).status, 503);
+    assert.equal(server.leaseCalls.length, 0);
+    await sleep(1_100);
+    assert.equal((await send(frame)).status, 200);
+  });
+
+  test('are not taken from an answer that is none, is for somebody else, or stands behind a redirect', async () => {
+    const { server, edge, send, tenant } = await pair();
+    const elsewhere = await FakeServer.start(tenant);
+    stops.push(() => elsewhere.stop());
+    const bad = [
+      (response) => response.writeHead(307, { location: `${elsewhere.url}/v1/leases` }).end(),
+      (response) => json(response, 500, {}),
+      (response) => json(response, 200, { hello: 'world' }),
+      (response) => response.writeHead(200).end('<html>'),
+      (response) => json(response, 200, { ...tenant.lease(), tenant: new Tenant(5).id }),
+      (response) => json(response, 200, { ...tenant.lease(), worker: 8 }),
+      (response) => json(response, 200, { ...tenant.lease(), region: 'US' }),
+      (response) => json(response, 200, { ...tenant.lease(), leases: [{ keyId: 1, epoch: 1, key: 'AAAA' }] }),
+      (response) => json(response, 200, { ...tenant.lease(), leases: [] }),
+      (response) => json(response, 200, { ...tenant.lease(), origins: ['nonsense'] }),
+    ];
+    const frame = tenant.frame({ source: newSource() });
+    for (const plan of bad) {
+      server.leasePlans.push((request, response) => plan(response));
+      assert.equal((await send(frame)).status, 503, plan);
+      await sleep(1_050);
+    }
+    assert.equal(elsewhere.leaseCalls.length, 0, 'a token went to a host that nobody named');
+    assert.equal(server.received.length, 0);
+    // An answer without a usable lease is an answer, so the next look is later; with one, all is well.
+    assert.ok(logged(edge, 'no-lease').some(({ why }) => why === 'enrolled for another region than REGION'));
+  });
+
+  test('end at once when the server no longer knows the enrolment', async () => {
+    const { server, edge, send, tenant } = await pair();
+    server.leasePlans.push((request, response) => json(response, 200, { ...tenant.lease(), refreshAfter: 10 }));
+    const frame = () => tenant.frame({ source: newSource() });
+    assert.equal((await send(frame())).status, 200);
+    await sleep(10_200);
+    // A proxy's refusal is not the server's.
+    server.leasePlans.push((request, response) => response.writeHead(401, { 'content-type': 'text/html' }).end('who are you?'));
+    assert.equal((await send(frame())).status, 200);
+    await sleep(10_200);
+    server.leasePlans.push((request, response) => problem(response, 401, 'wrong-enrolment'));
+    assert.equal((await send(frame())).status, 200, 'this one still goes by what is known');
+    await sleep(300);
+    server.leasePlans.push((request, response) => problem(response, 401, 'wrong-enrolment'));
+    assert.equal((await send(frame())).status, 503);
+    assert.equal(logged(edge, 'enrolment-refused').length, 1);
+  });
+
+  test('are renewed behind the back of the requests, which the server’s absence does not stop', async () => {
+    const { server, send, tenant } = await pair();
+    server.leasePlans.push((request, response) => json(response, 200, { ...tenant.lease(), refreshAfter: 10 }));
+    const frame = () => tenant.frame({ source: newSource() });
+    assert.equal((await send(frame())).status, 200);
+    await sleep(10_200);
+    // Nobody waits for the renewal, though it takes its time and then fails.
+    let asked = 0;
+    server.leasePlans.push(async (request, response) => {
+      asked += 1;
+      await sleep(3_000);
+      response.destroy();
+    });
+    const began = Date.now();
+    for (let i = 0; i < 5; i += 1) assert.equal((await send(frame())).status, 200);
+    assert.ok(Date.now() - began < 2_000, 'a request waited for the renewal');
+    assert.equal(asked, 1);
+    await sleep(3_500);
+    assert.equal((await send(frame())).status, 200);
+    assert.equal(server.leaseCalls.length, 2, 'after a failure there is a pause');
+    await sleep(10_200);
+    assert.equal((await send(frame())).status, 200);
+    await sleep(200);
+    assert.equal(server.leaseCalls.length, 3);
+  });
+
+  test('are looked at again for a write key or an origin that is new, but not for each request', async () => {
+    const tenant = new Tenant(0xc8, { origins: ['https://a.example'] });
+    const { server, send } = await pair({ tenants: [tenant] });
+    const writeKey = `fh_${tenant.id}_${'n'.repeat(24)}`;
+    const fresh = () => tenant.frame({ source: newSource(), writeKey });
+    const origin = 'https://b.example';
+    assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
+    for (let i = 0; i < 5; i += 1) {
+      assert.deepEqual(await code(await send(fresh())), [401, 'wrong-write-key']);
+      assert.deepEqual(await code(await send(tenant.frame({ source: newSource() }), { origin })), [403, 'wrong-origin']);
+    }
+    assert.equal(server.leaseCalls.length, 1, 'within ten seconds of the last look');
+    tenant.writeKeys.push(writeKey);
+    tenant.origins.push(origin);
+    await sleep(10_200);
+    assert.equal((await send(fresh())).status, 200);
+    assert.equal((await send(tenant.frame({ source: newSource() }), { origin })).status, 200);
+    assert.equal(server.leaseCalls.length, 2);
+  });
+});

@@ -132,8 +132,11 @@ impl<'a> Path<'a> {
         Self { edge, enrolled }
     }
 
-    fn tenant(&self) -> Option<TenantId> {
-        self.enrolled.map(|enrolled| enrolled.tenant)
+    const fn tenant(&self) -> Option<TenantId> {
+        match self.enrolled {
+            Some(enrolled) => Some(enrolled.tenant),
+            None => None,
+        }
     }
 
     async fn send(&self, account: &Leased, annotation: &Annotation<'_>, frame: &[u8], count: u16) -> Outcome {
@@ -159,30 +162,28 @@ impl<'a> Path<'a> {
 
     /// Refuses a request: what was meant to be an event of a known tenant's is set aside first.
     async fn refuse(&self, refused: &Refused<'_, Rc<Leased>>) -> Failure {
-        let failure = self.fail(refused.problem.clone());
-        let Some(account) = &refused.quarantine else { return failure };
-        let quarantined = refused.count.into();
+        let problem = refused.problem.clone();
+        let Some(account) = &refused.quarantine else { return self.fail(problem) };
         match self.set_aside(account, &refused.annotation, &refused.body, refused.count).await {
-            Ok(()) => Failure { verdict: Some(Verdict { quarantined, ..Verdict::default() }), ..failure },
+            Ok(()) => self.fail(problem.with_quarantined(refused.count)),
             Err(unavailable) => unavailable,
         }
     }
 
-    fn fail(&self, problem: Problem) -> Failure {
-        Failure { problem, tenant: self.tenant(), verdict: None }
+    const fn fail(&self, problem: Problem) -> Failure {
+        Failure { problem, tenant: self.tenant() }
     }
 }
 
-/// Why a request was not done, whose it was, and what became of it all the same.
+/// Why a request was not done, and whose it was.
 struct Failure {
     problem: Problem,
     tenant: Option<TenantId>,
-    verdict: Option<Verdict>,
 }
 
 impl<P: Into<Problem>> From<P> for Failure {
     fn from(problem: P) -> Self {
-        Self { problem: problem.into(), tenant: None, verdict: None }
+        Self { problem: problem.into(), tenant: None }
     }
 }
 
@@ -190,8 +191,7 @@ impl Failure {
     /// The answer, with a body in the sender's own format; and a line for the operator.
     fn reply(&self, body: fn(&Problem) -> String) -> Reply {
         log(&self.problem, self.tenant);
-        let reply = Reply::problem(&self.problem, Cow::Owned(body(&self.problem).into_bytes()));
-        self.verdict.iter().fold(reply, Reply::with_verdict)
+        Reply::problem(&self.problem, Cow::Owned(body(&self.problem).into_bytes()))
     }
 }
 

@@ -1,0 +1,141 @@
+// The built Worker with the real server behind it: what the stand-in may have got wrong.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { Analytics } from '@segment/analytics-node';
+
+import { Server, until } from '../../tests/spine/parts.mjs';
+import { bytes, kit, newSource } from './server.mjs';
+import { CF, startWorker } from './worker.mjs';
+
+let server;
+let edge;
+
+before(async () => {
+  server = await Server.create();
+  edge = await startWorker({ UPSTREAM: server.url, LEASES: server.internalUrl, REGION: 'EU', ENROLMENTS: server.enrolment });
+});
+after(async () => {
+  await edge?.dispose();
+  await server?.dispose();
+});
+
+function frame({ source, session, first = 0, batch = 0, events = [{ name: 'Product Viewed', properties: { sku: 'G-32' } }] }) {
+  const wanted = { do: 'frame', tenant: server.tenant, source, region: 'EU', firstSeq: first, batchSeq: batch, created: Date.now(), events };
+  return bytes(kit({ ...wanted, ...(session ? { session } : { writeKey: server.writeKey }) }).frame);
+}
+
+const post = (url, body) => fetch(`${url}/v1/f`, { method: 'POST', body, headers: { 'mf-cf-blob': JSON.stringify(CF), 'cf-connecting-ip': '203.0.113.77' } });
+const rowsOf = (source) => server.rows().filter((row) => row.source === source);
+const quarantine = (reason) => server.query('journal.db', 'SELECT * FROM quarantine').filter((row) => row.reason === reason);
+
+async function stored(answer) {
+  assert.equal(answer.status, 200, await answer.clone().text());
+  const receipt = await answer.json();
+  return { ...receipt, sums: [receipt.stored, receipt.duplicate, receipt.conflict] };
+}
+
+describe('edge and server', () => {
+  test('a first frame, the session that it brings, and every repetition: each event once', async () => {
+    const source = newSource();
+    const first = frame({ source });
+    const { session, sums } = await stored(await post(edge.url, first));
+    assert.deepEqual(sums, [1, 0, 0]);
+    const second = frame({ source, session, first: 1, batch: 1, events: [{ name: 'A' }, { name: 'B' }] });
+    assert.deepEqual((await stored(await post(edge.url, second))).sums, [2, 0, 0]);
+    // Again to the edge, which remembers one and asks about the other; and past it.
+    for (const url of [edge.url, server.url]) {
+      assert.deepEqual((await stored(await post(url, first))).sums, [0, 1, 0]);
+      assert.deepEqual((await stored(await post(url, second))).sums, [0, 2, 0]);
+    }
+    const rows = await until('three rows', () => rowsOf(source).length === 3 && rowsOf(source));
+    assert.deepEqual(rows.map(({ seq, name, trust }) => [seq, name, trust]), [[0, 'Product Viewed', 'write-key'], [1, 'A', 'session'], [2, 'B', 'session']]);
+    for (const row of rows) assert.deepEqual([row.country, row.pop, row.network], ['CH', 'ZRH', '203.0.113.0/24']);
+  });
+
+  test('a session of the server is good at the edge, which lets the server check it', async () => {
+    const source = newSource();
+    const { session } = await stored(await post(server.url, frame({ source })));
+    assert.deepEqual((await stored(await post(edge.url, frame({ source, session, first: 1 })))).sums, [1, 0, 0]);
+    const rows = await until('two rows', () => rowsOf(source).length === 2 && rowsOf(source));
+    assert.equal(rows[1].trust, 'session');
+
+    const forged = { ...session, secret: Buffer.alloc(32).toString('base64') };
+    const answer = await post(edge.url, frame({ source, session: forged, first: 2 }));
+    assert.equal(answer.status, 401);
+    assert.equal((await answer.json()).code, 'bad-signature');
+    assert.equal(answer.headers.get('access-control-allow-origin'), '*');
+    assert.match(answer.headers.get('firsthop-receipt'), /quarantined=1/);
+    await until('it in quarantine', () => quarantine('bad-signature').length === 1);
+  });
+
+  test('a session of the edge is good at the server', async () => {
+    const source = newSource();
+    const { session } = await stored(await post(edge.url, frame({ source })));
+    assert.deepEqual((await stored(await post(server.url, frame({ source, session, first: 1 })))).sums, [1, 0, 0]);
+  });
+
+  test('other content under a known identity is kept as a conflict', async () => {
+    const source = newSource();
+    const { session } = await stored(await post(edge.url, frame({ source })));
+    await stored(await post(edge.url, frame({ source, session, first: 1, events: [{ name: 'A' }] })));
+    const { sums } = await stored(await post(edge.url, frame({ source, session, first: 1, events: [{ name: 'B' }] })));
+    assert.deepEqual(sums, [0, 0, 1]);
+    await until('it in quarantine', () => quarantine('conflict').length === 1);
+  });
+
+  test('one bit changed on the way: refused, set aside, nothing stored', async () => {
+    const source = newSource();
+    const bent = frame({ source });
+    bent[bent.length - 3] ^= 4;
+    const answer = await post(edge.url, bent);
+    assert.equal(answer.status, 400);
+    assert.equal((await answer.json()).code, 'bad-crc');
+    const [row] = await until('it in quarantine', () => quarantine('bad-crc').length > 0 && quarantine('bad-crc'));
+    assert.ok(Buffer.from(row.body).includes(bent), 'as it came');
+    assert.equal(rowsOf(source).length, 0);
+  });
+
+  test('@segment/analytics-node, unmodified: each call is a row', async () => {
+    const analytics = new Analytics({ writeKey: server.writeKey, host: edge.url, flushAt: 5, maxRetries: 0 });
+    const errors = [];
+    analytics.on('error', (error) => errors.push(error));
+    for (let i = 0; i < 12; i += 1) analytics.track({ userId: 'u-1', event: 'Order Completed', messageId: `order-${i}`, properties: { i, total: 18.99, nested: { list: [1, 'two', null] } } });
+    await analytics.closeAndFlush({ timeout: 10_000 });
+    assert.deepEqual(errors, []);
+    const rows = await until('twelve rows', () => {
+      const found = server.rows().filter(({ user_id }) => user_id === 'u-1');
+      return found.length === 12 && found;
+    });
+    // The SDK sends its batches side by side.
+    const byId = new Map(rows.map((row) => [row.foreign_id, row]));
+    for (let i = 0; i < 12; i += 1) {
+      const row = byId.get(`order-${i}`);
+      assert.deepEqual(JSON.parse(row.properties), { i, total: 18.99, nested: { list: [1, 'two', null] } });
+      assert.deepEqual([row.trust, row.agent], ['write-key', 'library']);
+    }
+  });
+
+  test('the server is killed and comes back: what was refused meanwhile is stored once', async () => {
+    const source = newSource();
+    const { session } = await stored(await post(edge.url, frame({ source })));
+    const second = frame({ source, session, first: 1, batch: 1 });
+    await server.stop('SIGKILL');
+    const answer = await post(edge.url, second);
+    assert.equal(answer.status, 503);
+    assert.match(answer.headers.get('retry-after'), /^\d+$/);
+    await server.start();
+    assert.deepEqual((await stored(await post(edge.url, second))).sums, [1, 0, 0]);
+    assert.deepEqual((await stored(await post(edge.url, second))).sums, [0, 1, 0]);
+    await until('two rows', () => rowsOf(source).length === 2);
+  });
+
+  // Last, for it ends the edge.
+  test('an enrolment that ends: the page keeps its events', async () => {
+    const source = newSource();
+    await stored(await post(edge.url, frame({ source })));
+    await server.command('edge', 'remove', '--tenant', 'shop', 'spine');
+    await until('the server to have noticed', async () => (await post(edge.url, frame({ source: newSource() }))).status === 503, { within: 5_000 });
+  });
+});

@@ -16,8 +16,8 @@ use crate::{
     platform::{now, random_bytes},
 };
 
-/// How many acknowledged frames an isolate remembers: 1 MiB of its 128. A page repeats a frame within minutes or not at
-/// all, and what is forgotten here, the server still knows.
+/// How many acknowledged frames an isolate remembers, in less than a hundredth of its memory. A page repeats a frame
+/// within minutes or not at all, and what is forgotten here, the server still knows.
 const REMEMBERED: usize = 1 << 15;
 
 thread_local! {

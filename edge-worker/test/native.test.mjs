@@ -6,7 +6,7 @@ import http from 'node:http';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { FakeServer, Tenant, bytes, kit, newSource, problem, resealed } from './server.mjs';
+import { FakeServer, Tenant, bytes, json, kit, newSource, problem, resealed } from './server.mjs';
 import { CF, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
@@ -242,6 +242,29 @@ describe('acknowledgement', () => {
     });
     await refusal(await send(frame), 503, 'unavailable');
     assert.equal((await (await send(frame)).json()).stored, 1);
+  });
+
+  test('of many at once, each gets its own', async () => {
+    const frames = Array.from({ length: 150 }, () => newSource()).map((source) => ({ source, frame: tenant.frame({ source }) }));
+    for (const _ of frames) {
+      server.plans.push(async (request, response, body) => {
+        // Every answer by the frame that it is for, in an order of its own; every tenth breaks off.
+        const at = body.indexOf('FHOP', 4);
+        const source = body.subarray(at + 16, at + 32).toString('hex');
+        await sleep(Math.random() * 200);
+        if (source.endsWith('0')) return response.destroy();
+        const id = source.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, '$1-$2-$3-$4-$5');
+        return json(response, 200, { source: id, batch: 0, first: 0, count: 1, stored: 1, duplicate: 0, conflict: 0 });
+      });
+    }
+    await Promise.all(
+      frames.map(async ({ source, frame }) => {
+        const answer = await send(frame);
+        const broken = source.endsWith('0');
+        assert.equal(answer.status, broken ? 503 : 200, source);
+        if (!broken) assert.equal((await answer.json()).source, source);
+      }),
+    );
   });
 
   test('a 2xx without a receipt is none', async () => {

@@ -25,22 +25,7 @@ impl Inner {
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
         };
         let region = accepted.account.known.rooted.tenant.region;
-        let arrival = match Arrival::new(&body, &accepted.frame, facts.now, Some(&accepted.annotation), region) {
-            Ok(arrival) => arrival,
-            Err(error) => {
-                let problem = Problem::from(error);
-                let annotation = journal::encode(&Annotation { refused: problem.code(), ..accepted.annotation })?;
-                let entry = SetAside {
-                    body: body.clone(),
-                    reason: Cow::Borrowed(problem.code()),
-                    events: accepted.frame.header().count,
-                    received: facts.now,
-                    annotation: Some(annotation),
-                    region,
-                };
-                return Err(self.aside(&accepted.account, entry, problem, held).await);
-            }
-        };
+        let arrival = Arrival::new(&body, &accepted.frame, facts.now, Some(&accepted.annotation), region)?;
         let verdict = accepted.account.live.journal.store(arrival, held).await.map_err(unavailable)?;
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
     }
@@ -106,6 +91,9 @@ impl Inner {
         let header = *outer.header();
         let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
         let region = header.region;
+        // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be anybody's: it is only
+        // counted. Its edge has acknowledged nothing, so the page still has the frame.
+        let envelope = verify_envelope(&outer, &found, now)?;
         let set_aside = |reason: Cow<'static, str>, received| SetAside {
             body: body.clone(),
             reason,
@@ -113,14 +101,6 @@ impl Inner {
             received,
             annotation: None,
             region,
-        };
-        let envelope = match verify_envelope(&outer, &found, now) {
-            Ok(envelope) => envelope,
-            Err(problem) => {
-                // Of the frame inside it says nothing: the edge keeps its client waiting, and the answer has no verdict.
-                let entry = set_aside(problem.code().into(), now);
-                return Err(found.live.journal.set_aside(entry, held).await.map_or_else(unavailable, |()| problem));
-            }
         };
         let received = Timestamp::from_millis(envelope.annotation.received_ms);
         if !envelope.annotation.refused.is_empty() {

@@ -338,10 +338,16 @@ shown! {
     SocketAddr: address => address.to_string();
     u8: number => number.to_string();
     usize: number => number.to_string();
-    Span: span => clock::format_duration(span.0);
+    Span: span => span.to_string();
     Bytes: bytes => bytes.to_string();
     LogLevel: level => format!("{level:?}").to_lowercase();
     LogFormat: format => format!("{format:?}").to_lowercase();
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clock::format_duration(self.0))
+    }
 }
 
 impl fmt::Display for Bytes {

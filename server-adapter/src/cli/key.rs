@@ -1,7 +1,9 @@
 //! `firsthop key`
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use firsthop_core::Timestamp;
+use firsthop_core::{Timestamp, limits::ROOT_GRACE_MS};
 
 use super::{Chosen, out::Out};
 use crate::{Error, clock, settings::Span};
@@ -12,8 +14,8 @@ pub(super) enum Command {
     Rotate {
         #[command(flatten)]
         chosen: Chosen,
-        /// For how long the old root still verifies.
-        #[arg(long, default_value = "8d")]
+        /// For how long the old root still verifies. The default is as long as a frame may be on its way.
+        #[arg(long, default_value_t = Span(Duration::from_millis(ROOT_GRACE_MS)))]
         grace: Span,
     },
     /// Show the roots: how old, and how long they are in force.

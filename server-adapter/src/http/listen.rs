@@ -77,10 +77,7 @@ where
     let settings = server.settings().clone();
     let slots = Arc::new(Semaphore::new(settings.connections));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout.0)
-        .max_buf_size(BUFFER)
-        .pipeline_flush(true);
+    http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout.0).max_buf_size(BUFFER);
     loop {
         // Without a slot nothing is accepted: the rest waits in the kernel's queue, where it costs nothing.
         let accepted = tokio::select! {

@@ -69,9 +69,16 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Gives all of it back.
+    pub(crate) fn release(&mut self) {
+        self.memory.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.release();
     }
 }
 

@@ -181,11 +181,3 @@ fn consent(consent: Consent) -> String {
     let granted: Vec<&str> = names.iter().filter(|(bit, _)| consent.contains(*bit)).map(|(_, name)| *name).collect();
     granted.join(" ")
 }
-
-/// The id that [`FrameRow::insert`] writes is the core's.
-#[cfg(test)]
-#[test]
-fn the_id_is_the_cores() {
-    let id = EventId { source: SourceId::new([7; 16]), seq: 3 };
-    assert_eq!(format!("{}/{}", id.source, id.seq), id.to_string());
-}

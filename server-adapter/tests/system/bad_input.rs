@@ -1,0 +1,403 @@
+//! Everything that can be wrong with a request: one status and problem type each, one counter, and quarantine for what was
+//! meant to be an event of a known tenant.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use firsthop_core::{Epoch, SourceId, TenantId};
+
+use crate::common::{Client, Folder, Page, Response, Server, Tenant, base64};
+
+struct Bad {
+    server: Server,
+    tenant: Tenant,
+    client: Client,
+    folder: Folder,
+}
+
+/// What becomes of what is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// It is in quarantine, under its code.
+    Quarantined,
+    /// It names nobody, or is nothing that could be an event: it is counted.
+    Counted,
+}
+use Kept::{Counted, Quarantined};
+
+impl Bad {
+    fn new(more: &[&str]) -> Self {
+        let folder = Folder::new();
+        let tenant = folder.tenant("shop", &["--region", "EU", "--origin", "https://shop.example"]);
+        let server = folder.serve_with(more);
+        let client = server.client();
+        Self { server, tenant, client, folder }
+    }
+
+    /// One row: what is sent must be answered with this status and code, move this one counter, and be kept or not.
+    fn row(&mut self, what: &str, status: u16, code: &str, kept: Kept, send: impl FnOnce(&mut Client) -> Response) {
+        let counter = format!("firsthop_refused_total{{code=\"{code}\"}}");
+        let in_quarantine = |tenant: &Tenant| tenant.quarantine().get(code).copied().unwrap_or(0);
+        let (refused, aside) = (self.server.metric(&counter), in_quarantine(&self.tenant));
+        let response = send(&mut self.client);
+        assert_eq!((response.status, response.code().as_str()), (status, code), "{what}: {}", response.text());
+        assert_eq!(self.server.metric(&counter), refused + 1.0, "{what}");
+        let receipt = if kept == Quarantined { "stored=0, duplicate=0, conflict=0, quarantined=" } else { "" };
+        assert!(
+            response.verdict().starts_with(receipt) && response.verdict().is_empty() == receipt.is_empty(),
+            "{what}"
+        );
+        let now = in_quarantine(&self.tenant);
+        assert_eq!(now - aside, i64::from(kept == Quarantined), "{what}: in quarantine");
+        let label = format!("outcome=\"quarantined\",reason=\"{code}\"");
+        let counted = self.server.internal_get("/metrics").text().lines().any(|line| line.contains(&label));
+        assert_eq!(counted, now > 0, "{what}: in the ledger");
+    }
+
+    fn frame(&mut self, what: &str, status: u16, code: &str, kept: Kept, frame: &[u8]) {
+        self.row(what, status, code, kept, |client| client.frame(frame));
+    }
+
+    fn segment(&mut self, what: &str, status: u16, code: &str, kept: Kept, path: &str, json: &str) {
+        let key = self.tenant.key.clone();
+        self.row(what, status, code, kept, |client| {
+            let response = client.segment(path, &key, json);
+            assert_eq!(response.json()["success"], false);
+            response
+        });
+    }
+
+    /// Nothing of it became an event, nothing crashed, and what is stored is whole.
+    fn end(mut self, events: i64) {
+        self.tenant.settle();
+        assert_eq!(self.tenant.events("SELECT COUNT(*) FROM events"), events);
+        self.server.stop();
+        assert!(!self.server.log().contains("panicked"), "{}", self.server.log());
+        self.folder.ok(&["verify"]);
+    }
+}
+
+fn change(frame: &[u8], at: usize, to: &[u8]) -> Vec<u8> {
+    let mut changed = frame.to_vec();
+    changed[at..at + to.len()].copy_from_slice(to);
+    changed
+}
+
+/// A changed frame whose CRC holds again: damage does not look like this, malice and defects do.
+fn forge(frame: &[u8], tag: usize, at: usize, to: &[u8]) -> Vec<u8> {
+    let mut forged = change(frame, at, to);
+    forged[80..84].fill(0);
+    let end = forged.len() - tag;
+    let crc = firsthop_core::crc32(&[&forged[..end]]);
+    forged[80..84].copy_from_slice(&crc.to_le_bytes());
+    forged
+}
+
+#[test]
+fn frames_that_are_broken() {
+    let mut bad = Bad::new(&[]);
+    let mut page = Page::new(&bad.tenant);
+    let frame = page.frame(2);
+    bad.frame("magic", 400, "bad-magic", Counted, &change(&frame, 0, b"X"));
+    bad.frame("version", 400, "unknown-version", Counted, &change(&frame, 4, &[9]));
+    bad.frame("unknown flag", 400, "reserved-bits", Counted, &change(&frame, 5, &[0x80]));
+    bad.frame("header length", 400, "bad-header-length", Counted, &change(&frame, 6, &[1, 0]));
+    bad.frame("region", 400, "bad-region", Counted, &change(&frame, 40, b"e1"));
+    bad.frame("algorithm", 400, "unknown-algorithm", Counted, &change(&frame, 42, &[77]));
+    bad.frame("CRC", 400, "bad-crc", Quarantined, &change(&frame, 80, &[frame[80] ^ 1]));
+    bad.frame("truncated", 400, "truncated", Quarantined, &frame[..frame.len() - 1]);
+    bad.frame("truncated in the header", 400, "truncated", Counted, &frame[..50]);
+    bad.frame("empty", 400, "truncated", Counted, b"");
+    bad.frame("trailing bytes", 400, "trailing-bytes", Quarantined, &[&frame[..], b"\0"].concat());
+    bad.frame("sealed", 501, "sealed-unsupported", Quarantined, &forge(&frame, 0, 5, &[1]));
+    bad.frame("an envelope", 400, "reserved-bits", Quarantined, &forge(&frame, 0, 5, &[4]));
+    bad.frame("too many events promised", 400, "bad-count", Quarantined, &forge(&frame, 0, 44, &[3, 0]));
+    bad.frame("too few events promised", 400, "bad-count", Quarantined, &forge(&frame, 0, 44, &[1, 0]));
+    bad.frame("sequence overflows", 400, "bad-count", Counted, &forge(&frame, 0, 56, &[0xff; 8]));
+    let beyond = (1_u64 << 63).to_le_bytes();
+    bad.frame("sequence beyond tables", 400, "bad-count", Counted, &forge(&frame, 0, 56, &beyond));
+    let word = frame.windows(4).position(|bytes| bytes == b"G-32").expect("a text of the event's");
+    bad.frame("text that is not UTF-8", 400, "malformed-payload", Quarantined, &forge(&frame, 0, word, &[0xff]));
+    bad.frame("says that it is too large", 413, "too-large", Counted, &change(&frame, 76, &[0xff; 4]));
+    bad.frame("another region", 421, "wrong-region", Counted, &forge(&frame, 0, 40, b"US"));
+    bad.frame("signed without a session", 400, "unknown-algorithm", Quarantined, &signed_without_session(&frame));
+    assert_eq!(bad.client.frame(&frame).receipt().stored, 2, "and the good one is good");
+    bad.end(2);
+}
+
+fn signed_without_session(frame: &[u8]) -> Vec<u8> {
+    let mut signed = forge(frame, 0, 42, &[1]);
+    signed.extend_from_slice(&[0; 16]);
+    signed
+}
+
+#[test]
+fn keys_that_do_not_fit() {
+    let mut bad = Bad::new(&[]);
+    let tenant = bad.tenant.clone();
+    let mut page = Page::new(&tenant);
+    let receipt = page.begin(&mut bad.client);
+    let session = receipt.session.expect("a session");
+    let frame = page.frame(1);
+    let key = |key: String| Page { key, session: None, ..page.clone() }.frame_at(9, 1, "x");
+    bad.frame(
+        "write key of nobody",
+        401,
+        "wrong-write-key",
+        Quarantined,
+        &key(format!("fh_{}_{}", tenant.id, "a".repeat(22))),
+    );
+    bad.frame("write key that is none", 401, "wrong-write-key", Quarantined, &key("fh_x".into()));
+    let unknown = Tenant { id: TenantId::new(7), key: format!("fh_{:016x}_{}", 7, "a".repeat(22)), folder: "".into() };
+    bad.frame("tenant of nobody", 401, "wrong-write-key", Counted, &Page::new(&unknown).frame(1));
+    let last = frame.len() - 1;
+    bad.frame("tag", 401, "bad-signature", Quarantined, &change(&frame, last, &[frame[last] ^ 1]));
+    bad.frame("root", 401, "unknown-key", Quarantined, &forge(&frame, 16, 32, &[99]));
+    bad.frame("another source with the same key", 401, "bad-signature", Quarantined, &forge(&frame, 16, 16, &[1; 16]));
+    let mut early = session.clone();
+    early.grant.expires = early.grant.expires.offset(5 * 3_600_000);
+    early.epoch = Epoch::new(early.epoch.get() + 5);
+    let early = Page { session: Some(early), ..page.clone() }.frame(1);
+    bad.frame("epoch to come", 401, "epoch-out-of-range", Quarantined, &early);
+    let mut old = page.clone();
+    let mut ended = session.clone();
+    let eight_days = 8 * 24 * 3_600_000;
+    ended.grant.expires = ended.grant.expires.offset(-eight_days);
+    ended.epoch = Epoch::new(ended.epoch.get() - 8 * 24);
+    old.session = Some(ended);
+    bad.frame("session that ended long ago", 401, "session-expired", Quarantined, &old.frame(1));
+    let mut long = session.clone();
+    long.grant.expires = long.grant.expires.offset(eight_days);
+    let long = Page { session: Some(long), ..page.clone() }.frame(1);
+    bad.frame("session longer than any", 401, "bad-session", Quarantined, &long);
+    let mut longer = session;
+    longer.grant.expires = longer.grant.expires.offset(3_600_000);
+    let longer = Page { session: Some(longer), ..page.clone() }.frame(1);
+    bad.frame("session made longer", 401, "bad-signature", Quarantined, &longer);
+
+    let from = |origin: &'static str, frame: Vec<u8>| {
+        move |client: &mut Client| client.request("POST", "/v1/f", &[("Origin", origin)], &frame)
+    };
+    let fresh = Page { source: SourceId::new([5; 16]), session: None, ..page.clone() }.frame_at(0, 1, "x");
+    bad.row("origin that may not write", 403, "wrong-origin", Quarantined, from("https://evil.example", fresh));
+    bad.row("session of another origin", 403, "wrong-origin", Quarantined, from("https://shop.example", frame.clone()));
+    assert_eq!(bad.client.frame(&frame).receipt().stored, 1);
+    bad.end(2);
+}
+
+#[test]
+fn json_that_is_not_what_it_should_be() {
+    let mut bad = Bad::new(&[]);
+    let event = r#"{"event":"x","userId":"u"}"#;
+    let nested = |depth: usize| {
+        format!(r#"{{"event":"x","userId":"u","context":{{"d":{}1{}}}}}"#, "[".repeat(depth), "]".repeat(depth))
+    };
+    bad.segment("not JSON", 400, "malformed-json", Quarantined, "/v1/track", r#"{"event":"#);
+    bad.segment("not an object", 400, "malformed-json", Quarantined, "/v1/track", "[1]");
+    bad.segment("no event", 400, "malformed-json", Quarantined, "/v1/track", r#"{"userId":"u"}"#);
+    bad.segment("too deep", 400, "json-too-deep", Quarantined, "/v1/track", &nested(40));
+    bad.segment("deeper than properties go", 400, "too-deep", Quarantined, "/v1/track", &nested(20));
+    let large = format!(r#"{{"event":"x","userId":"u","properties":{{"p":"{}"}}}}"#, "p".repeat(33_000));
+    bad.segment("too large", 413, "json-too-large", Quarantined, "/v1/track", &large);
+    let many = format!(r#"{{"batch":[{}]}}"#, vec![r#"{"type":"page"}"#; 2501].join(","));
+    bad.segment("too many", 413, "json-too-large", Quarantined, "/v1/batch", &many);
+
+    let key = bad.tenant.key.clone();
+    let post = |headers: &'static [(&'static str, &'static str)], body: String| {
+        move |client: &mut Client| client.request("POST", "/v1/track", headers, body.as_bytes())
+    };
+    bad.row("no key", 401, "wrong-write-key", Counted, post(&[], event.into()));
+    let wrong = format!("fh_{}_{}", bad.tenant.id, "a".repeat(22));
+    let with_key = |key: &str| event.replace("{\"event", &format!("{{\"writeKey\":\"{key}\",\"event"));
+    bad.row("a key of nobody", 401, "wrong-write-key", Quarantined, post(&[], with_key(&wrong)));
+    let form = &[("Content-Type", "application/x-www-form-urlencoded")];
+    bad.row("media type", 415, "unsupported-media-type", Counted, post(form, with_key(&key)));
+    let gzip = &[("Content-Encoding", "gzip")];
+    bad.row("compressed", 415, "unsupported-encoding", Counted, post(gzip, with_key(&key)));
+    let evil = &[("Origin", "https://evil.example")];
+    bad.row("origin", 403, "wrong-origin", Quarantined, post(evil, with_key(&key)));
+
+    // One bad message spoils no other, and is kept with its reason.
+    let batch =
+        r#"{"batch":[{"type":"track","event":"good","userId":"u"},{"type":"track","userId":"u"},{"type":"nothing"}]}"#;
+    let response = bad.client.segment("/v1/batch", &key, batch);
+    assert_eq!((response.status, response.text().as_str()), (200, r#"{"success":true}"#));
+    assert_eq!(response.verdict(), "stored=1, duplicate=0, conflict=0, quarantined=2");
+    bad.end(1);
+}
+
+#[test]
+fn requests_that_are_none_of_ours() {
+    let mut bad = Bad::new(&["--body-timeout", "500ms", "--header-timeout", "700ms"]);
+    let plain =
+        |method: &'static str, path: &'static str| move |client: &mut Client| client.request(method, path, &[], b"");
+    bad.row("unknown path", 404, "not-found", Counted, plain("POST", "/v1/nothing"));
+    bad.row("metrics are internal", 404, "not-found", Counted, plain("GET", "/metrics"));
+    bad.row("leases are internal", 404, "not-found", Counted, plain("POST", "/v1/leases"));
+    bad.row("wrong method", 405, "method-not-allowed", Counted, |client| {
+        let response = client.request("PUT", "/v1/f", &[], b"");
+        assert_eq!(response.header("allow"), "POST, OPTIONS");
+        assert_eq!(response.header("access-control-allow-origin"), "*");
+        response
+    });
+    bad.row("wrong method on health", 405, "method-not-allowed", Counted, plain("POST", "/livez"));
+    // Told at the head already, before a byte of it is read.
+    bad.row("a length over the bound", 413, "body-too-large", Counted, |client| {
+        let response = client.request("POST", "/v1/f", &[("Content-Length", "1073741824")], b"");
+        assert_eq!(response.header("connection"), "close");
+        response
+    });
+    let large = vec![b'x'; 600 * 1024];
+    bad.row("a body over the bound", 413, "body-too-large", Counted, |client| client.frame(&large));
+    bad.row("in pieces without a length", 413, "body-too-large", Counted, |client| {
+        let mut bytes = b"POST /v1/f HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for piece in large.chunks(60_000) {
+            bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            bytes.extend_from_slice(piece);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        client.raw(&bytes).expect("an answer")
+    });
+    bad.row("a body that stalls", 408, "body-timeout", Counted, |client| {
+        let began = Instant::now();
+        let response = client.request("POST", "/v1/f", &[("Content-Length", "500")], b"FHOP");
+        assert!(began.elapsed() >= Duration::from_millis(450));
+        response
+    });
+    let server = bad.server.public;
+
+    // A head that never ends, and a connection that says nothing: closed in time, without an answer.
+    for head in ["POST /v1/f HTTP/1.1\r\nHost: te", ""] {
+        let mut stream = TcpStream::connect(server).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        stream.write_all(head.as_bytes()).expect("sent");
+        let began = Instant::now();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("closed by the server");
+        assert!(began.elapsed() < Duration::from_secs(3), "{head:?}");
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", crate::common::text(&answer));
+    }
+    let mut many = b"GET /livez HTTP/1.1\r\nHost: test\r\n".to_vec();
+    many.extend_from_slice("X-Filler: 0123456789012345678901234567890123456789\r\n".repeat(4000).as_bytes());
+    many.extend_from_slice(b"\r\n");
+    // Slowly, so that the answer is there before the rest meets a closed door.
+    let mut stream = TcpStream::connect(server).expect("connects");
+    for piece in many.chunks(4096) {
+        if stream.write_all(piece).is_err() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let response = crate::common::read_response(&mut std::io::BufReader::new(stream), true).expect("an answer");
+    assert_eq!(response.status, 431);
+    let response = Client::new(server).raw(b"nonsense\r\n\r\n").expect("an answer");
+    assert_eq!(response.status, 400);
+
+    // None of it keeps a good client from being served.
+    let slow: Vec<_> = (0..300).map(|_| TcpStream::connect(server).expect("connects")).collect();
+    let mut page = Page::new(&bad.tenant);
+    assert_eq!(page.begin(&mut bad.server.client()).stored, 1);
+    drop(slow);
+    bad.end(1);
+}
+
+/// Memory for requests under way has an end, and what does not fit is told to come back.
+#[test]
+fn what_is_under_way_is_bounded() {
+    let mut bad = Bad::new(&["--memory", "3MiB", "--queue", "2MiB", "--body-timeout", "3s"]);
+    // Bodies that came nearly whole, and stop.
+    let mut stalled: Vec<TcpStream> = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(bad.server.public).expect("connects");
+        stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n").expect("sent");
+        // Past the bound the server hangs up.
+        let _ = stream.write_all(&vec![b'x'; 499_000]);
+        stalled.push(stream);
+    }
+    thread::sleep(Duration::from_millis(300));
+    let used = bad.server.metric("firsthop_memory_bytes");
+    assert!(used > 1_500_000.0 && used <= 3.0 * 1_048_576.0, "{used}");
+    let mut page = Page::new(&bad.tenant);
+    let large = page.frame(4000);
+    assert!(large.len() > 150_000);
+    bad.row("no memory left", 503, "unavailable", Counted, |client| {
+        let mut response = client.frame(&large);
+        // The stalled ones may leave room for one or two.
+        for _ in 0..10 {
+            if response.status == 503 {
+                break;
+            }
+            stalled.push(TcpStream::connect(client.address()).expect("connects"));
+            let stream = stalled.last_mut().expect("pushed");
+            let _ = stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n");
+            let _ = stream.write_all(&vec![b'x'; 100_000]);
+            thread::sleep(Duration::from_millis(50));
+            response = client.frame(&large);
+        }
+        assert_eq!(response.header("retry-after"), "1");
+        response
+    });
+    drop(stalled);
+    let due = Instant::now() + Duration::from_secs(10);
+    while bad.server.metric("firsthop_memory_bytes") > 0.0 {
+        assert!(Instant::now() < due, "memory is not given back");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let receipt = bad.client.frame(&large).receipt();
+    assert_eq!(receipt.stored + receipt.duplicate, 4000);
+    bad.end(4000);
+}
+
+/// Over its bound, quarantine keeps what it has and counts the rest.
+#[test]
+fn quarantine_is_bounded() {
+    let mut bad = Bad::new(&["--quarantine", "4KiB"]);
+    let page = Page::new(&bad.tenant);
+    for i in 0..40_u64 {
+        let frame = page.frame_at(i, 1, "x");
+        let broken = change(&frame, 80, &[frame[80] ^ 1]);
+        assert_eq!(bad.client.frame(&broken).code(), "bad-crc");
+    }
+    let kept = bad.tenant.quarantine()["bad-crc"];
+    assert!((5..20).contains(&kept), "{kept}");
+    assert_eq!(bad.server.outcome(&bad.tenant, "quarantined", "bad-crc"), 40.0);
+    let label = format!("{{tenant=\"{}\"}}", bad.tenant.id);
+    assert_eq!(bad.server.metric(&format!("firsthop_quarantine_overflow_total{label}")), (40 - kept) as f64);
+    let bytes = bad.server.metric(&format!("firsthop_quarantine_bytes{label}"));
+    assert!(bytes > 3000.0 && bytes <= 4096.0, "{bytes}");
+    bad.end(0);
+}
+
+#[test]
+fn pages_may_ask_first() {
+    let mut bad = Bad::new(&[]);
+    for path in ["/v1/f", "/v1/t", "/v1/batch"] {
+        let response = bad.client.request("OPTIONS", path, &[("Origin", "https://shop.example")], b"");
+        assert_eq!((response.status, response.body.len()), (204, 0), "{path}");
+        assert_eq!(response.header("access-control-allow-origin"), "*");
+        assert!(response.header("access-control-allow-methods").contains("POST"));
+        assert!(response.header("access-control-allow-headers").contains("Content-Type"));
+    }
+    let mut page = Page::new(&bad.tenant);
+    let frame = page.frame(1);
+    let response = bad.client.request("POST", "/v1/f", &[("Origin", "https://shop.example")], &frame);
+    assert_eq!(response.header("access-control-allow-origin"), "*");
+    assert_eq!(response.header("access-control-expose-headers"), "Firsthop-Receipt, Retry-After");
+    assert_eq!((response.header("cache-control"), response.header("content-type")), ("no-store", "application/json"));
+    // Any way of saying who one is: the browser's SDK sends text, with the key in the body.
+    let event = format!(r#"{{"event":"x","anonymousId":"a","writeKey":"{}"}}"#, bad.tenant.key);
+    let text = bad.client.request("POST", "/v1/t", &[("Content-Type", "text/plain")], event.as_bytes());
+    assert_eq!(text.verdict(), "stored=1, duplicate=0, conflict=0, quarantined=0");
+    let bearer = format!("Bearer {}", bad.tenant.key);
+    let basic = format!("Basic {}", base64(format!("{}:", bad.tenant.key).as_bytes()));
+    for authorization in [bearer, basic] {
+        let response =
+            bad.client.request("POST", "/v1/p", &[("Authorization", &authorization)], br#"{"anonymousId":"a"}"#);
+        assert_eq!(response.verdict(), "stored=1, duplicate=0, conflict=0, quarantined=0");
+    }
+    bad.end(4);
+}

@@ -1,0 +1,230 @@
+//! Start, stop, and what a disk that fails does to it.
+
+use std::{
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::common::{Client, Folder, Page, Server, clean, firsthop};
+
+/// SIGTERM under load: what was acknowledged is in the table when the process ends, and it ends with 0.
+#[test]
+fn a_drain_finishes_what_it_began() {
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--drain-delay", "300ms"]);
+    let tenant = folder.only_tenant();
+    let (acknowledged, broken, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (address, internal) = (server.public, server.internal);
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let (mut client, mut page) = (Client::new(address), Page::new(&tenant));
+                loop {
+                    let frame = page.frame(30);
+                    match client.try_request("POST", "/v1/f", &[], &frame) {
+                        Ok(response) if response.status == 200 => {
+                            acknowledged.fetch_add(u64::from(response.receipt().stored), Ordering::Relaxed);
+                        }
+                        Ok(response) => panic!("{}", response.text()),
+                        // Nobody listens any more. A connection that breaks before an answer is another matter.
+                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                            refused.store(true, Ordering::Relaxed);
+                            return;
+                        }
+                        Err(_) => {
+                            broken.fetch_add(1, Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(300));
+        let before = Client::new(internal).get("/readyz");
+        assert_eq!((before.status, before.text().as_str()), (200, "ready\n"));
+        server.signal("-TERM");
+        thread::sleep(Duration::from_millis(100));
+        // Unready first, and still serving: load balancers need the time.
+        let during = Client::new(internal).get("/readyz");
+        assert_eq!((during.status, during.code().as_str()), (503, "unavailable"));
+        assert_eq!(Client::new(internal).get("/livez").status, 200);
+        let status = server.wait(Duration::from_secs(25));
+        assert_eq!(status.code(), Some(0), "{}", server.log());
+    });
+    let acknowledged = acknowledged.load(Ordering::Relaxed) as i64;
+    assert!(acknowledged > 300, "{acknowledged}: not much of a load");
+    // A request may be on the wire when the listener closes; none that was read goes unanswered.
+    let cut = broken.load(Ordering::Relaxed) as i64;
+    let stored = tenant.events("SELECT COUNT(*) FROM events");
+    assert!(
+        (acknowledged..=acknowledged + 30 * cut).contains(&stored),
+        "{acknowledged} acknowledged, {stored} stored, {cut} cut"
+    );
+    assert_eq!(tenant.events("SELECT frame FROM firsthop_cursor"), tenant.journal("SELECT MAX(id) FROM frames"));
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("all of it is as it was written"), "{said}");
+}
+
+#[test]
+fn nothing_configured_works_and_says_what_to_do() {
+    let folder = Folder::new();
+    let home = folder.path.parent().expect("a parent");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firsthop"));
+    clean(&mut command).arg("serve").current_dir(home).env("FIRSTHOP_INTERNAL_LISTEN", "127.0.0.1:0").env("PORT", "0");
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("starts");
+    let mut said = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    while !said.contains("track(") {
+        use std::io::BufRead;
+        assert_ne!(out.read_line(&mut said).expect("text"), 0, "{said}");
+    }
+    let word = |prefix: &str| {
+        said.split(|c: char| c.is_whitespace() || "\"',".contains(c))
+            .find(|word| word.starts_with(prefix))
+            .expect(prefix)
+            .to_owned()
+    };
+    let key = word("fh_").trim_end_matches(':').to_owned();
+    // PORT means all addresses, and the address that is printed works from here.
+    let address = word("http://").trim_start_matches("http://").to_owned();
+    let mut client = Client::new(address.parse().expect("an address"));
+    assert_eq!(client.segment("/v1/track", &key, r#"{"event":"Hello","anonymousId":"me"}"#).status, 200);
+    assert!(home.join("firsthop-data/tenants").is_dir());
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let output =
+        clean(Command::new(env!("CARGO_BIN_EXE_firsthop")).args(["tenant", "list"]).current_dir(home)).output();
+    assert!(crate::common::text(&output.expect("runs").stdout).contains(&key));
+}
+
+#[test]
+fn one_server_to_a_folder() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let mut second = firsthop(&folder.path);
+    second.arg("serve");
+    let said = Server::try_start(second).err().expect("refused");
+    assert!(said.is_empty() || !said.contains("ready"), "{said}");
+    let said = folder.fails(&["serve", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"]);
+    assert!(said.contains("another firsthop serves this folder"), "{said}");
+    drop(server);
+    folder.serve();
+}
+
+/// Tenants and keys change under a running server, which notices by itself.
+#[test]
+fn a_new_tenant_and_a_new_key_need_no_restart() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let late = folder.tenant("late", &["--region", "EU"]);
+    let mut client = server.client();
+    let due = Instant::now() + Duration::from_secs(5);
+    let event = r#"{"event":"x","userId":"u"}"#;
+    while client.segment("/v1/track", &late.key, event).status != 200 {
+        assert!(Instant::now() < due, "the new tenant is not noticed");
+        thread::sleep(Duration::from_millis(50));
+    }
+    // A write key that is taken out of the file is worth nothing from then on.
+    let file = late.folder.join("tenant.toml");
+    let text = std::fs::read_to_string(&file).expect("there");
+    let other = format!("{}{}", &late.key[..late.key.len() - 1], if late.key.ends_with('x') { 'y' } else { 'x' });
+    std::fs::write(&file, text.replace(&late.key, &other)).expect("written");
+    while client.segment("/v1/track", &late.key, event).status != 401 {
+        assert!(Instant::now() < due, "the change is not noticed");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(client.segment("/v1/track", &other, event).status, 200);
+    // What a hand gets wrong changes nothing.
+    std::fs::write(&file, "id = 7").expect("written");
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(client.segment("/v1/track", &other, event).status, 200);
+    assert!(server.log().contains("what was known stays in force"), "{}", server.log());
+}
+
+/// A disk that takes no more: 503 and unready, nothing acknowledged is lost, and it goes on by itself once there is room.
+#[test]
+fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
+    let folder = Folder::new();
+    // A limit on file sizes is the failing disk of those who must not mount one. Its signal is ignored, so that writes
+    // fail as on a full disk.
+    let mut command = Command::new("bash");
+    clean(&mut command).args([
+        "-c",
+        "trap '' XFSZ; ulimit -S -f 2048; exec \"$0\" serve",
+        env!("CARGO_BIN_EXE_firsthop"),
+    ]);
+    command.env("FIRSTHOP_DATA", &folder.path);
+    let mut server = Server::start(command);
+    let tenant = folder.only_tenant();
+    let (mut client, mut page) = (server.client(), Page::new(&tenant));
+    let (mut stored, mut failed) = (0, Vec::new());
+    for _ in 0..200 {
+        let frame = page.frame(300);
+        let response = client.frame(&frame);
+        if response.status == 200 {
+            stored += u64::from(response.receipt().stored);
+        } else {
+            assert_eq!((response.status, response.code().as_str()), (503, "unavailable"));
+            assert!(!response.header("retry-after").is_empty());
+            failed.push(frame);
+        }
+        if failed.len() > 5 {
+            break;
+        }
+    }
+    assert!(stored > 0 && failed.len() > 5, "{stored} stored, {} failed", failed.len());
+    assert_eq!(server.internal_get("/readyz").status, 503);
+    assert_eq!(server.internal_get("/livez").status, 200);
+    assert_eq!(server.metric(&format!("firsthop_journal_up{{tenant=\"{}\"}}", tenant.id)), 0.0);
+    let pid = server.child.id().to_string();
+    assert!(
+        Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().expect("prlimit runs").success()
+    );
+    let due = Instant::now() + Duration::from_secs(20);
+    while server.internal_get("/readyz").status != 200 {
+        assert!(Instant::now() < due, "it does not recover");
+        thread::sleep(Duration::from_millis(50));
+    }
+    // Sent again, as a page would.
+    for frame in &failed {
+        let receipt = client.frame(frame).receipt();
+        stored += u64::from(receipt.stored + receipt.duplicate);
+    }
+    assert_eq!(stored, page.next);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), stored as i64);
+    server.stop();
+    folder.ok(&["verify"]);
+}
+
+#[test]
+fn no_log_line_says_who() {
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--log", "trace"]);
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    let event = r#"{"event":"Secret Event","userId":"somebody@example.com","anonymousId":"anon-4711","properties":{"p":"very-private"}}"#;
+    let mut send = |key: &str, event: &str| {
+        let credentials = crate::common::base64(format!("{key}:").as_bytes());
+        let authorization = format!("Basic {credentials}");
+        let headers = [
+            ("Authorization", authorization.as_str()),
+            ("Content-Type", "application/json"),
+            ("X-Forwarded-For", "203.0.113.77"),
+            ("User-Agent", "Agent-4711"),
+        ];
+        client.request("POST", "/v1/track", &headers, event.as_bytes()).status
+    };
+    assert_eq!(send(&tenant.key, event), 200);
+    assert_eq!(send(&tenant.key, &event[1..]), 400);
+    assert_eq!(send("fh_0000000000000001_0123456789abcdef", event), 401);
+    server.stop();
+    let log = server.log();
+    assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
+    for private in ["somebody", "anon-4711", "Secret Event", "very-private", "203.0.113", "Agent-4711", &tenant.key] {
+        assert!(!log.contains(private), "{private}: {log}");
+    }
+}

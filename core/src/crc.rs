@@ -42,8 +42,9 @@ fn update(mut crc: u32, bytes: &[u8]) -> u32 {
         }
     }
     for byte in tail {
-        for half in [byte & 15, byte >> 4] {
-            crc = crc >> 4 ^ tables[0][(crc as u8 & 15 ^ half) as usize];
+        crc ^= u32::from(*byte);
+        for _ in 0..2 {
+            crc = crc >> 4 ^ tables[0][(crc & 15) as usize];
         }
     }
     crc

@@ -64,7 +64,7 @@ pub fn seal_envelope<'b>(
     worker: WorkerId,
     annotation: &Annotation<'_>,
     frame: &[u8],
-    signer: &impl FrameSigner,
+    signer: &(impl FrameSigner + ?Sized),
 ) -> Result<&'b [u8], Error> {
     let header = Header { flags: header.flags.with(Flags::ENVELOPE), ..*header };
     header.check_numbers()?;

@@ -43,7 +43,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// [`Error::Algorithm`] if the key is for another algorithm than the header names, [`Error::Signature`].
-    pub fn verify(&self, key: &impl FrameVerifier) -> Result<(), Error> {
+    pub fn verify(&self, key: &(impl FrameVerifier + ?Sized)) -> Result<(), Error> {
         if key.alg() != self.header.alg {
             return Err(Error::Algorithm);
         }

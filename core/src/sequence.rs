@@ -147,6 +147,25 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Within its reach, order and repetition change nothing: the same is seen, and each number is fresh once.
+        #[test]
+        fn any_order_and_repetition_see_the_same(start in 0..1u64 << 40, mut offsets in prop::collection::vec(0..REACH, 0..300), order: u64) {
+            let fresh = |window: &mut SeqWindow<4>, offsets: &[u64]| {
+                let is_fresh = |verdict| matches!(verdict, SeqVerdict::Fresh | SeqVerdict::FreshGap(_));
+                offsets.iter().filter(|&offset| is_fresh(window.insert(start + offset))).count()
+            };
+            let (mut one, mut other) = (SeqWindow::<4>::new(), SeqWindow::<4>::new());
+            let count = fresh(&mut one, &offsets);
+            prop_assert_eq!(count, offsets.iter().collect::<BTreeSet<_>>().len());
+            offsets.sort_by_key(|offset| (offset ^ order).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            prop_assert_eq!(fresh(&mut other, &offsets), count);
+            prop_assert_eq!(fresh(&mut other, &offsets), 0);
+            prop_assert_eq!(one.next(), other.next());
+            prop_assert!((start..start + REACH).all(|seq| one.check(seq) == other.check(seq)));
+        }
+    }
+
     #[test]
     fn a_check_marks_nothing() {
         let window = SeqWindow::<2>::new();

@@ -149,7 +149,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     ///
     /// # Errors
     /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished.
-    pub fn finish(&mut self, signer: &impl FrameSigner) -> Result<&[u8], Error> {
+    pub fn finish(&mut self, signer: &(impl FrameSigner + ?Sized)) -> Result<&[u8], Error> {
         if self.stage == Stage::Finished {
             return Err(Error::State);
         }
@@ -177,7 +177,7 @@ pub(crate) fn seal(
     header: &Header,
     header_len: usize,
     end: usize,
-    signer: &impl FrameSigner,
+    signer: &(impl FrameSigner + ?Sized),
 ) -> Result<usize, Error> {
     if signer.alg() != header.alg {
         return Err(Error::Algorithm);

@@ -1,0 +1,515 @@
+//! Laws, for any input: what is written is read again, by hand and by serde alike; there is one encoding of everything;
+//! over a bound is an error.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use firsthop_core::{
+    Annotation, Campaign, Context, ContextDelta, Error, Event, EventKind, Flags, Frame, FrameWriter, Network,
+    Properties, Unsigned, Value, WriteKey,
+    limits::{
+        MAX_CONTEXT, MAX_DEPTH, MAX_EVENT, MAX_EVENTS, MAX_FOREIGN_ID, MAX_FRAME, MAX_HEADER, MAX_NAME, MAX_NOTE,
+        MAX_SEQ, MAX_VALUES,
+    },
+};
+use proptest::prelude::*;
+
+mod common;
+
+use common::{
+    ContextModel, Entries, EventModel, Tree, content, entries, header, postcard, put, unsigned, writer, written,
+};
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![4 => "[a-z_]{0,12}", 2 => ".{0,20}", 1 => "\\PC{100,200}"]
+}
+
+fn leaf() -> impl Strategy<Value = Tree> {
+    prop_oneof![
+        Just(Tree::Null),
+        any::<bool>().prop_map(Tree::Bool),
+        (any::<u64>(), 0..64u32).prop_map(|(number, bits)| Tree::U64(number >> bits)),
+        (i64::MIN..0, 0..63u32).prop_map(|(number, bits)| Tree::I64((number >> bits).min(-1))),
+        any::<u64>().prop_map(|bits| Tree::F64(f64::from_bits(bits))),
+        any::<f64>().prop_map(Tree::F64),
+        text().prop_map(Tree::Str),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(Tree::Bytes),
+    ]
+}
+
+fn tree() -> impl Strategy<Value = Tree> {
+    leaf().prop_recursive(MAX_DEPTH as u32, 40, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Tree::List),
+            prop::collection::vec((text(), inner), 0..5).prop_map(Tree::Map),
+        ]
+    })
+}
+
+fn map() -> impl Strategy<Value = Entries> {
+    prop::collection::vec((text(), tree()), 0..6)
+}
+
+fn context() -> impl Strategy<Value = ContextModel> {
+    (
+        prop::array::uniform9(prop::option::of(text())),
+        prop::option::of(any::<(u32, u32)>()),
+        prop::option::of(prop::array::uniform5(prop::option::of(text()))),
+        map(),
+    )
+        .prop_map(|(texts, screen, campaign, extra)| ContextModel { texts, screen, campaign, extra })
+}
+
+fn event() -> impl Strategy<Value = EventModel> {
+    (
+        prop::sample::select(&EventKind::ALL[..]),
+        prop_oneof![0..100_000i64, any::<i64>()],
+        prop::option::of("[!-~]{0,80}"),
+        text().prop_filter("longer than a name", |name| name.len() <= MAX_NAME),
+        prop::option::weighted(0.2, context()),
+        map(),
+    )
+        .prop_map(|(kind, offset_ms, id, name, context, properties)| EventModel {
+            kind,
+            offset_ms,
+            id,
+            name,
+            context,
+            properties,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn properties_are_read_as_written(model in map()) {
+        let writer = written(&model).unwrap();
+        let properties = writer.finish().unwrap();
+        prop_assert_eq!(entries(properties), model.clone());
+        for (key, _) in &model {
+            let first = model.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
+            prop_assert_eq!(properties.get(key).map(Tree::from), first);
+        }
+        // Through serde, and back.
+        let bytes = postcard(&properties);
+        let again: Properties<'_> = ::postcard::from_bytes(&bytes).unwrap();
+        prop_assert_eq!(again, properties);
+        prop_assert_eq!(entries(again), model);
+    }
+
+    /// A container that stands encoded is copied as if it were written piece by piece.
+    #[test]
+    fn copies_of_containers_are_the_same_bytes(model in map()) {
+        let writer = written(&model).unwrap();
+        let mut copy = common::writer();
+        for (key, value) in writer.finish().unwrap() {
+            copy.put(key, value).unwrap();
+        }
+        prop_assert_eq!(copy.finish().unwrap(), writer.finish().unwrap());
+    }
+
+    /// serde is the second opinion on every byte, writing and reading.
+    #[test]
+    fn events_and_contexts_are_postcard(shared in context(), event in event()) {
+        let frame = unsigned(&shared, std::slice::from_ref(&event)).unwrap();
+        let frame = Frame::parse(&frame).unwrap();
+        let mut theirs = shared.with(|shared| postcard(shared));
+        theirs.extend(event.with(|event| postcard(event)));
+        prop_assert_eq!(frame.payload(), &theirs);
+
+        let (context, mut events) = frame.open().unwrap();
+        let (their_context, rest): (Context<'_>, _) = ::postcard::take_from_bytes(&theirs).unwrap();
+        let (their_event, rest): (Event<'_>, _) = ::postcard::take_from_bytes(rest).unwrap();
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(format!("{context:?}"), format!("{their_context:?}"));
+        prop_assert_eq!(format!("{:?}", events.next().unwrap().unwrap()), format!("{their_event:?}"));
+        prop_assert_eq!(ContextModel::of(&their_context), shared);
+        prop_assert_eq!(EventModel::of(&their_event), event);
+    }
+
+    #[test]
+    fn frames_are_read_as_written(shared in context(), events in prop::collection::vec(event(), 0..6)) {
+        let bytes = unsigned(&shared, &events).unwrap();
+        let frame = Frame::parse(&bytes).unwrap();
+        prop_assert_eq!(usize::from(frame.header().count), events.len());
+        prop_assert_eq!(content(&frame), Ok((shared, events)));
+    }
+
+    /// What an event's context sets stands in place of the frame's; what it does not set, stays.
+    #[test]
+    fn a_delta_is_put_over_the_frames_context(shared in context(), delta in context()) {
+        let expected = ContextModel {
+            texts: std::array::from_fn(|i| delta.texts[i].clone().or_else(|| shared.texts[i].clone())),
+            screen: delta.screen.or(shared.screen),
+            campaign: delta.campaign.clone().or_else(|| shared.campaign.clone()),
+            extra: if delta.extra.is_empty() { shared.extra.clone() } else { delta.extra.clone() },
+        };
+        let mut buf = vec![0; MAX_EVENT];
+        let delta = delta.with(|delta| ContextDelta::encode(delta, &mut buf)).unwrap();
+        let whole = shared.with(|shared| delta.apply(shared).map(|whole| ContextModel::of(&whole))).unwrap();
+        prop_assert_eq!(whole, expected);
+    }
+
+    /// There is one encoding of everything: a payload that is read is what writing it again gives.
+    #[test]
+    fn a_payload_that_is_read_is_written_the_same(
+        shared in context(),
+        events in prop::collection::vec(event(), 0..3),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = unsigned(&shared, &events).unwrap();
+        for (at, byte) in changes {
+            let at = 88 + at.index(bytes.len() - 88);
+            bytes[at] = byte;
+        }
+        fix_crc(&mut bytes);
+        let frame = Frame::parse(&bytes).unwrap();
+        if let Ok((shared, events)) = content(&frame) {
+            prop_assert_eq!(unsigned(&shared, &events), Ok(bytes));
+        }
+    }
+
+    /// Any bytes at all: an answer, not a panic, and the same from looking as from decoding.
+    #[test]
+    fn any_payload_is_judged(payload in prop::collection::vec(prop_oneof![3 => 0..12u8, 1 => any::<u8>()], 0..200), count in 0..4u16) {
+        let mut bytes = unsigned(&ContextModel::default(), &[]).unwrap();
+        bytes.truncate(88);
+        bytes.extend(&payload);
+        bytes[44..46].copy_from_slice(&count.to_le_bytes());
+        bytes[76..80].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        fix_crc(&mut bytes);
+        let frame = Frame::parse(&bytes).unwrap();
+        prop_assert_eq!(frame.check().err(), content(&frame).err());
+    }
+
+    #[test]
+    fn annotations_are_read_as_written(received_ms: u64, texts in prop::array::uniform3("[a-z-]{0,64}"), net: [u8; 6], kind in 0..3u8) {
+        let annotation = Annotation {
+            received_ms,
+            pop: &texts[0],
+            country: &texts[1],
+            refused: &texts[2],
+            network: match kind {
+                0 => Network::Unknown,
+                1 => Network::V4([net[0], net[1], net[2]]),
+                _ => Network::V6(net),
+            },
+            ..Annotation::default()
+        };
+        let mut buf = [0; 512];
+        let bytes = annotation.encode(&mut buf).unwrap();
+        prop_assert_eq!(Annotation::from_bytes(bytes), Ok(annotation));
+        for len in 0..bytes.len() {
+            prop_assert_eq!(Annotation::from_bytes(&bytes[..len]), Err(Error::Payload));
+        }
+    }
+
+    #[test]
+    fn write_keys_are_what_they_look_like(text in "(fh_)?[0-9a-fA-F]{15,17}_[0-9A-Za-z_-]{14,46}") {
+        let (tenant, secret) = text.strip_prefix("fh_").and_then(|rest| rest.split_once('_')).unwrap_or(("", ""));
+        let good = tenant.len() == 16
+            && !tenant.bytes().any(|b| b.is_ascii_uppercase())
+            && (16..=44).contains(&secret.len())
+            && secret.bytes().all(|b| b.is_ascii_alphanumeric());
+        prop_assert_eq!(WriteKey::parse(&text).is_ok(), good);
+    }
+}
+
+fn fix_crc(bytes: &mut [u8]) {
+    bytes[80..84].fill(0);
+    let crc = firsthop_core::crc32(&[bytes]);
+    bytes[80..84].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn nested(depth: usize) -> Tree {
+    (0..depth).fold(Tree::Null, |inner, i| match i % 2 {
+        0 => Tree::List(vec![inner]),
+        _ => Tree::Map(vec![("k".into(), inner)]),
+    })
+}
+
+#[test]
+fn depth_is_bounded() {
+    let deepest = vec![("k".to_owned(), nested(MAX_DEPTH))];
+    let writer_ = written(&deepest).unwrap();
+    assert_eq!(entries(writer_.finish().unwrap()), deepest);
+    assert_eq!(written(&vec![("k".into(), nested(MAX_DEPTH + 1))]).err(), Some(Error::TooDeep));
+    // A copy counts from where it is put.
+    let Some((_, inner)) = writer_.finish().unwrap().iter().next() else { panic!("one entry") };
+    let mut writer = writer();
+    writer.put("same depth", inner).unwrap();
+    writer.begin_list(Some("one deeper")).unwrap();
+    assert_eq!(writer.push(inner), Err(Error::TooDeep));
+}
+
+#[test]
+fn values_are_counted() {
+    let list = |len| Tree::List(vec![Tree::Null; len]);
+    // The list itself is one.
+    let most = vec![("k".to_owned(), list(MAX_VALUES - 1))];
+    let full = written(&most).unwrap();
+    assert_eq!(unsigned(&ContextModel::default(), &[model(most.clone())]).map(|_| ()), Ok(()));
+    assert_eq!(written(&vec![("k".into(), list(MAX_VALUES))]).err(), Some(Error::TooLarge));
+    let Some((_, list)) = full.finish().unwrap().iter().next() else { panic!("one entry") };
+    let mut writer = writer();
+    writer.put("k", list).unwrap();
+    assert_eq!(writer.put("l", Value::Null), Err(Error::TooLarge));
+    assert_eq!(writer.put("l", list), Err(Error::TooLarge));
+    assert_eq!(entries(writer.finish().unwrap()), most);
+}
+
+fn model(properties: Entries) -> EventModel {
+    EventModel { kind: EventKind::Track, offset_ms: 0, id: None, name: String::new(), context: None, properties }
+}
+
+/// The frame that holds this, or the error of writing it.
+fn try_event(event: EventModel) -> Result<Vec<u8>, Error> {
+    unsigned(&ContextModel::default(), &[event])
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let mut writer = writer();
+    assert_eq!(writer.put("", Value::Bytes(&[0; MAX_EVENT])), Err(Error::BufferFull));
+    let half = "x".repeat(MAX_EVENT / 2);
+    writer.put("a", Value::Str(&half)).unwrap();
+    assert_eq!(writer.put("b", Value::Bytes(half.as_bytes())), Err(Error::TooLarge));
+    assert_eq!(writer.finish().unwrap().iter().count(), 1);
+
+    // To the byte, on the writing and on the reading side.
+    let of = |len: usize| model(vec![("k".into(), Tree::Str("x".repeat(len)))]);
+    let overhead = postcard_len(&of(20_000)) - 20_000;
+    let largest = try_event(of(MAX_EVENT - overhead)).unwrap();
+    assert_eq!(content(&Frame::parse(&largest).unwrap()).map(|(_, events)| events.len()), Ok(1));
+    assert_eq!(try_event(of(MAX_EVENT - overhead + 1)), Err(Error::TooLarge));
+
+    let name = |len: usize| EventModel { name: "n".repeat(len), ..model(vec![]) };
+    assert!(try_event(name(MAX_NAME)).is_ok());
+    assert_eq!(try_event(name(MAX_NAME + 1)), Err(Error::TooLarge));
+    let id = |len: usize| EventModel { id: Some("i".repeat(len)), ..model(vec![]) };
+    assert!(try_event(id(MAX_FOREIGN_ID)).is_ok());
+    assert_eq!(try_event(id(MAX_FOREIGN_ID + 1)), Err(Error::TooLarge));
+
+    let url = |len: usize| {
+        let mut context = ContextModel::default();
+        context.texts[6] = Some("u".repeat(len));
+        context
+    };
+    let overhead = url(10_000).with(|context| postcard(context)).len() - 10_000;
+    let largest = unsigned(&url(MAX_CONTEXT - overhead), &[]).unwrap();
+    assert!(Frame::parse(&largest).unwrap().check().is_ok());
+    assert_eq!(unsigned(&url(MAX_CONTEXT - overhead + 1), &[]), Err(Error::TooLarge));
+
+    let note = "n".repeat(MAX_NOTE + 1);
+    let annotation = |note| Annotation { pop: note, ..Annotation::default() };
+    assert!(annotation(&note[1..]).encode(&mut [0; 512]).is_ok());
+    assert_eq!(annotation(&note).encode(&mut [0; 512]), Err(Error::TooLarge));
+}
+
+fn postcard_len(event: &EventModel) -> usize {
+    event.with(|event| postcard(event)).len()
+}
+
+#[test]
+fn the_writer_takes_negative_and_other_numbers_under_one_name() {
+    let mut writer = writer();
+    for number in [i64::MIN, -1, 0, 1, i64::MAX] {
+        writer.put("n", Value::I64(number)).unwrap();
+    }
+    let read: Vec<_> = writer.finish().unwrap().iter().map(|(_, value)| Tree::from(value)).collect();
+    let expected = [Tree::I64(i64::MIN), Tree::I64(-1), Tree::U64(0), Tree::U64(1), Tree::U64(i64::MAX as u64)];
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn a_writer_of_properties_keeps_its_order() {
+    let mut writer = writer();
+    assert_eq!(writer.end(), Err(Error::State));
+    assert_eq!(writer.push(Value::Null), Err(Error::State));
+    writer.begin_list(Some("l")).unwrap();
+    assert_eq!(writer.put("k", Value::Null), Err(Error::State));
+    assert_eq!(writer.begin_map(Some("k")), Err(Error::State));
+    assert_eq!(writer.finish().err(), Some(Error::State));
+    writer.begin_map(None).unwrap();
+    assert_eq!(writer.push(Value::Null), Err(Error::State));
+    writer.put("k", Value::Bool(true)).unwrap();
+    writer.end().unwrap();
+    writer.end().unwrap();
+    let expected = vec![("l".to_owned(), Tree::List(vec![Tree::Map(vec![("k".into(), Tree::Bool(true))])]))];
+    assert_eq!(entries(writer.finish().unwrap()), expected);
+    writer.clear();
+    assert!(writer.finish().unwrap().is_empty());
+}
+
+/// Whatever a buffer has no room for leaves it as it was: what comes after is as if the call had not been.
+#[test]
+fn a_full_buffer_keeps_what_it_has() {
+    let value = Tree::Map(vec![("list".into(), Tree::List(vec![Tree::Str("größe".into()), Tree::U64(300)]))]);
+    let mut whole = writer();
+    put(&mut whole, Some("key"), &value).unwrap();
+    let (_, copied) = whole.finish().unwrap().iter().next().unwrap();
+    for (shape_len, text_len) in (0..20).flat_map(|shape| (0..24).map(move |text| (shape, text))) {
+        let (mut shape, mut text) = (vec![0; shape_len], vec![0; text_len]);
+        let mut writer = firsthop_core::PropertiesWriter::new(&mut shape[..], &mut text[..]);
+        let calls: [&dyn Fn(&mut firsthop_core::PropertiesWriter<&mut [u8]>) -> Result<(), Error>; 6] = [
+            &|w| w.put("a", Value::Null),
+            &|w| w.put("text", Value::Str("größe")),
+            &|w| w.put("number", Value::U64(u64::MAX)),
+            &|w| w.put("double", Value::F64(1.5)),
+            &|w| w.put("bytes", Value::Bytes(&[1, 2, 3])),
+            &|w| w.put("copy", copied),
+        ];
+        let mut kept = 0;
+        for call in calls {
+            match call(&mut writer) {
+                Ok(()) => kept += 1,
+                Err(error) => assert_eq!(error, Error::BufferFull),
+            }
+            assert_eq!(writer.finish().unwrap().iter().count(), kept);
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_is_full_goes_on_in_the_next() {
+    let event = Event { name: "Product Viewed", ..Event::default() };
+    for len in 0..400 {
+        let mut writer = match FrameWriter::new(vec![0; len], &header()) {
+            Ok(writer) => writer,
+            Err(error) => {
+                assert!(error == Error::BufferFull && len < 88);
+                continue;
+            }
+        };
+        let mut count = 0;
+        let error = loop {
+            match writer.event(&event) {
+                Ok(()) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error, writer.count(), writer.is_empty()), (Error::BufferFull, count, count == 0));
+        match writer.finish(&Unsigned) {
+            Ok(bytes) => {
+                let frame = Frame::parse(bytes).unwrap();
+                assert_eq!(frame.open().unwrap().1.filter(|read| *read == Ok(event)).count(), usize::from(count));
+            }
+            // Not even an empty context fits.
+            Err(error) => assert!(error == Error::BufferFull && count == 0 && len < 88 + 13),
+        }
+    }
+}
+
+#[test]
+fn a_frame_writer_keeps_its_order() {
+    let mut writer = FrameWriter::new(vec![0; 4096], &header()).unwrap();
+    let (trace, other) = (firsthop_core::ExtensionKind::Traceparent, firsthop_core::ExtensionKind::Unknown(77));
+    writer.extension(trace, b"1").unwrap();
+    assert_eq!(writer.extension(trace, b"2"), Err(Error::Extension));
+    writer.extension(other, &[0; MAX_HEADER - 88 - 5 - 4]).unwrap();
+    assert_eq!(writer.extension(firsthop_core::ExtensionKind::Session, b""), Err(Error::HeaderLength));
+    // An event that is refused changes nothing: the context may still be written.
+    let large = "n".repeat(MAX_NAME + 1);
+    assert_eq!(writer.event(&Event { name: &large, ..Event::default() }), Err(Error::TooLarge));
+    writer.context(&Context { locale: Some("de"), ..Context::default() }).unwrap();
+    assert_eq!(writer.context(&Context::default()), Err(Error::State));
+    assert_eq!(writer.extension(other, b""), Err(Error::State));
+    writer.event(&Event::default()).unwrap();
+    writer.set_dropped(5);
+    let wrong = firsthop_core::MacKey::new(firsthop_core::Alg::HmacSha256, &[1; 32]).unwrap();
+    assert_eq!(writer.finish(&wrong).err(), Some(Error::Algorithm));
+    let len = writer.len();
+    let bytes = writer.finish(&Unsigned).unwrap().to_vec();
+    assert_eq!(bytes.len(), len);
+    let frame = Frame::parse(&bytes).unwrap();
+    assert_eq!((frame.header().count, frame.header().dropped), (1, 5));
+    assert_eq!(frame.open().unwrap().0.locale, Some("de"));
+    assert_eq!(writer.finish(&Unsigned).err(), Some(Error::State));
+    assert_eq!(writer.event(&Event::default()), Err(Error::State));
+    // The next one owes nothing to the one before.
+    writer.begin(&header()).unwrap();
+    assert_eq!(writer.finish(&Unsigned).unwrap(), unsigned(&ContextModel::default(), &[]).unwrap());
+}
+
+#[test]
+fn numbers_of_events_are_bounded() {
+    let mut writer = FrameWriter::new(vec![0; MAX_FRAME], &header()).unwrap();
+    for _ in 0..MAX_EVENTS {
+        writer.event(&Event::default()).unwrap();
+    }
+    assert_eq!(writer.event(&Event::default()), Err(Error::Count));
+    let bytes = writer.finish(&Unsigned).unwrap();
+    assert_eq!(Frame::parse(bytes).unwrap().open().unwrap().1.filter(Result::is_ok).count(), usize::from(MAX_EVENTS));
+
+    let near_the_end = firsthop_core::Header { first_seq: MAX_SEQ - 2, ..header() };
+    let mut writer = FrameWriter::new(vec![0; 4096], &near_the_end).unwrap();
+    writer.event(&Event::default()).unwrap();
+    writer.event(&Event::default()).unwrap();
+    assert_eq!(writer.event(&Event::default()), Err(Error::Count));
+    assert_eq!(Frame::parse(writer.finish(&Unsigned).unwrap()).map(|frame| frame.header().count), Ok(2));
+    for over in [
+        firsthop_core::Header { first_seq: MAX_SEQ + 1, ..header() },
+        firsthop_core::Header { batch_seq: MAX_SEQ + 1, ..header() },
+        firsthop_core::Header { first_seq: u64::MAX, ..header() },
+    ] {
+        assert_eq!(FrameWriter::new(vec![0; 4096], &over).err(), Some(Error::Count));
+    }
+}
+
+#[test]
+fn an_envelope_is_no_frame_of_events() {
+    let mut writer =
+        FrameWriter::new(vec![0; 4096], &firsthop_core::Header { flags: Flags::ENVELOPE, ..header() }).unwrap();
+    let bytes = writer.finish(&Unsigned).unwrap();
+    assert_eq!(Frame::parse(bytes).unwrap().open().err(), Some(Error::State));
+}
+
+#[test]
+fn networks_are_cut() {
+    for (address, network) in [
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("2001:db8:1234:5678:9abc::1", "2001:db8:1234::/48"),
+        ("::ffff:203.0.113.77", "203.0.113.0/24"),
+        // 6to4 of 203.0.113.77
+        ("2002:cb00:714d:1::1", "203.0.113.0/24"),
+        ("::1", "::/48"),
+        ("255.255.255.255", "255.255.255.0/24"),
+    ] {
+        assert_eq!(Network::of(address.parse().unwrap()).to_string(), network);
+    }
+    assert_eq!(Network::Unknown.to_string(), "");
+}
+
+/// A traceparent is taken as it should be or not at all; a campaign is replaced as a whole.
+#[test]
+fn what_a_frame_says_beside_its_events() {
+    for (text, good) in [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", true),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff", true),
+        ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0", false),
+        ("00-4bf92f3577b34da6a3ce929d0e0e47360-0f067aa0ba902b7-01", false),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0é", false),
+        ("", false),
+    ] {
+        let mut writer = FrameWriter::new(vec![0; 4096], &header()).unwrap();
+        writer.extension(firsthop_core::ExtensionKind::Traceparent, text.as_bytes()).unwrap();
+        let bytes = writer.finish(&Unsigned).unwrap();
+        assert_eq!(Frame::parse(bytes).unwrap().traceparent(), good.then_some(text), "{text}");
+    }
+    for (text, good) in [
+        ("fh_00000000000a11ce_Kq7Zp0c3Vn8Rb5Ls", true),
+        ("fh_00000000000a11cf_Kq7Zp0c3Vn8Rb5Ls", false),
+        ("fh_00000000000a11ce_Kq7Zp0c3Vn8Rb5L", false),
+    ] {
+        let mut writer = FrameWriter::new(vec![0; 4096], &header()).unwrap();
+        writer.extension(firsthop_core::ExtensionKind::WriteKey, text.as_bytes()).unwrap();
+        let bytes = writer.finish(&Unsigned).unwrap();
+        assert_eq!(Frame::parse(bytes).unwrap().write_key().is_ok(), good, "{text}");
+    }
+    let campaign = |name| Context { campaign: Some(Campaign { name, ..Campaign::default() }), ..Context::default() };
+    assert_eq!(campaign(Some("a")).with(&campaign(None)), campaign(None));
+}

@@ -1,7 +1,7 @@
 //! Writing a frame: header, extensions, context, events, tag.
 
 use crate::{
-    Context, Error, Event, ExtensionKind, FrameSigner, Header,
+    Context, Error, Event, ExtensionKind, FrameSigner, Header, SourceId, TenantId, Timestamp,
     codec::Writer,
     crc::crc32,
     extension::{EXTENSION_HEAD, Extensions, write_extension},
@@ -40,6 +40,13 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         let mut writer = Self { buffer, header: *header, header_len: 0, end: 0, stage: Stage::Finished };
         writer.begin(header)?;
         Ok(writer)
+    }
+
+    /// A writer that has no frame yet: [`begin`](Self::begin) begins one. For statics.
+    #[must_use]
+    pub const fn idle(buffer: B) -> Self {
+        let header = Header::new(TenantId::new(0), SourceId::new([0; 16]), Timestamp::from_millis(0));
+        Self { buffer, header, header_len: 0, end: 0, stage: Stage::Finished }
     }
 
     /// Begins the next frame in the same buffer.
@@ -99,27 +106,21 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// [`Error::BufferFull`] or [`Error::Count`] if it belongs into the next frame (or, in an empty one, into a larger
     /// buffer); [`Error::TooLarge`] if into none; [`Error::State`] after [`finish`](Self::finish).
     pub fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
-        let before = (self.end, self.stage);
-        let result = self.try_event(event);
-        if result.is_err() {
-            (self.end, self.stage) = before;
-        }
-        result
-    }
-
-    fn try_event(&mut self, event: &Event<'_>) -> Result<(), Error> {
         if self.stage == Stage::Finished {
             return Err(Error::State);
         }
-        if self.stage == Stage::Extensions {
-            self.context(&Context::default())?;
-        }
+        let before = (self.end, self.stage);
         // Neither is near the end of its type.
-        let header = Header { count: self.header.count + 1, ..self.header };
-        header.check_numbers()?;
-        self.append(|writer| event.encode(writer))?;
-        self.header = header;
-        Ok(())
+        self.header.count += 1;
+        let result = self.header.check_numbers().and_then(|()| {
+            self.end_header()?;
+            self.append(|writer| event.encode(writer))
+        });
+        if result.is_err() {
+            (self.end, self.stage) = before;
+            self.header.count -= 1;
+        }
+        result
     }
 
     /// Events so far.
@@ -153,12 +154,15 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         if self.stage == Stage::Finished {
             return Err(Error::State);
         }
-        if self.stage == Stage::Extensions {
-            self.context(&Context::default())?;
-        }
+        self.end_header()?;
         let end = seal(self.buffer.as_mut(), &self.header, self.header_len, self.end, signer)?;
         self.stage = Stage::Finished;
         Ok(&self.buffer.as_mut()[..end])
+    }
+
+    /// Events without a context share nothing.
+    fn end_header(&mut self) -> Result<(), Error> {
+        if self.stage == Stage::Extensions { self.context(&Context::default()) } else { Ok(()) }
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Error>) -> Result<(), Error> {

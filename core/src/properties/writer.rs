@@ -121,10 +121,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> PropertiesWriter<B> {
         Ok(())
     }
 
-    /// Inlined all the way, so that the compiler knows key and kind of value where the caller does: twice as fast. In
-    /// WebAssembly size matters more.
-    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-    fn write(&mut self, key: Option<&str>, value: Value<'_>) -> Result<(), Error> {
+    /// Writes an entry of what is open: under a key in a map, without one in a list.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`push`](Self::push).
+    // Always inlined: where the caller knows key and kind of value, so does the compiler, which makes it twice as fast, and
+    // leaves out what writes kinds that never come.
+    #[inline(always)]
+    pub fn write(&mut self, key: Option<&str>, value: Value<'_>) -> Result<(), Error> {
         let (tag, number) = match value {
             Value::Null => (tag::NULL, 0),
             Value::Bool(false) => (tag::FALSE, 0),

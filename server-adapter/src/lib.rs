@@ -62,7 +62,7 @@ pub mod tenants;
 pub use crate::{
     error::Error,
     http::{ClientAddress, Internal, Public},
-    journal::verify::Report,
+    journal::verify::{Report, verify},
     server::Server,
     settings::Settings,
 };

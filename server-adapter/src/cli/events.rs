@@ -81,7 +81,10 @@ impl Events {
         let mut widths = Widths::default();
         self.show(out, &found, &mut widths)?;
         let more = format!("SELECT * FROM events WHERE rowid > ? AND {condition} ORDER BY rowid LIMIT 1000");
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             out.flush().map_err(|error| Error::Io("standard output".into(), error))?;
             let mut bound: Vec<Box<dyn ToSql>> = vec![Box::new(last)];
             bound.extend(self.condition().1);
@@ -92,7 +95,6 @@ impl Events {
             }
             self.show(out, &found, &mut widths)?;
         }
-        Ok(())
     }
 
     fn condition(&self) -> (String, Vec<Box<dyn ToSql>>) {
@@ -138,7 +140,7 @@ struct Found {
 
 fn read(connection: &Connection, sql: &str, parameters: &[Box<dyn ToSql>]) -> rusqlite::Result<Vec<Found>> {
     let mut statement = connection.prepare(sql)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let parameters: Vec<&dyn ToSql> = parameters.iter().map(AsRef::as_ref).collect();
     let mut rows = statement.query(&parameters[..])?;
     let mut found = Vec::new();

@@ -21,7 +21,7 @@ use crate::{Error, Settings, settings::Layer, tenants::Store};
 
 /// Carries events from a page to a table, each exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "firsthop", version, about, max_term_width = 120)]
+#[command(name = "firsthop", version, max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

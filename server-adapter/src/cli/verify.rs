@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 
 use super::{Folder, out::Out};
-use crate::{Error, journal::verify, tenants::StoredTenant};
+use crate::{Error, tenants::StoredTenant};
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
@@ -46,11 +46,9 @@ fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
     }
     let began = Instant::now();
     let mut bar = Bar::new(name);
-    let (journal, events) = (stored.journal(), stored.events());
-    let report =
-        verify::verify(stored.tenant.id, &stored.keys, &journal, &events, |done, total| bar.show(done, total))?;
+    let report = crate::verify(stored, |done, total| bar.show(done, total))?;
     bar.clear();
-    let verify::Report { frames, events, envelopes, signed, unsigned, quarantined, rows, .. } = report;
+    let crate::Report { frames, events, envelopes, signed, unsigned, quarantined, rows, .. } = report;
     out.line(format_args!(
         "{name}: {events} events in {frames} frames ({signed} signed by a session, {unsigned} unsigned; {envelopes} in an \
          edge's envelope), {quarantined} in quarantine, {rows} rows in the events table; {:.1} s",

@@ -18,6 +18,8 @@
 mod arrival;
 mod checkpoint;
 mod counters;
+#[cfg(test)]
+mod model_tests;
 mod quarantine;
 mod queue;
 mod schema;

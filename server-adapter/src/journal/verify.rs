@@ -1,8 +1,6 @@
 //! Checks everything that is stored: CRC and signature of every frame, every row against its frame, every identity
 //! against the frames, and the counts.
 
-use std::path::Path;
-
 use firsthop_core::{Alg, Annotation, Envelope, Error as CoreError, Flags, Frame, LeaseScope, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -11,7 +9,10 @@ use super::{
     schema::{RowSum, open_reader, row_sum},
     store::Accepted,
 };
-use crate::{Error, sink, tenants::KeyFile};
+use crate::{
+    Error, sink,
+    tenants::{KeyFile, StoredTenant},
+};
 
 /// What was checked, and what is wrong.
 #[derive(Debug, Default)]
@@ -53,13 +54,9 @@ impl Report {
 ///
 /// # Errors
 /// [`Error::Database`] if a file cannot be opened. What is wrong inside is in the report.
-pub(crate) fn verify(
-    tenant: TenantId,
-    keys: &KeyFile,
-    journal: &Path,
-    events: &Path,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Report, Error> {
+pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
+    let (tenant, keys) = (stored.tenant.id, &stored.keys);
+    let (journal, events) = (&*stored.journal(), &*stored.events());
     let mut report = Report::default();
     // The table first: its cursor must not be ahead of what is then read of the journal.
     let table = sink::events::State::read(events)?;

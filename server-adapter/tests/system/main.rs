@@ -1,6 +1,12 @@
 //! The server as a whole: a real process, real files, real connections.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know for tests")]
+
 mod bad_input;
+mod commands;
 mod common;
+mod edges;
 mod exactly_once;
 mod life;
+mod mounted;
+mod vectors;

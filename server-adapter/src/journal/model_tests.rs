@@ -1,0 +1,218 @@
+//! The tables against a plain model: any frames, in any order, any number of times.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use firsthop_core::{
+    Annotation, Event, ForeignId, Frame, FrameWriter, Header, Region, SourceId, TenantId, Timestamp, Unsigned, Vendor,
+};
+use proptest::prelude::*;
+use rusqlite::Connection;
+
+use super::{
+    arrival::{Arrival, Verdict},
+    counters::Batch,
+    quarantine::Quarantine,
+    queue::{Journal, JournalStatus, Memory, Unavailable},
+    schema,
+    seen::Seen,
+    store::{Accepted, Tables},
+};
+use crate::Settings;
+
+const TENANT: TenantId = TenantId::new(7);
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// One frame: its source, where it begins, and each of its events.
+#[derive(Clone, Debug)]
+struct Sent {
+    source: u8,
+    first: u64,
+    events: Vec<Said>,
+}
+
+/// One event: what it says, and another vendor's id if it has one.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    content: u8,
+    foreign: Option<u8>,
+}
+
+fn source(i: u8) -> SourceId {
+    SourceId::v7(NOW, [i; 10])
+}
+
+/// Few sources, few ids, few numbers, few contents: so that everything meets everything.
+fn sent() -> impl Strategy<Value = Sent> {
+    let said = (0..8_u8, prop::option::weighted(0.15, 0..6_u8)).prop_map(|(content, foreign)| Said {
+        // Mostly the same, as with retries.
+        content: content.saturating_sub(6),
+        foreign,
+    });
+    (0..3_u8, prop_oneof![0..60_u64, Just(1 << 40)], prop::collection::vec(said, 1..25))
+        .prop_map(|(source, first, events)| Sent { source, first, events })
+}
+
+impl Sent {
+    fn bytes(&self) -> Vec<u8> {
+        let header = Header { first_seq: self.first, ..Header::new(TENANT, source(self.source), NOW) };
+        let mut buffer = vec![0; 128 * 1024];
+        let mut writer = FrameWriter::new(&mut buffer[..], &header).expect("room");
+        for said in &self.events {
+            let id = said.foreign.map(|i| i.to_string());
+            let id = id.as_deref().map(|id| ForeignId { vendor: Vendor::Segment, id });
+            let name = said.content.to_string();
+            writer.event(&Event { name: &name, id, ..Event::default() }).expect("room");
+        }
+        writer.finish(&Unsigned).expect("finished").to_vec()
+    }
+
+    /// Identity and content of each event.
+    fn identities(&self) -> impl Iterator<Item = ((Option<u8>, u8, u64), u8)> {
+        self.events.iter().zip(self.first..).map(|(said, seq)| match said.foreign {
+            Some(id) => ((Some(id), 0, 0), said.content),
+            None => ((None, self.source, seq), said.content),
+        })
+    }
+}
+
+struct Store {
+    connection: Connection,
+    tables: Tables,
+}
+
+impl Store {
+    fn new(folder: &std::path::Path) -> Self {
+        let connection = schema::open_writer(&folder.join("journal.db")).expect("opens");
+        // A model of thousands of commits needs no disk.
+        connection.pragma_update(None, "synchronous", "OFF").expect("set");
+        let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
+        Self { connection, tables: Tables { seen: Seen::default(), quarantine, last_frame: 0, overflow: 0 } }
+    }
+
+    fn store(&mut self, sent: &Sent) -> Verdict {
+        let body = Bytes::from(sent.bytes());
+        let frame = Frame::parse(&body).expect("a frame");
+        let annotation = Annotation::default();
+        let arrival = Arrival::new(&body, &frame, NOW, Some(&annotation), Region::ANY).expect("an arrival");
+        let mut counts = Batch::default();
+        self.connection.execute_batch("BEGIN").expect("begun");
+        let verdict = self.tables.store(&self.connection, &arrival, &mut counts).expect("stored");
+        counts.write(&self.connection).expect("counted");
+        self.connection.execute_batch("COMMIT").expect("committed");
+        verdict
+    }
+
+    fn number(&self, sql: &str) -> i64 {
+        self.connection.query_row(sql, [], |row| row.get(0)).expect(sql)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Every event is stored exactly once, with the content that came first; the same content again is a duplicate,
+    /// another one a conflict. It makes no difference whether the memory in front of the table knows the source.
+    #[test]
+    fn any_order_any_repetition(frames in prop::collection::vec((sent(), any::<bool>()), 1..40)) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = Store::new(folder.path());
+        let mut model: BTreeMap<(Option<u8>, u8, u64), u8> = BTreeMap::new();
+        let mut total = Verdict::default();
+        for (sent, forget) in &frames {
+            if *forget {
+                store.tables.seen.forget();
+            }
+            let mut expected = Verdict::default();
+            for (identity, content) in sent.identities() {
+                match model.get(&identity) {
+                    None => {
+                        model.insert(identity, content);
+                        expected.stored += 1;
+                    }
+                    Some(known) if *known == content => expected.duplicate += 1,
+                    Some(_) => expected.conflict += 1,
+                }
+            }
+            prop_assert_eq!(store.store(sent), expected, "{:?}", sent);
+            // And the same bytes again bring nothing.
+            let again = store.store(sent);
+            prop_assert_eq!((again.stored, again.conflict), (0, expected.conflict), "{:?}", sent);
+            total.stored += expected.stored;
+        }
+        prop_assert_eq!(model.len(), total.stored as usize);
+        prop_assert_eq!(store.number("SELECT SUM(last - first + 1) FROM seen"), model.len() as i64);
+        prop_assert_eq!(store.number("SELECT SUM(events) FROM counters WHERE outcome = 'stored'"), model.len() as i64);
+        prop_assert_eq!(
+            store.number(
+                "SELECT COUNT(*) FROM seen a JOIN seen b ON a.source = b.source AND a.first < b.first AND b.first <= a.last"
+            ),
+            0
+        );
+        prop_assert_eq!(accepted(&store.connection), model.len() as u32);
+    }
+}
+
+/// Events that the rows say they brought.
+fn accepted(connection: &Connection) -> u32 {
+    let mut statement = connection.prepare("SELECT count, accepted FROM frames").expect("a query");
+    let rows = statement.query_map([], |row| {
+        let bits: Option<Vec<u8>> = row.get(1)?;
+        Ok(Accepted::from_column(bits.as_deref()).count(row.get(0)?))
+    });
+    rows.expect("rows").map(|count| count.expect("a row")).sum()
+}
+
+/// A row that the tables do not take, in a group with others: those are stored all the same, and what the failed transaction put
+/// into the memory is not believed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_be_stored_spoils_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("journal.db");
+    let journal = Journal::open(TENANT, path.clone(), &Settings::default()).expect("opens");
+    let memory = Memory::new(1 << 20);
+    let arrival = |first| {
+        let body = Bytes::from(Sent { source: 0, first, events: vec![Said { content: 0, foreign: None }] }.bytes());
+        let frame = Frame::parse(&body).expect("a frame");
+        Arrival::new(&body, &frame, NOW, Some(&Annotation::default()), Region::ANY).expect("an arrival")
+    };
+    let other = Connection::open(&path).expect("opens");
+    other
+        .execute_batch(
+            "CREATE TRIGGER poison BEFORE INSERT ON frames WHEN new.first_seq = 13 BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .expect("made");
+    // Sent at once, so that some share a transaction with it.
+    let sent: Vec<_> = (0..30).map(|first| journal.send_frame(arrival(first))).collect();
+    for (first, sent) in sent.into_iter().enumerate() {
+        let expected = if first == 13 { Err(Unavailable::Down) } else { Ok(1) };
+        assert_eq!(journal.answer(sent).await.map(|verdict| verdict.stored), expected, "{first}");
+    }
+    assert_eq!(journal.status(), JournalStatus::Up, "the disk is well");
+    other.execute_batch("DROP TRIGGER poison").expect("dropped");
+    for first in 0..30 {
+        let verdict = journal.store(arrival(first), memory.hold()).await.expect("stored");
+        let new = u32::from(first == 13);
+        assert_eq!(verdict, Verdict { stored: new, duplicate: 1 - new, conflict: 0 }, "{first}");
+    }
+    tokio::task::spawn_blocking(move || journal.close()).await.expect("closed");
+    let total: i64 = other
+        .query_row("SELECT SUM(events) FROM counters WHERE outcome = 'stored'", [], |row| row.get(0))
+        .expect("there");
+    assert_eq!(total, 30);
+}
+
+/// One frame that meets thousands of runs is decided in time, and exactly.
+#[test]
+fn many_runs_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::new(folder.path());
+    let one = |seq| Sent { source: 0, first: seq, events: vec![Said { content: 0, foreign: None }] };
+    for seq in (0..4000).step_by(2) {
+        assert_eq!(store.store(&one(seq)).stored, 1);
+    }
+    let all = Sent { source: 0, first: 0, events: vec![Said { content: 0, foreign: None }; 4000] };
+    let began = std::time::Instant::now();
+    assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, conflict: 0 });
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}

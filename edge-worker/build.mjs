@@ -4,7 +4,7 @@
 // tools/env.sh sets, or gets from crates.io and npm.
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -33,10 +33,20 @@ function program(name, crate, version, features = []) {
   for (const candidate of [given, name, own]) {
     if (candidate && versionOf(candidate) === version) return candidate;
   }
-  console.log(`edge: ${name} ${version} from crates.io (once; one to two minutes) …`);
+  console.log(`edge: ${name} ${version} from crates.io (once; it compiles for a minute or two) …`);
+  const compiling = path.join(TOOLS, 'compiling');
   run('cargo', ['install', '--quiet', crate, '--version', version, '--root', root, '--bin', name, ...features], {
-    env: { ...process.env, CARGO_TARGET_DIR: path.join(TOOLS, 'compiling') },
+    env: {
+      ...process.env,
+      CARGO_TARGET_DIR: compiling,
+      // To be ready soon, not to run fast: it runs for a second or two.
+      CARGO_PROFILE_RELEASE_OPT_LEVEL: '1',
+      CARGO_PROFILE_RELEASE_LTO: 'off',
+      CARGO_PROFILE_RELEASE_CODEGEN_UNITS: '16',
+      CARGO_PROFILE_RELEASE_DEBUG: '0',
+    },
   });
+  rmSync(compiling, { recursive: true, force: true });
   return own;
 }
 

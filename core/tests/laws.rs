@@ -351,7 +351,8 @@ fn a_full_buffer_keeps_what_it_has() {
     for (shape_len, text_len) in (0..20).flat_map(|shape| (0..24).map(move |text| (shape, text))) {
         let (mut shape, mut text) = (vec![0; shape_len], vec![0; text_len]);
         let mut writer = firsthop_core::PropertiesWriter::new(&mut shape[..], &mut text[..]);
-        let calls: [&dyn Fn(&mut firsthop_core::PropertiesWriter<&mut [u8]>) -> Result<(), Error>; 6] = [
+        type Call<'c> = &'c dyn Fn(&mut firsthop_core::PropertiesWriter<&mut [u8]>) -> Result<(), Error>;
+        let calls: [Call<'_>; 6] = [
             &|w| w.put("a", Value::Null),
             &|w| w.put("text", Value::Str("größe")),
             &|w| w.put("number", Value::U64(u64::MAX)),

@@ -289,6 +289,20 @@ const seeds = {
   grant: sessionCases.map(({ grant_hex }) => grant_hex),
   ids: [ids.write_keys, ids.event_ids].flatMap(({ accepted, refused }) => [...accepted, ...refused]).map((text) => hex(Buffer.from(text))),
 };
+seeds.native = seeds.frame;
+// What the first hop reads of Segment: the call's place in track, identify, page, screen, group, alias, batch; then the body.
+const messages = [
+  [0, { messageId: "m-1", anonymousId: "a", event: "Product Viewed", timestamp: "2023-11-14T22:13:20.000Z", properties: { sku: "G-32", price: 18.99, tags: ["board", null, { deep: [[]] }] } }],
+  [1, { userId: "u", traits: { email: "a@example.com", plan: null }, context: { ip: "203.0.113.7", locale: "de-CH", library: { name: "analytics-node" } } }],
+  [2, { anonymousId: "a", name: "Home", category: "Docs", properties: { url: "https://shop.example/", title: "Home" }, context: { page: { referrer: "https://search.example/" }, campaign: { source: "x" } } }],
+  [3, { anonymousId: "a", name: "Welcome" }],
+  [4, { userId: "u", groupId: "g", traits: { employees: 329 }, sentAt: "2023-11-14T22:13:21Z", originalTimestamp: "2023-11-14T22:13:20+01:00" }],
+  [5, { previousId: "p", userId: "u" }],
+];
+const calls = ["track", "identify", "page", "screen", "group", "alias"];
+const batch = { writeKey: `fh_${TENANT}_Kq7Zp0c3Vn8Rb5Ls`, batch: messages.map(([call, message]) => ({ type: calls[call], ...message })) };
+seeds.segment = [...messages, [6, batch]].map(([call, message]) => hex(Buffer.from([call, ...Buffer.from(JSON.stringify(message))])));
+seeds.json = messages.map(([, message]) => hex(Buffer.from(JSON.stringify(message))));
 for (const [target, inputs] of Object.entries(seeds)) {
   // A seed is a place to start from: large ones slow a fuzzer down.
   [...new Set(inputs)].filter((input) => input.length <= 8192).forEach((input, i) => output.set(join(fuzz, target, String(i).padStart(3, "0")), Buffer.from(input, "hex")));

@@ -1,0 +1,5 @@
+//! Fuzzes headers.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| firsthop_fuzz::header(bytes));

@@ -1,0 +1,5 @@
+//! Fuzzes blocks of properties.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| firsthop_fuzz::properties(bytes));

@@ -1,0 +1,5 @@
+//! Fuzzes Segment's calls at the first hop.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| firsthop_fuzz::segment(bytes));

@@ -1,0 +1,90 @@
+//! The first hop's parsers.
+
+use firsthop_core::{
+    Frame, KeyId, Keyring, Properties, PropertiesWriter, RootKey, TenantId, Timestamp, WorkerId, limits::MAX_EVENT,
+};
+use firsthop_intake::{
+    Facts, Origins, Rooted, Tenant,
+    json::{Json, read_entries, to_string},
+    native,
+    segment::{self, Call},
+};
+
+use crate::{common, mended};
+
+const WRITE_KEY: &str = "fh_00000000000a11ce_Kq7Zp0c3Vn8Rb5Ls";
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+fn account() -> Rooted {
+    let mut roots = Keyring::new();
+    roots.insert(KeyId::FIRST, RootKey::new([7; 32]), NOW, None).expect("it is empty");
+    Rooted {
+        tenant: Tenant {
+            id: TenantId::new(0xa11ce),
+            name: "Fuzz".into(),
+            region: "EU".parse().expect("two capitals"),
+            worker: WorkerId::new(0),
+            write_keys: vec![WRITE_KEY.into()],
+            origins: Origins::any(),
+        },
+        roots,
+    }
+}
+
+/// Native frames: what is accepted can be decoded, what is refused has an answer.
+pub fn native(bytes: &[u8]) {
+    let account = account();
+    let facts = Facts { origin: Some("https://shop.example"), ..Facts::at(NOW) };
+    for bytes in [Some(bytes.to_vec()), mended(bytes)].into_iter().flatten() {
+        match native::receive(&bytes, &facts, |id| (id == account.tenant.id).then_some(&account)) {
+            Ok(accepted) => drop(common::content(&accepted.frame).expect("every event can be read")),
+            Err(refused) => assert!(!refused.problem.to_json().is_empty()),
+        }
+    }
+}
+
+/// Segment's calls: the first byte says which.
+pub fn segment(bytes: &[u8]) {
+    let Some((&which, body)) = bytes.split_first() else { return };
+    let names = ["track", "identify", "page", "screen", "group", "alias", "batch"];
+    let call = Call::from_path(names[usize::from(which) % names.len()]).expect("a name of ours");
+    let account = account();
+    let mut random = |buf: &mut [u8]| buf.fill(which);
+    let authorization = "Basic ZmhfMDAwMDAwMDAwMDBhMTFjZV9LcTdacDBjM1ZuOFJiNUxzOg==";
+    let facts = Facts { authorization: Some(authorization), content_type: Some("application/json"), ..Facts::at(NOW) };
+    match segment::receive(call, body, &facts, &mut random, |id| (id == account.tenant.id).then_some(&account)) {
+        Ok(accepted) => {
+            assert!(
+                !accepted.frames.is_empty()
+                    || !accepted.rejected.is_empty()
+                    || names[usize::from(which) % 7] == "batch"
+            );
+            for bytes in &accepted.frames {
+                let frame = Frame::parse(bytes).expect("our own");
+                common::content(&frame).expect("our own");
+                assert_eq!(frame.write_key().expect("it stands there").as_str(), WRITE_KEY);
+            }
+        }
+        Err(refused) => assert!(!refused.problem.to_json().is_empty()),
+    }
+}
+
+/// JSON as properties, and back: a second reading of what was written says the same.
+pub fn json(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let read = |text: &str, then: &mut dyn FnMut(Properties<'_>)| {
+        let mut writer = PropertiesWriter::new(vec![0; MAX_EVENT], vec![0; MAX_EVENT]);
+        if read_entries(text, &mut writer).is_ok() {
+            then(writer.finish().expect("everything is closed"));
+        }
+    };
+    read(text, &mut |properties| {
+        let written = to_string(Json(properties));
+        let mut reads = 0;
+        read(&written, &mut |again| {
+            assert_eq!(to_string(Json(again)), written);
+            reads += 1;
+        });
+        assert_eq!(reads, 1, "{written}");
+    });
+}

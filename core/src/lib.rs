@@ -11,8 +11,10 @@
 //! arguments. Everything that comes from outside is bounded before it is used, in one order:
 //! lengths, then CRC, then signature, then decoding.
 //!
-//! The bytes are specified in `docs/wire-format.md`; the vectors in `tests/vectors/` bind every
-//! implementation to them.
+//! The bytes are specified in [`docs/wire-format.md`]; the vectors in `tests/vectors/` bind every implementation to
+//! them.
+//!
+//! [`docs/wire-format.md`]: https://github.com/firsthop/firsthop/blob/main/docs/wire-format.md
 //!
 //! # Example
 //!
@@ -57,7 +59,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `crc32fast` | CRC-32 by tables and SIMD: several times faster; 17 KB (gzip) larger in WebAssembly |
+//! | `crc32fast` | CRC-32 by the processor's own instructions, and with `std` on Unix and Windows, to see which it has; 17 KB (gzip) larger in WebAssembly |
 //! | `blake3` | keyed BLAKE3 as a frame algorithm |
 //! | `ed25519` | Ed25519 as a frame algorithm and for receipts |
 
@@ -84,6 +86,11 @@ mod properties;
 mod sequence;
 mod sign;
 mod writer;
+
+/// The README's example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(feature = "ed25519")]
 pub use crate::sign::{PublicKey, SecretKey};

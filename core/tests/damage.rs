@@ -89,6 +89,43 @@ fn every_single_bit_is_signed() {
     }
 }
 
+/// Fault upon fault, from the last check to the first: it is always the first check that fails which answers.
+#[test]
+fn the_first_check_that_fails_is_the_answer() {
+    let mut bytes = json::bytes(&json::cases(include_str!("vectors/frames.json"))[3], "hex");
+    let fix_crc = |bytes: &mut [u8]| {
+        bytes[80..84].fill(0);
+        let crc = firsthop_core::crc32(&[&bytes[..bytes.len() - 16]]);
+        bytes[80..84].copy_from_slice(&crc.to_le_bytes());
+    };
+    type Fault<'f> = &'f dyn Fn(&mut Vec<u8>);
+    let faults: [(Error, Fault<'_>); 13] = [
+        (Error::Extension, &|bytes| {
+            bytes[90] = 0xff;
+            fix_crc(bytes);
+        }),
+        (Error::Sealed, &|bytes| {
+            bytes[5] = 1;
+            fix_crc(bytes);
+        }),
+        (Error::Crc, &|bytes| bytes[8] ^= 1),
+        (Error::TrailingBytes, &|bytes| bytes.push(0)),
+        (Error::Count, &|bytes| bytes[63] = 0x80),
+        (Error::Region, &|bytes| bytes[41] = b'-'),
+        (Error::TooLarge, &|bytes| bytes[79] = 0xff),
+        (Error::Algorithm, &|bytes| bytes[42] = 5),
+        (Error::HeaderLength, &|bytes| bytes[7] = 0x80),
+        (Error::Reserved, &|bytes| bytes[84] = 1),
+        (Error::Version, &|bytes| bytes[4] = 2),
+        (Error::Truncated, &|bytes| bytes.truncate(87)),
+        (Error::Magic, &|bytes| bytes[0] = b'f'),
+    ];
+    for (error, fault) in faults {
+        fault(&mut bytes);
+        assert_eq!(Frame::parse(&bytes).err(), Some(error));
+    }
+}
+
 /// Damage behind a right CRC and tag, as of a producer gone wrong: decoding says what it says, but it does say it.
 #[test]
 fn damaged_payloads_do_not_panic() {

@@ -222,6 +222,10 @@ const notes = [machine];
 if (quiet !== undefined) notes.push(`Times are each benchmark’s fastest sample; the median sample was ${((quiet - 1) * 100).toFixed(0)} % slower.`);
 if (quiet > 1.15) notes.push('That is much: something else ran at the same time. Believe the ratios more than the times, and run it again on a quiet machine.');
 
+if (server?.loadBefore > 0.5) {
+  notes.push(`Before the server was measured, the machine’s load average was ${server.loadBefore.toFixed(1)}: its rates are lower than on a quiet machine.`);
+}
+
 const missing = [
   [times.size === 0, 'criterion benchmarks'],
   [!figures, 'bytes and memory'],

@@ -8,6 +8,7 @@ import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
@@ -127,7 +128,8 @@ async function withNginx(use) {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${dir}/${kind};`).join(' ');
   writeFileSync(
     join(dir, 'nginx.conf'),
-    `daemon off;
+    // Started by root, nginx would look for a user of its own, which need not be there.
+    `${process.getuid() === 0 ? 'user root;\n' : ''}daemon off;
 worker_processes 2;
 pid ${dir}/nginx.pid;
 error_log stderr warn;
@@ -169,6 +171,8 @@ async function beside(address, body) {
 const has = async (command) => run('sh', ['-c', `command -v ${command}`]).then(() => true, () => false);
 
 mkdirSync(folder, { recursive: true });
+// What else the machine was doing.
+const loadBefore = loadavg()[0];
 const scenarios = [];
 for (const wanted of SCENARIOS) {
   say(`${wanted.name}, ${wanted.connections} connections, ${seconds} s …`);
@@ -190,4 +194,4 @@ if ((await has('nginx')) && (await has('wrk'))) {
 } else {
   say('nginx or wrk is missing: no comparison with them');
 }
-console.log(JSON.stringify({ seconds, scenarios }, null, 2));
+console.log(JSON.stringify({ seconds, loadBefore, scenarios }, null, 2));

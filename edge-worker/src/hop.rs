@@ -58,10 +58,10 @@ async fn native_frame(request: &Request, env: &Env, ctx: &Context) -> Result<Rep
     let facts = arrival.facts(now());
     let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
-    let path = Path::new(&edge, enrolled);
+    let way = Way::new(&edge, enrolled);
     let accepted = match decided {
         Ok(accepted) => accepted,
-        Err(refused) => return Err(path.refuse(&refused).await),
+        Err(refused) => return Err(way.refuse(&refused).await),
     };
     let (frame, session) = (&accepted.frame, accepted.session);
     // Only what was proved here: of another frame, a second copy may not be one.
@@ -69,15 +69,18 @@ async fn native_frame(request: &Request, env: &Env, ctx: &Context) -> Result<Rep
     if id.is_some_and(was_seen) {
         return Ok(Reply::receipt(&Receipt { session, ..Receipt::duplicate(frame.header()) }));
     }
-    match path.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count).await {
+    match way.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count).await {
         Outcome::Acknowledged(receipt) => {
-            if let Some(id) = id {
+            // Another time, too, the server shall say which of the events it has otherwise.
+            if let Some(id) = id
+                && receipt.conflict == 0
+            {
                 remember(id);
             }
             Ok(Reply::receipt(&Receipt { session, ..receipt }))
         }
         Outcome::Refused(answer) => Ok(Reply::passed_on(answer)),
-        Outcome::Unknown(problem) => Err(path.fail(problem)),
+        Outcome::Unknown(problem) => Err(way.fail(problem)),
     }
 }
 
@@ -88,26 +91,26 @@ async fn segment_call(call: Call, request: &Request, env: &Env, ctx: &Context) -
     let facts = arrival.facts(now());
     let decide = |lookup: Lookup<'_>| segment::receive(call, &body, &facts, &mut random, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
-    let path = Path::new(&edge, enrolled);
+    let way = Way::new(&edge, enrolled);
     let accepted = match decided {
         Ok(accepted) => accepted,
-        Err(refused) => return Err(path.refuse(&refused).await),
+        Err(refused) => return Err(way.refuse(&refused).await),
     };
     let mut verdict = Verdict::default();
     for rejected in &accepted.rejected {
         let problem = Problem::new(rejected.refusal);
         let annotation = Annotation { refused: problem.code(), ..accepted.annotation };
-        path.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count()).await?;
-        log(&problem, path.tenant());
+        way.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count()).await?;
+        log(&problem, way.tenant());
         verdict.quarantined += u32::from(rejected.count());
     }
     for frame in &accepted.frames {
         let count = firsthop_core::Header::peek(frame).map_err(|_| Refusal::Internal)?.count;
-        match path.send(&accepted.account, &accepted.annotation, frame, count).await {
+        match way.send(&accepted.account, &accepted.annotation, frame, count).await {
             Outcome::Acknowledged(receipt) => verdict += &receipt,
             // The server has set aside what this edge has just made: its verdict counts, not ours.
             Outcome::Refused(_) => verdict.quarantined += u32::from(count),
-            Outcome::Unknown(problem) => return Err(path.fail(problem)),
+            Outcome::Unknown(problem) => return Err(way.fail(problem)),
         }
     }
     let reply = Reply::bytes(200, &[("content-type", "application/json")], segment::SUCCESS.as_bytes());
@@ -122,12 +125,12 @@ fn refusal_of<A, T>(decided: &Result<A, Box<Refused<'_, T>>>) -> Option<Refusal>
 }
 
 /// The way to the server for one request.
-struct Path<'a> {
+struct Way<'a> {
     edge: &'a Edge,
     enrolled: Option<&'a Enrolled>,
 }
 
-impl<'a> Path<'a> {
+impl<'a> Way<'a> {
     const fn new(edge: &'a Edge, enrolled: Option<&'a Enrolled>) -> Self {
         Self { edge, enrolled }
     }

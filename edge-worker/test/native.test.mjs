@@ -204,6 +204,16 @@ describe('acknowledgement', () => {
     assert.equal(server.received.length, 3);
   });
 
+  test('a conflict is told again, by the server that knows it', async () => {
+    const { source, session } = await settled();
+    const frame = tenant.frame({ source, session, first: 1 });
+    const conflict = { source, batch: 0, first: 1, count: 1, stored: 0, duplicate: 0, conflict: 1 };
+    for (let i = 0; i < 2; i += 1) {
+      server.plans.push((request, response) => json(response, 200, conflict));
+      assert.deepEqual(await (await send(frame)).json(), conflict);
+    }
+  });
+
   test('a server that refuses is not an acknowledgement, and nothing is remembered', async () => {
     const { source, session } = await settled();
     const frame = tenant.frame({ source, session, first: 1 });

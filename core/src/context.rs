@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use crate::{
     Error, Properties,
     codec::{Reader, Writer},
-    limits::{MAX_CONTEXT, MAX_EVENT},
+    limits::{MAX_CONTEXT, MAX_EVENT, MAX_SHARED},
 };
 
 /// What the events of a frame share: at most [`MAX_CONTEXT`] bytes encoded.
@@ -93,12 +93,16 @@ impl<'a> Context<'a> {
         if writer.position() - start > MAX_CONTEXT { Err(Error::TooLarge) } else { Ok(()) }
     }
 
-    /// Reads the context that a frame's events share from the front of its payload, and returns the rest.
-    pub(crate) fn decode_shared(payload: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+    /// Reads the context that this many events share from the front of their frame's payload, and returns the rest.
+    pub(crate) fn decode_shared(payload: &'a [u8], events: u16) -> Result<(Self, &'a [u8]), Error> {
         let mut reader = Reader::new(payload);
         let context = Self::decode(&mut reader)?;
         let rest = reader.rest();
-        if payload.len() - rest.len() > MAX_CONTEXT { Err(Error::TooLarge) } else { Ok((context, rest)) }
+        let encoded = &payload[..payload.len() - rest.len()];
+        if encoded.len() > MAX_CONTEXT || usize::from(events) > most_sharing(encoded) {
+            return Err(Error::TooLarge);
+        }
+        Ok((context, rest))
     }
 
     fn encode(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
@@ -161,6 +165,15 @@ impl<'a> Context<'a> {
         })
     }
 }
+
+/// How many events may share this encoded context, at most [`MAX_SHARED`] bytes of it together. Never 0: the worst
+/// context there is comes to far less.
+pub(crate) fn most_sharing(context: &[u8]) -> usize {
+    let written = context.iter().fold(1, |sum, &byte| sum + if byte < 0x20 { 6 } else { 1 });
+    MAX_SHARED / written
+}
+
+const _: () = assert!(6 * MAX_CONTEXT < MAX_SHARED);
 
 fn text<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, Error> {
     reader.option(Reader::str)

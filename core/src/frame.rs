@@ -53,12 +53,13 @@ impl<'a> Frame<'a> {
     /// The context that the events share, and the events.
     ///
     /// # Errors
-    /// [`Error::Payload`] and the bounds' errors if the context is malformed; [`Error::State`] for an envelope.
+    /// [`Error::Payload`] and the bounds' errors if the context is malformed; [`Error::TooLarge`] if it is too large for
+    /// so many events; [`Error::State`] for an envelope.
     pub fn open(&self) -> Result<(Context<'a>, Events<'a>), Error> {
         if self.header.flags.contains(Flags::ENVELOPE) {
             return Err(Error::State);
         }
-        let (context, rest) = Context::decode_shared(self.payload())?;
+        let (context, rest) = Context::decode_shared(self.payload(), self.header.count)?;
         Ok((context, Events { reader: Reader::new(rest), left: self.header.count }))
     }
 

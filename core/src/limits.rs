@@ -6,12 +6,15 @@ pub const MAX_FRAME: usize = 512 * 1024;
 pub const MAX_ENVELOPE: usize = MAX_FRAME + 2048;
 /// Largest header with its extensions, in bytes.
 pub const MAX_HEADER: usize = 1024;
-/// Most events in a frame. With [`MAX_CONTEXT`] it bounds what a small frame may grow to where each event is a row.
+/// Most events in a frame. What a small frame may grow to where each event is a row, [`MAX_SHARED`] bounds.
 pub const MAX_EVENTS: u16 = 4096;
 /// Highest sequence number of a frame, and one more than that of an event: what a signed 64-bit column holds.
 pub const MAX_SEQ: u64 = i64::MAX as u64;
 /// Largest encoded context that the events of a frame share, in bytes.
 pub const MAX_CONTEXT: usize = 16 * 1024;
+/// Most that a frame's context may come to where it stands beside each of the events: its encoded bytes times their
+/// number, those under 0x20 counted six times, since that is what JSON makes of a control character (2 MiB).
+pub const MAX_SHARED: usize = 4 * MAX_FRAME;
 /// Largest encoded event in bytes, what its context adds included.
 pub const MAX_EVENT: usize = 32 * 1024;
 /// Longest event name, in bytes of UTF-8.

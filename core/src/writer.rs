@@ -3,6 +3,7 @@
 use crate::{
     Context, Error, Event, ExtensionKind, FrameSigner, Header, SourceId, TenantId, Timestamp,
     codec::Writer,
+    context::most_sharing,
     crc::crc32,
     extension::{EXTENSION_HEAD, Extensions, write_extension},
     header::{CRC_AT, HEADER_LEN},
@@ -19,6 +20,8 @@ pub struct FrameWriter<B> {
     header: Header,
     header_len: usize,
     end: usize,
+    /// How many events the context is small enough for.
+    most: usize,
     stage: Stage,
 }
 
@@ -37,7 +40,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// [`Error::BufferFull`] if not even the header and the tag fit, [`Error::Count`] if a sequence number is over
     /// [`MAX_SEQ`](crate::limits::MAX_SEQ).
     pub fn new(buffer: B, header: &Header) -> Result<Self, Error> {
-        let mut writer = Self { buffer, header: *header, header_len: 0, end: 0, stage: Stage::Finished };
+        let mut writer = Self { buffer, header: *header, header_len: 0, end: 0, most: 0, stage: Stage::Finished };
         writer.begin(header)?;
         Ok(writer)
     }
@@ -46,7 +49,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     #[must_use]
     pub const fn idle(buffer: B) -> Self {
         let header = Header::new(TenantId::new(0), SourceId::new([0; 16]), Timestamp::from_millis(0));
-        Self { buffer, header, header_len: 0, end: 0, stage: Stage::Finished }
+        Self { buffer, header, header_len: 0, end: 0, most: 0, stage: Stage::Finished }
     }
 
     /// Begins the next frame in the same buffer.
@@ -96,6 +99,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
             return Err(Error::State);
         }
         self.append(|writer| context.encode_shared(writer))?;
+        self.most = most_sharing(&self.buffer.as_mut()[self.header_len..self.end]);
         self.stage = Stage::Events;
         Ok(())
     }
@@ -114,6 +118,9 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         self.header.count += 1;
         let result = self.header.check_numbers().and_then(|()| {
             self.end_header()?;
+            if usize::from(self.header.count) > self.most {
+                return Err(Error::Count);
+            }
             self.append(|writer| event.encode(writer))
         });
         if result.is_err() {

@@ -5,10 +5,10 @@
 
 use firsthop_core::{
     Annotation, Campaign, Context, ContextDelta, Error, Event, EventKind, Flags, Frame, FrameWriter, Network,
-    Properties, Unsigned, Value, WriteKey,
+    Properties, Unsigned, Value, WriteKey, crc32,
     limits::{
         MAX_CONTEXT, MAX_DEPTH, MAX_EVENT, MAX_EVENTS, MAX_FOREIGN_ID, MAX_FRAME, MAX_HEADER, MAX_NAME, MAX_NOTE,
-        MAX_SEQ, MAX_VALUES,
+        MAX_SEQ, MAX_SHARED, MAX_VALUES,
     },
 };
 use proptest::prelude::*;
@@ -513,4 +513,43 @@ fn what_a_frame_says_beside_its_events() {
     }
     let campaign = |name| Context { campaign: Some(Campaign { name, ..Campaign::default() }), ..Context::default() };
     assert_eq!(campaign(Some("a")).with(&campaign(None)), campaign(None));
+}
+
+/// A few kilobytes of context beside each of thousands of tiny events are more than anybody wants to store: a writer goes
+/// on to the next frame in time, and what another writer made is refused.
+#[test]
+fn a_context_is_shared_by_no_more_events_than_its_size_allows() {
+    let event = Event { name: "x", ..Event::default() };
+    for (byte, len, written) in [('u', 4_000, 1), ('\u{1}', 4_000, 6), ('u', 40, 1)] {
+        let locale = byte.to_string().repeat(len);
+        let context = Context { locale: Some(&locale), ..Context::default() };
+        let mut writer = FrameWriter::new(vec![0; MAX_FRAME], &header()).unwrap();
+        writer.context(&context).unwrap();
+        let shared = writer.len();
+        while writer.event(&event).is_ok() {}
+        let count = writer.count();
+        assert_eq!(writer.event(&event), Err(Error::Count), "the next frame is for it");
+        let frame = writer.finish(&Unsigned).unwrap().to_vec();
+        assert!(Frame::parse(&frame).unwrap().check().is_ok());
+        // The fields that are not there and the lengths, generously.
+        let (least, most) = (len * written, len * written + 120);
+        let count = usize::from(count);
+        if len < 1_000 {
+            assert_eq!(count, usize::from(MAX_EVENTS));
+            continue;
+        }
+        assert!((count + 1) * most > MAX_SHARED && count * least <= MAX_SHARED, "{count}");
+
+        // The same frame with one event more.
+        let mut more = frame.clone();
+        let event_len = (frame.len() - shared) / count;
+        more.extend_from_slice(&frame[frame.len() - event_len..]);
+        more[44..46].copy_from_slice(&(count as u16 + 1).to_le_bytes());
+        let payload = (more.len() - firsthop_core::HEADER_LEN) as u32;
+        more[76..80].copy_from_slice(&payload.to_le_bytes());
+        more[80..84].fill(0);
+        let crc = crc32(&[&more]);
+        more[80..84].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Frame::parse(&more).unwrap().check(), Err(Error::TooLarge));
+    }
 }

@@ -78,6 +78,7 @@ fn bounds_are_those_of_the_code() {
         ("events in a frame", limits::MAX_EVENTS.into()),
         ("sequence numbers", limits::MAX_SEQ + 1),
         ("a frame's context", limits::MAX_CONTEXT as u64),
+        ("a frame's context, for each of its events", limits::MAX_SHARED as u64),
         ("event", limits::MAX_EVENT as u64),
         ("properties, both halves", limits::MAX_EVENT as u64),
         ("values in properties", limits::MAX_VALUES as u64),

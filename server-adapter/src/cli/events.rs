@@ -68,6 +68,11 @@ impl Events {
         }
         let connection = sink::events::open_reader(&path)?;
         let sql = || Error::database(&path);
+        // A server that starts for the first time makes the file a moment before the table.
+        let exists = "SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'events'";
+        while self.follow && !connection.query_row(exists, [], |row| row.get::<_, bool>(0)).map_err(sql())? {
+            thread::sleep(LOOK);
+        }
         let (condition, parameters) = self.condition();
         let newest = format!(
             "SELECT * FROM (SELECT * FROM events WHERE {condition} ORDER BY rowid DESC LIMIT {}) ORDER BY rowid",

@@ -37,7 +37,10 @@ impl Serve {
             runtime.worker_threads(settings.threads);
         }
         let runtime = runtime.enable_all().build().map_err(|error| Error::Io("threads".into(), error))?;
-        runtime.block_on(serve(settings))
+        let served = runtime.block_on(serve(settings));
+        // A second signal does not wait for what still closes the journals: what was acknowledged is on disk.
+        runtime.shutdown_background();
+        served
     }
 
     pub(super) fn print(self, out: &mut Out) -> Result<(), Error> {

@@ -87,18 +87,23 @@ where
 }
 
 /// Reads on for a little while what is on its way already and throws it away. A connection that is closed with bytes unread is reset, and
-/// the reset can overtake the answer: the sender would not learn why.
+/// the reset can overtake the answer: the sender would not learn why. Bounded in bytes and, for senders that trickle, in all its time.
 async fn linger<B>(mut body: Pin<&mut B>)
 where
     B: Body<Data: Buf>,
 {
     const MOST: usize = 4 << 20;
     const QUIET: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(1);
     let mut size = 0;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(QUIET, body.as_mut().frame()).await {
-        size += frame.data_ref().map_or(0, Buf::remaining);
-        if size > MOST {
-            break;
+    let rest = async {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(QUIET, body.as_mut().frame()).await {
+            size += frame.data_ref().map_or(0, Buf::remaining);
+            if size > MOST {
+                break;
+            }
         }
-    }
+    };
+    // Either way it is over.
+    let _ = tokio::time::timeout(LONGEST, rest).await;
 }

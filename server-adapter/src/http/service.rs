@@ -105,7 +105,7 @@ impl Server {
         if side == Side::Public && Route::is_public_path(parts.uri.path()) {
             put(answer.headers_mut(), CORS);
         }
-        if inner.settings.drain_timeout.0.is_zero() || self.is_draining() {
+        if self.is_draining() {
             // The client's next request goes to whoever takes over.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -25,7 +25,12 @@ pub(crate) struct Tenants {
     store: Store,
     settings: Settings,
     tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
+    /// Tenants that could not be loaded, as their files were then: tried again when those change, or after a while.
+    failed: Mutex<HashMap<TenantId, (Stamps, Instant)>>,
 }
+
+/// When a tenant that could not be loaded is tried again, though its files are as they were.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// One tenant: what its files say now, and where its events go.
 #[derive(Debug)]
@@ -84,7 +89,7 @@ impl Tenants {
     /// Opens every tenant of the data folder. One that cannot be opened is an error: its producers would be told that their keys
     /// are wrong, and throw their events away.
     pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
-        let tenants = Self { store, settings, tenants: RwLock::default() };
+        let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default() };
         for id in tenants.store.ids()? {
             tenants.load(id)?;
         }
@@ -113,9 +118,20 @@ impl Tenants {
             Err(error) => return tracing::error!(%error, "tenants cannot be listed"),
         };
         for id in ids {
-            let changed = self.find(id).is_none_or(|found| found.known.stamps != Stamps::of(&self.store.folder(id)));
-            if changed && let Err(error) = self.load(id) {
-                tracing::error!(tenant = %id, %error, "a tenant's files are wrong; what was known stays in force");
+            let stamps = Stamps::of(&self.store.folder(id));
+            if self.find(id).is_some_and(|found| found.known.stamps == stamps) {
+                continue;
+            }
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.get(&id).is_some_and(|(then, when)| *then == stamps && when.elapsed() < RETRY) {
+                continue;
+            }
+            match self.load(id) {
+                Ok(()) => drop(failed.remove(&id)),
+                Err(error) => {
+                    failed.insert(id, (stamps, Instant::now()));
+                    tracing::error!(tenant = %id, %error, "a tenant's files are wrong; what was known stays in force");
+                }
             }
         }
     }
@@ -127,19 +143,23 @@ impl Tenants {
         let rooted = stored.tenant.account(&stored.keys, clock::now())?;
         let StoredTenant { tenant: file, keys, .. } = stored.clone();
         let known = Arc::new(Known { rooted, file, keys, stamps });
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        match tenants.get(&id) {
-            Some(live) => {
-                *live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-                tracing::info!(tenant = %id, "tenant changed");
-            }
-            None => {
-                let journal = Journal::open(id, stored.journal(), &self.settings)?;
-                let sink = Sink::open(id, stored.journal(), stored.events(), journal.follower())?;
-                tenants.insert(id, Arc::new(Live { id, known: RwLock::new(known), journal, sink }));
-                tracing::info!(tenant = %id, "tenant opened");
-            }
+        if let Some(found) = self.find(id) {
+            *found.live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+            tracing::info!(tenant = %id, "tenant changed");
+            return Ok(());
         }
+        // Opened before the map is locked, which all requests of all tenants read; only one thread loads.
+        let journal = Journal::open(id, stored.journal(), &self.settings)?;
+        let sink = match Sink::open(id, stored.journal(), stored.events(), journal.follower()) {
+            Ok(sink) => sink,
+            Err(error) => {
+                journal.close();
+                return Err(error);
+            }
+        };
+        let live = Arc::new(Live { id, known: RwLock::new(known), journal, sink });
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, live);
+        tracing::info!(tenant = %id, "tenant opened");
         Ok(())
     }
 

@@ -197,6 +197,9 @@ impl Store {
         if stored.tenant.enrolments.iter().any(|edge| edge.removed.is_none() && edge.name == name) {
             return Err(Error::tenant(format!("there is an edge {name:?} already")));
         }
+        if region == Region::ANY {
+            return Err(Error::tenant("an edge stands in one region: two letters, such as EU"));
+        }
         let home = stored.tenant.region;
         if home != Region::ANY && region != home {
             return Err(Error::tenant(format!(

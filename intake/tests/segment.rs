@@ -436,6 +436,36 @@ fn what_is_shared_is_bounded() {
     }
 }
 
+/// What could not be stored is refused before it is compared with what else there is.
+#[test]
+fn members_are_bounded() {
+    let many = |count: usize| (0..count).map(|n| (n.to_string(), json!(n))).collect::<serde_json::Map<_, _>>();
+    let too_large = |body: &Value| {
+        let body = body.to_string();
+        let answer = send(Call::Batch, &body);
+        match answer {
+            Ok(accepted) => accepted.rejected.iter().map(|rejected| rejected.refusal.code().to_owned()).collect(),
+            Err(refused) => vec![format!("whole: {}", refused.problem.code())],
+        }
+    };
+    let page = json!({ "type": "page" });
+    let merged = |mut more: serde_json::Map<_, _>| {
+        more.insert("type".into(), json!("page"));
+        Value::Object(more)
+    };
+    for (body, expected) in [
+        (json!({ "writeKey": KEY, "context": many(1_000), "batch": [page] }), vec![]),
+        (json!({ "writeKey": KEY, "context": many(2_500), "batch": [page] }), vec!["whole: too-large".to_owned()]),
+        (json!({ "writeKey": KEY, "batch": [merged(many(1_000)), page] }), vec![]),
+        (json!({ "writeKey": KEY, "batch": [merged(many(2_500)), page] }), vec!["too-large".to_owned()]),
+    ] {
+        assert_eq!(too_large(&body), expected);
+    }
+    let mut shared = many(2_500);
+    shared.extend([("writeKey".to_owned(), json!(KEY)), ("batch".to_owned(), json!([page]))]);
+    assert_eq!(too_large(&Value::Object(shared)), ["whole: too-large"]);
+}
+
 #[test]
 fn where_a_write_key_may_stand() {
     let basic = |user: &str| format!("Basic {}", BASE64_STANDARD.encode(user));

@@ -51,6 +51,7 @@ impl<'a> Message<'a> {
         write_key: &str,
         now: Timestamp,
     ) -> Result<Self, Problem> {
+        members.check_count()?;
         let said = members.get("type")?.and_then(json::text);
         let said = EventKind::ALL.into_iter().find(|kind| said.as_deref() == Some(kind.as_str()));
         let kind = kind.or(said).ok_or_else(|| malformed("a message needs a `type` of the six that there are"))?;
@@ -75,6 +76,7 @@ impl<'a> Message<'a> {
         let properties = content.map(|name| members.take(name)).transpose()?.flatten();
         let context = members.take("context")?.unwrap_or("null");
         let mut context = Members::parse(context).ok_or_else(|| malformed("`context` is not an object"))?;
+        context.check_count()?;
         context.or(&shared.context);
         let sent = members.take("sentAt")?.and_then(read_time).or(shared.sent);
         let time = event_time(&members, sent, now)?;

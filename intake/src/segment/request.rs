@@ -60,6 +60,8 @@ impl<'a> Request<'a> {
         let context = members.take("context")?.unwrap_or("null");
         let context = Members::parse(context).ok_or_else(|| malformed("`context` is not an object"))?;
         let shared = Shared { context, rest: members, sent };
+        shared.context.check_count()?;
+        shared.rest.check_count()?;
         for (_, json) in shared.context.0.iter().chain(&shared.rest.0) {
             check_size(json)?;
             check_depth(json)?;

@@ -67,6 +67,22 @@ pub struct Campaign<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// Nothing is known.
+    pub const EMPTY: Self = Self {
+        anonymous_id: None,
+        user_id: None,
+        session_id: None,
+        locale: None,
+        timezone: None,
+        user_agent: None,
+        url: None,
+        title: None,
+        referrer: None,
+        screen: None,
+        campaign: None,
+        extra: Properties::EMPTY,
+    };
+
     /// This context with everything that `delta` sets in place of its own.
     #[must_use]
     pub fn with(&self, delta: &Self) -> Self {

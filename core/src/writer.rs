@@ -169,7 +169,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
 
     /// Events without a context share nothing.
     fn end_header(&mut self) -> Result<(), Error> {
-        if self.stage == Stage::Extensions { self.context(&Context::default()) } else { Ok(()) }
+        if self.stage == Stage::Extensions { self.context(&Context::EMPTY) } else { Ok(()) }
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Error>) -> Result<(), Error> {

@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use firsthop_core::{
     Alg, Campaign, Context, ContextDelta, Epoch, Error, Event, EventKind, ExtensionKind, Flags, Frame, FrameSigner,
-    FrameVerifier, FrameWriter, Header, KeyId, PropertiesWriter, Region, SessionGrant, SourceId, TenantId, Timestamp,
-    Value, WorkerId, origin_digest,
+    FrameVerifier, FrameWriter, Header, Holder, KeyId, PropertiesWriter, Region, SessionGrant, SourceId, TenantId,
+    Timestamp, Value, WorkerId,
 };
 
 use crate::{
@@ -43,7 +43,7 @@ impl FrameKit {
             worker: WorkerId::new(7),
             region: header.region,
             expires: created.offset(3_600_000),
-            origin: origin_digest("https://shop.example"),
+            holder: Holder::new("https://shop.example", "fh_0000000000005eed_Zm9vYmFyYmF6cXV4"),
         };
         Self::with(header, Some((ExtensionKind::Session, grant.to_bytes().into())))
     }

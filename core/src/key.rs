@@ -4,7 +4,7 @@
 //! root (tenant, key_id; stays in the cluster)
 //!   └─ lease  = HKDF(root,  "firsthop/lease/1"   ‖ tenant ‖ region ‖ worker ‖ epoch)       one first hop, one hour
 //!        ├─ envelope key = HKDF(lease, "firsthop/envelope/1")                             signs what the hop forwards
-//!        └─ session key  = HKDF(lease, "firsthop/session/1" ‖ source ‖ origin ‖ expiry)   signs one page's frames
+//!        └─ session key  = HKDF(lease, "firsthop/session/1" ‖ source ‖ holder ‖ expiry)   signs one page's frames
 //! ```
 //!
 //! Whoever steals a lease can forge for one tenant, region, worker and epoch, and no more. HKDF is RFC 5869 with
@@ -103,7 +103,7 @@ impl LeaseKey {
         derive(
             &self.0,
             b"firsthop/session/1",
-            [source.as_bytes(), &grant.origin, &grant.expires.as_millis().to_le_bytes()],
+            [source.as_bytes(), &grant.holder.0, &grant.expires.as_millis().to_le_bytes()],
         )
     }
 
@@ -149,8 +149,8 @@ pub struct SessionGrant {
     pub region: Region,
     /// When the session ends.
     pub expires: Timestamp,
-    /// Digest of the page's origin: see [`origin_digest`].
-    pub origin: [u8; 16],
+    /// Whom it was granted to.
+    pub holder: Holder,
 }
 
 impl SessionGrant {
@@ -161,7 +161,7 @@ impl SessionGrant {
         bytes[0..4].copy_from_slice(&self.worker.get().to_le_bytes());
         bytes[4..6].copy_from_slice(self.region.as_bytes());
         bytes[6..14].copy_from_slice(&self.expires.as_millis().to_le_bytes());
-        bytes[14..30].copy_from_slice(&self.origin);
+        bytes[14..30].copy_from_slice(&self.holder.0);
         bytes
     }
 
@@ -173,13 +173,13 @@ impl SessionGrant {
         let b: &[u8; SESSION_GRANT_LEN] = bytes.try_into().map_err(|_| Error::Session)?;
         let mut expires = [0; 8];
         expires.copy_from_slice(&b[6..14]);
-        let mut origin = [0; 16];
-        origin.copy_from_slice(&b[14..30]);
+        let mut holder = [0; 16];
+        holder.copy_from_slice(&b[14..30]);
         Ok(Self {
             worker: WorkerId::new(u32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             region: Region::new([b[4], b[5]]).map_err(|_| Error::Session)?,
             expires: Timestamp::from_millis(u64::from_le_bytes(expires)),
-            origin,
+            holder: Holder(holder),
         })
     }
 
@@ -207,13 +207,42 @@ impl SessionGrant {
     }
 }
 
-/// What a grant keeps of an origin: the first 16 bytes of the SHA-256 of its serialisation (`https://shop.example`).
-#[must_use]
-pub fn origin_digest(origin: &str) -> [u8; 16] {
-    let digest = Sha256::digest(origin.as_bytes());
-    let mut short = [0; 16];
-    short.copy_from_slice(&digest[..16]);
-    short
+/// Whom a session was granted to: a page's origin and the write key that it showed, as digests. Two halves, so that a session ends with
+/// its write key also where a request hides its origin, and a refusal can say which of them is wrong.
+///
+/// 64 bits each are enough: a grant is signed by whoever uses it, so that a digest cannot be chosen to match; and who has the
+/// session's secret outside a browser may call any origin its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder([u8; 16]);
+
+impl Holder {
+    /// The origin as browsers send it (`https://shop.example`; empty where there was none), and the write key.
+    #[must_use]
+    pub fn new(origin: &str, write_key: &str) -> Self {
+        let mut halves = [0; 16];
+        halves[..8].copy_from_slice(&half(origin));
+        halves[8..].copy_from_slice(&half(write_key));
+        Self(halves)
+    }
+
+    /// Whether the session was granted to this origin.
+    #[must_use]
+    pub fn has_origin(&self, origin: &str) -> bool {
+        self.0[..8] == half(origin)
+    }
+
+    /// Whether the session was granted for this write key.
+    #[must_use]
+    pub fn has_write_key(&self, write_key: &str) -> bool {
+        self.0[8..] == half(write_key)
+    }
+}
+
+/// The first 8 bytes of the SHA-256.
+fn half(text: &str) -> [u8; 8] {
+    let mut half = [0; 8];
+    half.copy_from_slice(&Sha256::digest(text.as_bytes())[..8]);
+    half
 }
 
 /// HKDF-SHA256 with an empty salt. Every field of `info` has its length in front, in one byte.

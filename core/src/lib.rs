@@ -106,7 +106,7 @@ pub use crate::{
     frame::{Events, Frame},
     header::{Consent, Flags, HEADER_LEN, Header, MAGIC, VERSION},
     id::{Epoch, EventId, KeyId, Region, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
-    key::{LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant, origin_digest},
+    key::{Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
     keyring::{Keyring, LeaseRing},
     outcome::{Outcome, Reason},
     properties::{Entries, Items, List, Properties, PropertiesWriter, Value},

@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    Alg, Epoch, Error, ExtensionKind, Flags, Frame, FrameWriter, Header, KeyId, Keyring, LeaseKey, LeaseRing,
+    Alg, Epoch, Error, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId, Keyring, LeaseKey, LeaseRing,
     LeaseScope, MacKey, Region, RootKey, SessionGrant, SourceId, TenantId, Timestamp, WorkerId,
     limits::{MAX_SESSION_MS, ROOT_GRACE_MS, SESSION_GRACE_MS},
-    origin_digest,
 };
 use proptest::prelude::*;
 
@@ -25,8 +24,8 @@ fn scope(epoch: Epoch) -> LeaseScope {
 /// A frame of a session that was granted under this root and epoch.
 fn session_frame(id: KeyId, root: &RootKey, epoch: Epoch, expires: u64) -> Vec<u8> {
     let scope = scope(epoch);
-    let origin = origin_digest("https://shop.example");
-    let grant = SessionGrant { worker: scope.worker, region: scope.region, expires: at(expires), origin };
+    let holder = Holder::new("https://shop.example", "fh_00000000000a11ce_Kq7Zp0c3Vn8Rb5Ls");
+    let grant = SessionGrant { worker: scope.worker, region: scope.region, expires: at(expires), holder };
     let secret = root.lease(&scope).session_secret(SOURCE, &grant);
     let mut header = Header::new(TENANT, SOURCE, at(START));
     (header.flags, header.alg, header.key_id, header.epoch) = (Flags::TRUST, Alg::HmacSha256Trunc128, id, epoch);
@@ -106,12 +105,12 @@ proptest! {
         }
     }
 
-    /// One derived key is worth nothing for another tenant, region, worker, epoch, source, origin or end.
+    /// One derived key is worth nothing for another tenant, region, worker, epoch, source, origin, write key or end.
     #[test]
-    fn keys_are_bound_to_their_scope(which in 0..7usize, bit in 0..8u32) {
+    fn keys_are_bound_to_their_scope(which in 0..8usize, bit in 0..8u32) {
         let root = RootKey::new([9; 32]);
         let (mut scope, mut source) = (scope(Epoch::new(400_000)), SOURCE);
-        let mut grant = SessionGrant { worker: scope.worker, region: scope.region, expires: at(START), origin: [1; 16] };
+        let mut grant = SessionGrant { worker: scope.worker, region: scope.region, expires: at(START), holder: Holder::new("", "") };
         let secret = *root.lease(&scope).session_secret(source, &grant);
         match which {
             0 => scope.tenant = TenantId::new(TENANT.get() ^ 1 << (8 * bit)),
@@ -119,7 +118,8 @@ proptest! {
             2 => scope.worker = WorkerId::new(scope.worker.get() ^ 1 << (bit * 4)),
             3 => scope.epoch = Epoch::new(scope.epoch.get() ^ 1 << bit),
             4 => source = SourceId::new([3 ^ 1 << bit; 16]),
-            5 => grant.origin[7] ^= 1 << bit,
+            5 => grant.holder = Holder::new(&"x".repeat(1 + bit as usize), ""),
+            6 => grant.holder = Holder::new("", &"x".repeat(1 + bit as usize)),
             _ => grant.expires = at(START ^ 1 << (7 * bit)),
         }
         prop_assert_ne!(*root.lease(&scope).session_secret(source, &grant), secret);

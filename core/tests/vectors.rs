@@ -4,10 +4,10 @@
 
 use firsthop_core::{
     AgentClass, Alg, Annotation, Context, Envelope, Epoch, Error, Event, EventId, ExtensionKind, ForeignId, Frame,
-    FrameSigner, FrameVerifier, KeyId, LeaseKey, LeaseScope, MacKey, Network, Properties, Region, RootKey,
+    FrameSigner, FrameVerifier, Holder, KeyId, LeaseKey, LeaseScope, MacKey, Network, Properties, Region, RootKey,
     SessionGrant, SourceId, TenantId, Timestamp, Traffic, Trust, Unsigned, Vendor, WorkerId, WriteKey,
     limits::{MAX_ENVELOPE, MAX_SESSION_MS},
-    origin_digest, seal_envelope,
+    seal_envelope,
 };
 use serde_json::Value as Json;
 
@@ -194,7 +194,7 @@ fn grant(case: &Json) -> SessionGrant {
         worker: WorkerId::new(json::number(json, "worker")),
         region: json::region(json),
         expires: Timestamp::from_millis(json::number(json, "expires_ms")),
-        origin: origin_digest(json::text(json, "origin")),
+        holder: Holder::new(json::text(json, "origin"), json::text(json, "write_key")),
     }
 }
 
@@ -227,7 +227,7 @@ fn sessions() {
             assert_eq!(ours.unwrap().sign(b"x").as_bytes(), theirs.unwrap().sign(b"x").as_bytes());
         }
         assert_eq!(hkdf(lease.expose(), &json::bytes(&case, "envelope_info")), json::text(&case, "envelope_key"));
-        assert_eq!(hex(&grant.origin), json::text(&case, "origin_digest"));
+        assert_eq!(hex(&grant.to_bytes()[14..]), json::text(&case, "holder"));
         assert_eq!(hex(&grant.to_bytes()), json::text(&case, "grant_hex"));
         assert_eq!(SessionGrant::from_bytes(&grant.to_bytes()), Ok(grant));
         assert_eq!(hex(&lease.session_secret(source, &grant)[..]), json::text(&case, "session_secret"));

@@ -70,8 +70,8 @@ export class Tenant {
   }
 
   /** A session as some first hop would have granted it. */
-  session({ source, origin, worker = this.worker, expires = Date.now() + HOUR, epoch = Math.floor(Date.now() / HOUR) }) {
-    return kit({ do: 'session', root: this.root, tenant: this.id, region: this.region, worker, epoch, source, origin, expires });
+  session({ source, origin, writeKey = this.writeKey, worker = this.worker, expires = Date.now() + HOUR, epoch = Math.floor(Date.now() / HOUR) }) {
+    return kit({ do: 'session', root: this.root, tenant: this.id, region: this.region, worker, epoch, source, origin, writeKey, expires });
   }
 
   /** Opens an envelope with the tenant's root: it throws if the signature does not hold. */

@@ -1,12 +1,11 @@
 //! Native frames: bounds, CRC, region gate, write key or session, origin, events; in that order.
 
 use firsthop_core::{
-    Alg, Annotation, Error, Flags, Frame, Header, SessionGrant, TenantId, Timestamp, Trust, limits::MAX_FRAME,
-    origin_digest,
+    Alg, Annotation, Error, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp, Trust, limits::MAX_FRAME,
 };
 
 use crate::{
-    Account, Facts, Problem, Refusal, Refused, Session,
+    Account, Facts, Problem, Refusal, Refused, Session, Tenant,
     annotate::{annotate, check_encoding},
 };
 
@@ -99,12 +98,28 @@ fn check<'a>(
     tenant.admits(frame.header().region)?;
     let (trust, grant) = authenticate(&frame, account, facts.now)?;
     tenant.origins.check(facts.origin)?;
-    if grant.is_some_and(|grant| grant.origin != origin_digest(facts.origin.unwrap_or_default())) {
-        return Err(Problem::new(Error::Origin).with_detail("the session was granted to another origin"));
+    let origin = facts.origin.unwrap_or_default();
+    if let Some(grant) = &grant {
+        check_holder(&grant.holder, origin, tenant)?;
     }
     frame.check()?;
-    let session = Session::renewal(account, frame.header().source, facts.origin, grant.as_ref(), facts.now);
+    let source = frame.header().source;
+    let session = match grant {
+        Some(grant) => Session::renewal(account, source, &grant, facts.now),
+        None => Session::mint(account, source, Holder::new(origin, frame.write_key()?.as_str()), facts.now),
+    };
     Ok((frame, trust, session))
+}
+
+/// Whether a session may be used here: its write key is one of the tenant's still, and the request comes from its origin.
+fn check_holder(holder: &Holder, origin: &str, tenant: &Tenant) -> Result<(), Problem> {
+    if !tenant.write_keys.iter().any(|key| holder.has_write_key(key)) {
+        return Err(Problem::new(Error::WriteKey).with_detail("the session was granted for a write key of before"));
+    }
+    if !holder.has_origin(origin) {
+        return Err(Problem::new(Error::Origin).with_detail("the session was granted to another origin"));
+    }
+    Ok(())
 }
 
 fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {

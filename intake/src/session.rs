@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use firsthop_core::{Alg, Epoch, KeyId, Region, SessionGrant, SourceId, Timestamp, origin_digest};
+use firsthop_core::{Alg, Epoch, Holder, KeyId, Region, SessionGrant, SourceId, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::Account;
@@ -42,30 +42,24 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Grants a session to a source and an origin. None if the hop has no key for now: the source goes on without.
+    /// Grants a session to a source and its holder. None if the hop has no key for now: the source goes on without.
     #[must_use]
-    pub fn mint(account: &impl Account, source: SourceId, origin: Option<&str>, now: Timestamp) -> Option<Self> {
+    pub fn mint(account: &impl Account, source: SourceId, holder: Holder, now: Timestamp) -> Option<Self> {
         let (key_id, scope, lease) = account.current(now).ok()?;
         let grant = SessionGrant {
             worker: scope.worker,
             region: scope.region,
             expires: Timestamp::from_millis(now.as_millis().saturating_add(SESSION_MS)),
-            origin: origin_digest(origin.unwrap_or_default()),
+            holder,
         };
         let secret = lease.session_secret(source, &grant);
         Some(Self { alg: Alg::HmacSha256Trunc128, key_id, epoch: scope.epoch, region: scope.region, grant, secret })
     }
 
-    /// What the answer to a frame brings: a session if the frame had none, or one that ends soon or has ended.
+    /// What the answer to a frame brings that had this session: one for the same holder, if it ends soon or has ended.
     #[must_use]
-    pub fn renewal(
-        account: &impl Account,
-        source: SourceId,
-        origin: Option<&str>,
-        had: Option<&SessionGrant>,
-        now: Timestamp,
-    ) -> Option<Self> {
-        let lasts = had.is_some_and(|grant| grant.expires.as_millis() >= now.as_millis().saturating_add(RENEW_MS));
-        if lasts { None } else { Self::mint(account, source, origin, now) }
+    pub fn renewal(account: &impl Account, source: SourceId, had: &SessionGrant, now: Timestamp) -> Option<Self> {
+        let lasts = had.expires.as_millis() >= now.as_millis().saturating_add(RENEW_MS);
+        if lasts { None } else { Self::mint(account, source, had.holder, now) }
     }
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
 use firsthop_core::{
-    Alg, Annotation, Epoch, Error, ExtensionKind, Flags, Header, KeyId, LeaseScope, MacKey, RootKey, SessionGrant,
-    Timestamp, Unsigned, WorkerId, crc32,
+    Alg, Annotation, Epoch, Error, ExtensionKind, Flags, Header, Holder, KeyId, LeaseScope, MacKey, RootKey,
+    SessionGrant, Timestamp, Unsigned, WorkerId, crc32,
     limits::{MAX_FRAME, SESSION_GRACE_MS},
-    origin_digest, seal_envelope,
+    seal_envelope,
 };
 use firsthop_intake::{
     Facts, Problem, Refusal, Rooted, Session, native, route,
@@ -64,7 +64,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn session() -> Session {
-    Session::mint(&server(), SOURCE, Some(ORIGIN), NOW).unwrap()
+    Session::mint(&server(), SOURCE, Holder::new(ORIGIN, KEY), NOW).unwrap()
 }
 
 /// A session of a lease that no hop would use yet.
@@ -72,7 +72,7 @@ fn session_of_tomorrow() -> Session {
     let epoch = Epoch::new(Epoch::at(NOW).get() + 24);
     let scope = LeaseScope { tenant: TENANT, region: region("EU"), worker: WorkerId::new(0), epoch };
     let expires = Timestamp::from_millis(epoch.start().as_millis() + 1);
-    let grant = SessionGrant { worker: scope.worker, region: scope.region, expires, origin: origin_digest(ORIGIN) };
+    let grant = SessionGrant { worker: scope.worker, region: scope.region, expires, holder: Holder::new(ORIGIN, KEY) };
     let secret = RootKey::new(ROOT).lease(&scope).session_secret(SOURCE, &grant);
     Session { epoch, grant, secret, ..session() }
 }

@@ -111,6 +111,40 @@ fn a_session_is_for_one_origin_and_one_source() {
     assert!(native::receive(&session_frame(&session), &no_browser, known(&server)).is_ok());
 }
 
+/// A write key that is removed takes its sessions with it, however fresh; another one's go on.
+#[test]
+fn a_session_ends_with_its_write_key() {
+    fn check<T: Account + Debug>(account: &T, with_keys: impl Fn(&[&str]) -> T) {
+        let session = first_contact(account);
+        let body = session_frame(&session);
+        let soon = at(later(SESSION_MS));
+        let both = with_keys(&[OTHER_KEY, KEY]);
+        let renewed = native::receive(&body, &soon, known(&both)).unwrap().session.expect("it has ended");
+        let of_renewed = session_frame(&renewed);
+        assert!(native::receive(&of_renewed, &soon, known(&both)).is_ok());
+        let removed = with_keys(&[OTHER_KEY]);
+        for body in [&body, &of_renewed] {
+            let refused = native::receive(body, &soon, known(&removed)).unwrap_err();
+            assert_eq!((refused.problem.status(), refused.problem.code()), (401, "wrong-write-key"));
+        }
+        // A session of the key that stays.
+        let first = with_key(OTHER_KEY);
+        let session = native::receive(&first, &facts(), known(&both)).unwrap().session.unwrap();
+        assert!(native::receive(&session_frame(&session), &facts(), known(&removed)).is_ok());
+    }
+    let keys = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect();
+    check(&server(), |wanted| {
+        let mut account = server();
+        account.tenant.write_keys = keys(wanted);
+        account
+    });
+    check(&edge(NOW), |wanted| {
+        let mut account = edge(NOW);
+        account.tenant.write_keys = keys(wanted);
+        account
+    });
+}
+
 #[test]
 fn a_hop_without_keys_grants_nothing_and_loses_nothing() {
     let mut edge = edge(NOW);

@@ -8,10 +8,9 @@
 
 use firsthop_core::{
     Alg, Annotation, Context, ContextDelta, DedupWindow, Envelope, Epoch, Error, Event, EventId, EventKind,
-    ExtensionKind, Flags, ForeignId, Frame, FrameSigner, FrameVerifier, FrameWriter, Header, Insert, KeyId, Keyring,
-    LeaseRing, MacKey, Network, Outcome, PropertiesWriter, Reason, Region, RootKey, SecretKey, SeqVerdict, SeqWindow,
-    SessionGrant, SourceId, TenantId, Timestamp, Unsigned, Value, Vendor, WorkerId, WriteKey, origin_digest,
-    seal_envelope,
+    ExtensionKind, Flags, ForeignId, Frame, FrameSigner, FrameVerifier, FrameWriter, Header, Holder, Insert, KeyId,
+    Keyring, LeaseRing, MacKey, Network, Outcome, PropertiesWriter, Reason, Region, RootKey, SecretKey, SeqVerdict,
+    SeqWindow, SessionGrant, SourceId, TenantId, Timestamp, Unsigned, Value, Vendor, WorkerId, WriteKey, seal_envelope,
 };
 
 #[cfg(target_arch = "wasm32")]
@@ -133,8 +132,12 @@ pub extern "C" fn keys(seed: u32) -> u32 {
 
         let (worker, epoch) = (WorkerId::new(7), Epoch::at(now));
         let mut header = header(seed);
-        let grant =
-            SessionGrant { worker, region, expires: now.offset(60_000), origin: origin_digest("https://shop.example") };
+        let grant = SessionGrant {
+            worker,
+            region,
+            expires: now.offset(60_000),
+            holder: Holder::new("https://shop.example", "fh_00000000000a11ce_Kq7Zp0c3Vn8Rb5Ls"),
+        };
         let mut leases = LeaseRing::<2>::new();
         leases.insert(id, epoch, root.lease(&grant.scope(header.tenant, epoch)));
         let (_, _, lease) = get!(leases.current(now));

@@ -205,7 +205,7 @@ const sessionCases = [
   const leaseInfo = wire.leaseInfo(scope);
   const lease = hex(wire.hkdf(root, leaseInfo));
   const envelopeInfo = wire.envelopeInfo();
-  const grant = { worker, region, expires_ms: "1700003600000", origin };
+  const grant = { worker, region, expires_ms: "1700003600000", origin, write_key: `fh_${TENANT}_Kq7Zp0c3Vn8Rb5Ls` };
   const sessionInfo = wire.sessionInfo(SOURCE, grant);
   const secret = hex(wire.hkdf(lease, sessionInfo));
   const frame = {
@@ -218,7 +218,7 @@ const sessionCases = [
     description, root, scope,
     lease_info: hex(leaseInfo), lease,
     envelope_info: hex(envelopeInfo), envelope_key: hex(wire.hkdf(lease, envelopeInfo)),
-    source: SOURCE, grant, origin_digest: hex(wire.originDigest(origin)), grant_hex: hex(wire.grant(grant)),
+    source: SOURCE, grant, holder: hex(wire.holder(grant)), grant_hex: hex(wire.grant(grant)),
     session_info: hex(sessionInfo), session_secret: secret,
     frame: { ...frame, hex: hex(wire.frame(frame)) },
     // When the frame is checked, and what comes of it: null, or an error.

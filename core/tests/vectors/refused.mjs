@@ -159,7 +159,7 @@ export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessi
   ofSession("unsigned", "unknown-algorithm", granted({ alg: 0 }));
   ofSession("another source's session", "bad-signature", granted({ source: "018bcfe5-6800-7abc-8def-0123456789ac" }));
   ofSession("another end of the session", "bad-signature", granted({}, expires(1700003600001n)));
-  ofSession("another origin", "bad-signature", granted({}, session.grant_hex.replace(/.$/, (c) => (c === "0" ? "1" : "0"))));
+  ofSession("another holder", "bad-signature", granted({}, session.grant_hex.replace(/.$/, (c) => (c === "0" ? "1" : "0"))));
 
   return cases;
 }

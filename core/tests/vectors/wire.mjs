@@ -210,9 +210,9 @@ const tenantId = (hex) => u64(BigInt(`0x${hex}`));
 
 export const leaseInfo = ({ tenant, region, worker, epoch }) => info("firsthop/lease/1", tenantId(tenant), region, u32(worker), u32(epoch));
 export const envelopeInfo = () => info("firsthop/envelope/1");
-export const sessionInfo = (source, grant) => info("firsthop/session/1", uuid(source), originDigest(grant.origin), u64(grant.expires_ms));
-export const originDigest = (origin) => createHash("sha256").update(origin).digest().subarray(0, 16);
-export const grant = (g) => bytes(u32(g.worker), g.region, u64(g.expires_ms), originDigest(g.origin));
+export const sessionInfo = (source, grant) => info("firsthop/session/1", uuid(source), holder(grant), u64(grant.expires_ms));
+export const holder = ({ origin, write_key }) => bytes(...[origin, write_key].map((text) => createHash("sha256").update(text).digest().subarray(0, 8)));
+export const grant = (g) => bytes(u32(g.worker), g.region, u64(g.expires_ms), holder(g));
 
 const asUuid = (b) => b.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 const stamped = (b, version) => {

@@ -5,7 +5,7 @@
 //! | `do` | takes | gives |
 //! |---|---|---|
 //! | `leases` | `root`, `tenant`, `region`, `worker`, `epochs` | a key for each epoch |
-//! | `session` | `root`, `tenant`, `region`, `worker`, `epoch`, `source`, `origin`, `expires` | a session |
+//! | `session` | `root`, `tenant`, `region`, `worker`, `epoch`, `source`, `origin`, `writeKey`, `expires` | a session |
 //! | `frame` | a header's fields, `writeKey` or `session`, `events` | the frame |
 //! | `read` | `frame` | its header, context and events |
 //! | `open` | `envelope`, `root` | its header, worker, annotation and the frame inside, if its signature holds |
@@ -19,9 +19,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use firsthop_core::{
-    Alg, Context, Envelope, Epoch, Event, ExtensionKind, Flags, Frame, FrameWriter, Header, KeyId, LeaseKey,
+    Alg, Context, Envelope, Epoch, Event, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId, LeaseKey,
     LeaseScope, MacKey, PropertiesWriter, RootKey, SessionGrant, SourceId, Timestamp, Unsigned, Value, WorkerId,
-    limits::MAX_FRAME, origin_digest,
+    limits::MAX_FRAME,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -31,12 +31,12 @@ fn main() -> Result<()> {
     std::io::stdin().read_to_string(&mut input)?;
     let answer = match serde_json::from_str(&input)? {
         Request::Leases { root, scope, epochs } => leases(&root, &scope, &epochs)?,
-        Request::Session { root, scope, epoch, source, origin, expires } => {
+        Request::Session { root, scope, epoch, source, origin, write_key, expires } => {
             let grant = SessionGrant {
                 worker: WorkerId::new(scope.worker),
                 region: scope.region.parse()?,
                 expires: Timestamp::from_millis(expires),
-                origin: origin_digest(&origin),
+                holder: Holder::new(&origin, &write_key),
             };
             let lease = RootKey::new(secret(&root)?).lease(&scope.at(Epoch::new(epoch))?);
             json!({
@@ -70,6 +70,8 @@ enum Request {
         epoch: u32,
         source: String,
         origin: String,
+        #[serde(rename = "writeKey")]
+        write_key: String,
         expires: u64,
     },
     Frame(Box<Wanted>),

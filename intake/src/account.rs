@@ -145,8 +145,13 @@ const fn own_scope(tenant: &Tenant, epoch: Epoch) -> LeaseScope {
     LeaseScope { tenant: tenant.id, region: tenant.region, worker: tenant.worker, epoch }
 }
 
+/// What browsers send for an origin that they do not tell: of a sandboxed page, or of a request that is not CORS under
+/// `Referrer-Policy: no-referrer`.
+pub(crate) const HIDDEN: &str = "null";
+
 /// The origins that may write for a tenant: exact ones (`https://shop.example`, `http://localhost:8080`), all
-/// subdomains (`https://*.shop.example`, at any depth, not the apex itself), or `*`. The default allows none.
+/// subdomains (`https://*.shop.example`, at any depth, not the apex itself), `null` (pages that hide their origin), or `*`. The default
+/// allows none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<Pattern>);
 
@@ -168,7 +173,7 @@ impl Origins {
     /// Reads the patterns, in any case, with or without a slash at the end.
     ///
     /// # Errors
-    /// [`Error::Parse`] if one is none of the three forms.
+    /// [`Error::Parse`] if one is none of these forms.
     pub fn parse<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, Error> {
         patterns.into_iter().map(|pattern| Pattern::parse(pattern.as_ref())).collect::<Result<_, _>>().map(Self)
     }
@@ -190,6 +195,9 @@ impl Pattern {
         let text = text.trim().trim_end_matches('/').to_ascii_lowercase();
         if text == "*" {
             return Ok(Self::Any);
+        }
+        if text == HIDDEN {
+            return Ok(Self::Exact(text));
         }
         let (scheme, host) = text.split_once("://").ok_or(Error::Parse)?;
         let scheme_ok = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
@@ -259,6 +267,8 @@ mod tests {
         assert_eq!(origins.check(None), Ok(()));
         assert_eq!(Origins::default().check(Some("https://shop.example")), Err(Error::Origin));
         assert_eq!(Origins::any().check(Some("null")), Ok(()));
+        assert_eq!(Origins::parse(["null"]).unwrap().check(Some("null")), Ok(()));
+        assert_eq!(Origins::parse(["null"]).unwrap().check(Some("https://shop.example")), Err(Error::Origin));
         let ported = Origins::parse(["https://*.brand.example:8443"]).unwrap();
         assert_eq!(ported.check(Some("https://www.brand.example:8443")), Ok(()));
         assert_eq!(ported.check(Some("https://www.brand.example")), Err(Error::Origin));

@@ -9,7 +9,7 @@ use common::*;
 use firsthop_core::{
     Alg, Error, ExtensionKind, Header, KeyId, Network, SourceId, Timestamp, Trust, Unsigned, limits::SESSION_GRACE_MS,
 };
-use firsthop_intake::{Account, Facts, RENEW_MS, Receipt, SESSION_MS, Session, native};
+use firsthop_intake::{Account, Facts, Origins, RENEW_MS, Receipt, SESSION_MS, Session, native};
 use proptest::prelude::*;
 
 fn at(now: Timestamp) -> Facts<'static> {
@@ -109,6 +109,33 @@ fn a_session_is_for_one_origin_and_one_source() {
     let first = first_frame();
     let session = native::receive(&first, &no_browser, known(&server)).unwrap().session.unwrap();
     assert!(native::receive(&session_frame(&session), &no_browser, known(&server)).is_ok());
+}
+
+/// A page under `Referrer-Policy: no-referrer` fetches with its origin and leaves with a beacon that says `null`.
+#[test]
+fn a_hidden_origin_is_for_the_tenant_to_allow() {
+    let with_origins = |list: &[&str]| {
+        let mut account = server();
+        account.tenant.origins = Origins::parse(list).unwrap();
+        account
+    };
+    let beacon = Facts { origin: Some("null"), ..facts() };
+    for (list, allowed) in
+        [(&["*"][..], true), (&["https://*.shop.example", "null"], true), (&["https://*.shop.example"], false)]
+    {
+        let mut account = with_origins(list);
+        let body = session_frame(&first_contact(&account));
+        let answer = native::receive(&body, &beacon, known(&account)).map(|accepted| accepted.annotation.trust);
+        match answer {
+            Ok(trust) => assert_eq!((allowed, trust), (true, Trust::Session), "{list:?}"),
+            Err(refused) => assert_eq!((allowed, refused.problem.code()), (false, "wrong-origin"), "{list:?}"),
+        }
+        // Where it is allowed, any other origin is still not the session's, and a write key's end is still the session's.
+        let elsewhere = Facts { origin: Some("https://m.shop.example"), ..facts() };
+        assert_eq!(native::receive(&body, &elsewhere, known(&account)).unwrap_err().problem.code(), "wrong-origin");
+        account.tenant.write_keys = vec![OTHER_KEY.into()];
+        assert!(native::receive(&body, &beacon, known(&account)).is_err());
+    }
 }
 
 /// A write key that is removed takes its sessions with it, however fresh; another one's go on.

@@ -293,12 +293,40 @@ fn a_message_without_an_id_gets_one_of_its_own() {
     assert!(ids[..3].iter().all(|id| id.parse::<SourceId>().is_ok()));
 }
 
-/// No address in full, wherever an SDK puts the sender's.
+/// No address in full, wherever an SDK puts the sender's; what a tenant calls a property stays as it is.
 #[test]
 fn addresses_are_cut() {
-    let event =
-        one(Call::Track, json!({ "event": "X", "ip": "203.0.113.77", "context": { "ip": "203.0.113.77:4711" } }));
-    assert_eq!(event["context"]["extra"], json!({ "ip": "203.0.113.0/24", "segment": { "ip": "203.0.113.0/24" } }));
+    let event = one(
+        Call::Track,
+        json!({
+            "event": "X",
+            "ip": "203.0.113.77",
+            "integrations": [{ "ip": "203.0.113.77" }],
+            "properties": { "ip": "203.0.113.77" },
+            "context": {
+                "ip": "203.0.113.77:4711",
+                "device": { "ip": ["203.0.113.77"], "of": { "ip": "203.0.113.77" } },
+                "page": { "ip": "203.0.113.77" },
+                "screen": { "ip": { "v4": "203.0.113.77" } },
+            },
+        }),
+    );
+    let network = "203.0.113.0/24";
+    assert_eq!(
+        event["context"]["extra"],
+        json!({
+            "ip": network,
+            "device": { "ip": null, "of": { "ip": network } },
+            "page": { "ip": network },
+            "screen": { "ip": null },
+            "segment": { "ip": network, "integrations": [{ "ip": network }] },
+        })
+    );
+    assert_eq!(event["properties"], json!({ "ip": "203.0.113.77" }));
+    let escaped =
+        r#"{"event":"X","context":{"device":{"\u0069p":"203.0.113.77"}},"writeKey":"KEY"}"#.replace("KEY", KEY);
+    let accepted = send(Call::Track, &escaped).unwrap();
+    assert_eq!(events(&accepted)[0].0["context"]["extra"]["device"], json!({ "ip": network }));
 }
 
 /// Doubles grow most: four bytes of JSON become nine. An event that is within its bound fits all the same.

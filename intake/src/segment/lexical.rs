@@ -29,25 +29,72 @@ pub(crate) fn find_text<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
         .and_then(|(_, v)| str::from_utf8(&json[v]).ok())
 }
 
-/// Cuts the addresses in members named `ip` to their networks, at any depth: for bodies that are set aside unparsed.
-/// What stands there and is no address is emptied, since it may hold one.
+/// Cuts the addresses in members named `ip` to their networks, at any depth, however the name is written: for what is kept as it came
+/// or may not parse at all. A text that is no address is emptied and any other value becomes null, since it may hold one.
 pub(crate) fn without_addresses(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut tokens = Tokens { bytes: json, at: 0 };
     let mut cut = Vec::new();
     let mut kept = 0;
-    for (key, value) in members(json) {
-        if &json[key] != b"ip" || value.is_empty() {
-            continue;
-        }
-        cut.extend_from_slice(&json[kept..value.start]);
-        let network = str::from_utf8(&json[value.clone()]).ok().and_then(network).unwrap_or_default();
-        cut.extend_from_slice(network.as_bytes());
-        kept = value.end;
+    while let Some(token) = tokens.next() {
+        let Token::Text(name) = token else { continue };
+        let Some(value) = is_ip(&json[name.clone()]).then(|| value_at(json, name.end + 1)).flatten() else { continue };
+        let (at, end, instead) = if json[value] == b'"' {
+            let Some(Token::Text(text)) = tokens.next() else { break };
+            let network = str::from_utf8(&json[text.clone()]).ok().and_then(network);
+            (text.start, text.end, Cow::Owned(network.unwrap_or_default()))
+        } else {
+            tokens.at = value_end(json, value);
+            (value, tokens.at, Cow::Borrowed("null"))
+        };
+        cut.extend_from_slice(&json[kept..at]);
+        cut.extend_from_slice(instead.as_bytes());
+        kept = end;
     }
     if kept == 0 {
         return Cow::Borrowed(json);
     }
     cut.extend_from_slice(&json[kept..]);
     Cow::Owned(cut)
+}
+
+/// Whether a name, as it stands between its quotes, reads `ip`.
+fn is_ip(name: &[u8]) -> bool {
+    let mut at = 0;
+    for wanted in *b"ip" {
+        let len = match escaped_unit(name, at) {
+            Some(unit) if unit == u16::from(wanted) => 6,
+            None if name.get(at) == Some(&wanted) => 1,
+            _ => return false,
+        };
+        at += len;
+    }
+    at == name.len()
+}
+
+/// Where the value of a member begins whose name ends before `at`. None if no value follows.
+fn value_at(json: &[u8], at: usize) -> Option<usize> {
+    let skip_space = |at: usize| Some(at + json.get(at..)?.iter().position(|byte| !byte.is_ascii_whitespace())?);
+    let colon = skip_space(at)?;
+    if json[colon] == b':' { skip_space(colon + 1) } else { None }
+}
+
+/// Where a value that is no text ends: the end of the text, if it does not.
+fn value_end(json: &[u8], start: usize) -> usize {
+    if !matches!(json[start], b'{' | b'[') {
+        let rest = json[start..].iter().position(|byte| b",]}".contains(byte) || byte.is_ascii_whitespace());
+        return rest.map_or(json.len(), |len| start + len);
+    }
+    let mut tokens = Tokens { bytes: json, at: start };
+    let mut depth = 0usize;
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Open => depth += 1,
+            Token::Close if depth == 1 => return tokens.at,
+            Token::Close => depth -= 1,
+            Token::Text(_) => {}
+        }
+    }
+    json.len()
 }
 
 /// The network of an address, as text; also of an address with a port and of a network that was cut before.
@@ -210,6 +257,15 @@ mod tests {
                 r#"[{"ip":"203.0.113.0/24"},{"ip":"198.51.100.0/24"}]"#,
             ),
             (r#"{"tip":"203.0.113.77","ip":null}"#, r#"{"tip":"203.0.113.77","ip":null}"#),
+            (r#"{"ip":["203.0.113.77"],"a":1}"#, r#"{"ip":null,"a":1}"#),
+            (r#"{"ip" : {"v4":"203.0.113.77","of":[{}]} ,"a":"]"}"#, r#"{"ip" : null ,"a":"]"}"#),
+            (r#"{"ip":3405803853}"#, r#"{"ip":null}"#),
+            (r#"{"\u0069p":"203.0.113.77"}"#, r#"{"\u0069p":"203.0.113.0/24"}"#),
+            (r#"{"\u0069\u0070":["203.0.113.77"]}"#, r#"{"\u0069\u0070":null}"#),
+            (r#"{"ip":["203.0.113.77","#, r#"{"ip":null"#),
+            (r#"{"ip":"203\u002e0.113.77"}"#, r#"{"ip":""}"#),
+            (r#"["ip","203.0.113.77"]"#, r#"["ip","203.0.113.77"]"#),
+            (r#"{"ip":"#, r#"{"ip":"#),
         ] {
             assert_eq!(String::from_utf8_lossy(&without_addresses(json.as_bytes())), expected);
         }
@@ -232,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_is_looked_at_without_a_panic(bytes: Vec<u8>, text in "[\\\\\"\\[{:ipu0-9d8, ]{0,60}") {
+        fn anything_is_looked_at_without_a_panic(bytes: Vec<u8>, text in "[\\\\\"\\[\\]{}:ipu0-9d8, ]{0,60}") {
             let _ = (depth(&text), mend_surrogates(&text), network(&text));
             for json in [&bytes[..], text.as_bytes()] {
                 let _ = (find_text(json, "ip"), without_addresses(json));

@@ -234,25 +234,21 @@ impl<'a> Fields<'a> {
                     fields.read_screen(value, extra)?;
                     continue;
                 }
-                "ip" => {
-                    write_network(name, value, extra)?;
-                    continue;
-                }
                 _ => {
-                    json::read(value, Some(name), extra)?;
+                    write(name, value, extra)?;
                     continue;
                 }
             };
             match json::text(value) {
                 Some(text) if slot.is_none() => *slot = Some(text),
-                _ => json::read(value, Some(name), extra)?,
+                _ => write(name, value, extra)?,
             }
         }
         Ok(fields)
     }
 
     fn read_screen(&mut self, json: &'a str, extra: &mut PropertiesWriter<Vec<u8>>) -> Result<(), Problem> {
-        let Some(mut members) = Members::parse(json) else { return Ok(json::read(json, Some("screen"), extra)?) };
+        let Some(mut members) = Members::parse(json) else { return write("screen", json, extra) };
         let side = |name| members.get(name).ok().flatten().and_then(|json| json.parse().ok());
         if let (None, Some(width), Some(height)) = (self.screen, side("width"), side("height")) {
             self.screen = Some(Screen { width, height });
@@ -287,7 +283,7 @@ fn split<'a, const N: usize>(
     slots: &mut [Option<Cow<'a, str>>; N],
     extra: &mut PropertiesWriter<Vec<u8>>,
 ) -> Result<(), Problem> {
-    let Some(mut members) = Members::parse(json) else { return Ok(json::read(json, Some(name), extra)?) };
+    let Some(mut members) = Members::parse(json) else { return write(name, json, extra) };
     members.0.retain(|(key, value)| {
         let slot = names.iter().position(|name| name == key).map(|at| &mut slots[at]);
         let Some(slot) = slot.filter(|slot| slot.is_none()) else { return true };
@@ -304,25 +300,23 @@ fn write_map(name: &str, members: &Members<'_>, extra: &mut PropertiesWriter<Vec
     }
     extra.begin_map(Some(name)).map_err(too_large)?;
     for (name, value) in &members.0 {
-        json::read(value, Some(name), extra)?;
+        write(name, value, extra)?;
     }
     extra.end().map_err(too_large)
 }
 
 /// What no field holds goes under one name, so that it cannot be taken for a member of `context`.
 fn write_rest(rest: &Members<'_>, extra: &mut PropertiesWriter<Vec<u8>>) -> Result<(), Problem> {
-    if rest.0.is_empty() {
-        return Ok(());
-    }
-    extra.begin_map(Some(REST)).map_err(too_large)?;
-    for (name, value) in &rest.0 {
-        if name == "ip" { write_network(name, value, extra)? } else { json::read(value, Some(name), extra)? }
-    }
-    extra.end().map_err(too_large)
+    write_map(REST, rest, extra)
 }
 
-/// An address that a server-side SDK passes on is cut like one of our own. What is no address may hold one: null.
-fn write_network(name: &str, json: &str, extra: &mut PropertiesWriter<Vec<u8>>) -> Result<(), Problem> {
-    let network = json::text(json).and_then(|address| lexical::network(&address));
-    extra.put(name, network.as_deref().map_or(Value::Null, Value::Str)).map_err(too_large)
+/// Writes a member of what surrounds an event. An address that an SDK passes on in it is cut like one of our own, at any depth; what
+/// is no address may hold one: null.
+fn write(name: &str, json: &str, extra: &mut PropertiesWriter<Vec<u8>>) -> Result<(), Problem> {
+    if name == "ip" {
+        let network = json::text(json).and_then(|address| lexical::network(&address));
+        return extra.put(name, network.as_deref().map_or(Value::Null, Value::Str)).map_err(too_large);
+    }
+    let cut = lexical::without_addresses(json.as_bytes());
+    Ok(json::read(str::from_utf8(&cut).unwrap_or("null"), Some(name), extra)?)
 }

@@ -17,7 +17,7 @@
 //! | all else in `context` | `extra` of its context, under its own name |
 //! | all else in the message, `timestamp` and `originalTimestamp` as they were sent included | `extra.segment` of its context |
 //! | all else in the batch | as if it stood in each message that has no member of that name |
-//! | `ip` in `context` or in the message | cut to its network |
+//! | `ip` at any depth of `context` and of the message, properties and traits apart | cut to its network |
 //! | `timestamp`, or `originalTimestamp` alone | its time; `+ (now − sentAt)` where `sentAt` is there, so that a sender's wrong clock does no harm |
 //! | both of them | `timestamp` is its time: the message has been through Segment, which set it right |
 //! | neither, or not RFC 3339 | its time is the hop's |

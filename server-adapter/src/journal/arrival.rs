@@ -80,7 +80,7 @@ pub(crate) fn encode(annotation: &Annotation<'_>) -> Result<Box<[u8]>, Error> {
 }
 
 /// The events of a frame that have an id of another vendor's.
-fn foreign_of(frame: &Frame<'_>) -> Result<Vec<Foreign>, Error> {
+pub(super) fn foreign_of(frame: &Frame<'_>) -> Result<Vec<Foreign>, Error> {
     let tenant: TenantId = frame.header().tenant;
     let (context, events) = frame.open()?;
     let mut foreign = Vec::new();

@@ -22,6 +22,8 @@ use super::schema;
 const DUE: i32 = 2048;
 /// Pages that the writer may move itself: 1 MiB.
 const LITTLE: i32 = 64;
+/// Pages from which on commits wait for it: 1 GiB. The disk takes less than comes in, and says so by being slow.
+const TOO_MANY: i32 = 65_536;
 
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
@@ -62,13 +64,19 @@ impl Checkpoints {
         let pages = self.pages();
         match self.state.load(Ordering::Acquire) {
             IDLE if pages >= self.next => self.start(),
-            DONE => {
-                self.join();
-                let (log, moved) = passive(connection)?;
-                self.next = if moved == log { DUE } else { pages + DUE };
-            }
+            DONE => self.finish(connection)?,
+            _ if pages >= TOO_MANY.max(self.next) => self.finish(connection)?,
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Moves what the other thread has left.
+    fn finish(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.join();
+        let (log, moved) = passive(connection)?;
+        // Where a reader holds on to the rest, it is for later.
+        self.next = if moved == log { DUE } else { log + DUE };
         Ok(())
     }
 

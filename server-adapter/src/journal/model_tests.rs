@@ -87,19 +87,39 @@ impl Store {
         // A model of thousands of commits needs no disk.
         connection.pragma_update(None, "synchronous", "OFF").expect("set");
         let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
-        Self { connection, tables: Tables { seen: Seen::default(), quarantine, last_frame: 0, overflow: 0 } }
+        let seen = Seen::load(&connection).expect("read");
+        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0 } }
+    }
+
+    /// What a restart finds.
+    fn restart(&mut self) {
+        self.tables.seen = Seen::load(&self.connection).expect("read");
     }
 
     fn store(&mut self, sent: &Sent) -> Verdict {
+        self.store_or(sent, false)
+    }
+
+    /// Stores it in a transaction that perhaps fails.
+    fn store_or(&mut self, sent: &Sent, fails: bool) -> Verdict {
         let body = Bytes::from(sent.bytes());
         let frame = Frame::parse(&body).expect("a frame");
         let annotation = Annotation::default();
         let arrival = Arrival::new(&body, &frame, NOW, Some(&annotation), Region::ANY).expect("an arrival");
         let mut counts = Batch::default();
         self.connection.execute_batch("BEGIN").expect("begun");
+        let before = (self.tables.last_frame, self.tables.quarantine);
         let verdict = self.tables.store(&self.connection, &arrival, &mut counts).expect("stored");
         counts.write(&self.connection).expect("counted");
-        self.connection.execute_batch("COMMIT").expect("committed");
+        self.tables.seen.settle(&self.connection, self.tables.last_frame, 1).expect("settled");
+        if fails {
+            self.connection.execute_batch("ROLLBACK").expect("rolled back");
+            (self.tables.last_frame, self.tables.quarantine) = before;
+            self.tables.seen.undo();
+        } else {
+            self.connection.execute_batch("COMMIT").expect("committed");
+            self.tables.seen.committed();
+        }
         verdict
     }
 
@@ -112,16 +132,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Every event is stored exactly once, with the content that came first; the same content again is a duplicate,
-    /// another one a conflict. It makes no difference whether the memory in front of the table knows the source.
+    /// another one a conflict. It makes no difference what memory knows, what has settled, what failed in between, or
+    /// when a server started.
     #[test]
-    fn any_order_any_repetition(frames in prop::collection::vec((sent(), any::<bool>()), 1..40)) {
+    fn any_order_any_repetition(frames in prop::collection::vec((sent(), 0..8_u8), 1..40)) {
         let folder = tempfile::tempdir().expect("a folder");
         let mut store = Store::new(folder.path());
         let mut model: BTreeMap<(Option<u8>, u8, u64), u8> = BTreeMap::new();
         let mut total = Verdict::default();
-        for (sent, forget) in &frames {
-            if *forget {
-                store.tables.seen.forget();
+        for (sent, first) in &frames {
+            match first {
+                0 => store.tables.seen.forget_ends(),
+                1 => store.restart(),
+                2 | 3 => store.tables.seen.seal(),
+                4 => drop(store.store_or(sent, true)),
+                _ => {}
             }
             let mut expected = Verdict::default();
             for (identity, content) in sent.identities() {
@@ -141,6 +166,7 @@ proptest! {
             total.stored += expected.stored;
         }
         prop_assert_eq!(model.len(), total.stored as usize);
+        store.tables.seen.settle_all(&store.connection).expect("settled");
         prop_assert_eq!(store.number("SELECT SUM(last - first + 1) FROM seen"), model.len() as i64);
         prop_assert_eq!(store.number("SELECT SUM(events) FROM counters WHERE outcome = 'stored'"), model.len() as i64);
         prop_assert_eq!(
@@ -211,6 +237,7 @@ fn many_runs_at_once() {
     for seq in (0..4000).step_by(2) {
         assert_eq!(store.store(&one(seq)).stored, 1);
     }
+    store.tables.seen.settle_all(&store.connection).expect("settled");
     let all = Sent { source: 0, first: 0, events: vec![Said { content: 0, foreign: None }; 4000] };
     let began = std::time::Instant::now();
     assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, conflict: 0 });

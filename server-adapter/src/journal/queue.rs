@@ -167,7 +167,7 @@ pub(crate) struct Stats {
 pub(super) struct Job {
     pub(super) work: Work,
     reply: oneshot::Sender<Result<Verdict, Unavailable>>,
-    size: usize,
+    pub(super) size: usize,
     _held: Option<Held>,
 }
 

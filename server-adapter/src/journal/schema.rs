@@ -16,11 +16,12 @@ const VERSION: i32 = 1;
 pub(super) const PAGE: i32 = 16 * 1024;
 
 /// - `frames.body`: verbatim, the producer's frame or an edge's envelope around it.
+/// - `frames.ids`: how many of its events have an id of another vendor's.
 /// - `frames.annotation`: what this server noted; NULL if all of that stands in the envelope.
 /// - `frames.accepted`: a bit for each event that was new with this frame, the first in the lowest bit of the first byte; NULL: all.
 /// - `frames.sum`: CRC-32 of the row's other columns ([`row_sum`]); the body has its own inside.
 /// - `seen`: a run of events, `first` to `last`, and the frame that brought it. `digest` of an event with an id of
-///   another vendor's, which is a source by itself.
+///   another vendor's, which is a source by itself. Of frames after `meta.settled` the runs may not be there yet.
 /// - `quarantine.hash`: of the body; the same bytes again only count.
 const TABLES: &str = "
 CREATE TABLE frames (
@@ -30,6 +31,7 @@ CREATE TABLE frames (
     batch_seq INTEGER NOT NULL,
     first_seq INTEGER NOT NULL,
     count INTEGER NOT NULL,
+    ids INTEGER NOT NULL,
     region TEXT NOT NULL,
     annotation BLOB,
     accepted BLOB,
@@ -69,7 +71,7 @@ CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO meta VALUES ('quarantine_bytes', 0);
+INSERT INTO meta VALUES ('quarantine_bytes', 0), ('settled', 0);
 ";
 
 /// Opens a journal to write, and makes it if it is not there.
@@ -137,6 +139,7 @@ pub(crate) struct RowSum<'a> {
     pub batch_seq: i64,
     pub first_seq: i64,
     pub count: i64,
+    pub ids: i64,
     pub region: &'a str,
     pub annotation: Option<&'a [u8]>,
     pub accepted: Option<&'a [u8]>,
@@ -152,6 +155,7 @@ pub(crate) fn row_sum(row: &RowSum<'_>) -> i64 {
         &row.batch_seq.to_le_bytes(),
         &row.first_seq.to_le_bytes(),
         &row.count.to_le_bytes(),
+        &row.ids.to_le_bytes(),
         row.region.as_bytes(),
         &length(row.annotation),
         row.annotation.unwrap_or_default(),

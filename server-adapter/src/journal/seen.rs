@@ -1,32 +1,100 @@
 //! Which events of which sources are in the journal: exact, for ever, a few bytes for each run of events.
 //!
-//! The table holds runs that never overlap, each with the frame that brought it. In front of it stands a bounded memory of where
-//! each source's numbers end: a frame that begins there or beyond is new for certain, and costs no look-up. That is
-//! nearly every frame of a producer that counts up. What the memory does not know, the table decides.
+//! ```text
+//!  Ends      where the numbers of a source end       memory, bounded, forgets    a frame from there on is new for certain
+//!  young     runs of the last frames                 memory, bounded             made again from the frames at a start
+//!  settling  runs of those before, being written     memory and table
+//!  table     all runs before                         disk
+//! ```
+//!
+//! A run that went straight into the table would dirty a page of its own in nearly every case, since thousands of sources write in
+//! turn: a commit of 40 small frames would write 40 pages. So runs gather in memory and go into the table in the
+//! table's order, some with every commit, many to a page. Nothing depends on that memory: the frames of the same
+//! transaction say it all, and `meta.settled` says from which frame on they have to be asked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use firsthop_core::SourceId;
-use rusqlite::{Connection, OptionalExtension, params};
+use firsthop_core::{Frame, SourceId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-/// A run of events in the table.
+use super::{
+    arrival::foreign_of,
+    store::{Accepted, open_body},
+};
+
+/// A run of events of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) first: u64,
     pub(super) last: u64,
     /// The frame that brought it.
     pub(super) frame: i64,
-    /// What the event says, if its source is made of another vendor's id: [`content_digest`](firsthop_intake::content_digest).
+    /// What the event says, if its source is made of another vendor's id:
+    /// [`content_digest`](firsthop_intake::content_digest).
     pub(super) digest: Option<[u8; 16]>,
 }
 
-/// The table, and the memory in front of it.
+/// Runs in the table's order: by source, then by number.
+type Runs = BTreeMap<(SourceId, u64), Run>;
+
+/// Runs that gather before they settle: about 6 MB.
+const GATHER: usize = 64 * 1024;
+/// Bytes of frames that a start may have to read again.
+const REREAD: u64 = 256 << 20;
+
+/// All that is known of what was seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     ends: Ends,
+    young: Runs,
+    /// Bytes of the frames of `young`.
+    young_bytes: u64,
+    /// The last frame of `young`.
+    young_frame: i64,
+    settling: Option<Settling>,
+    /// What the open transaction has changed.
+    open: Open,
+}
+
+/// Runs on their way into the table.
+#[derive(Debug)]
+struct Settling {
+    runs: Runs,
+    /// The last frame that they come from.
+    frame: i64,
+    /// The first that is not written yet.
+    next: Option<(SourceId, u64)>,
+}
+
+/// What a transaction that fails leaves to be undone.
+#[derive(Debug, Default)]
+struct Open {
+    added: Vec<(SourceId, u64)>,
+    /// Where the settling ones are, if the transaction has written some: none at their end.
+    moved: Option<Option<(SourceId, u64)>>,
 }
 
 impl Seen {
+    /// Reads the frames whose runs may not be in the table.
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut seen = Self::default();
+        let settled = settled(connection)?;
+        let mut statement = connection.prepare(
+            "SELECT id, source, first_seq, count, ids, accepted, LENGTH(body) FROM frames WHERE id > ?1 ORDER BY id",
+        )?;
+        let mut body = connection.prepare("SELECT body FROM frames WHERE id = ?1")?;
+        let mut rows = statement.query([settled])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            for (source, run) in runs_of(row, id, &mut body)? {
+                seen.young.insert((source, run.first), run);
+            }
+            seen.young_bytes += row.get::<_, i64>(6)? as u64;
+            seen.young_frame = id;
+        }
+        Ok(seen)
+    }
+
     /// The runs that share an event with `first..=last`, in their order. None: every event of those is new.
     pub(super) fn overlapping(
         &mut self,
@@ -38,11 +106,7 @@ impl Seen {
         let end = match self.ends.get(source) {
             Some(end) => end,
             None => {
-                let end: Option<i64> = connection
-                    .prepare_cached("SELECT last FROM seen WHERE source = ?1 ORDER BY first DESC LIMIT 1")?
-                    .query_row([&source.as_bytes()[..]], |row| row.get(0))
-                    .optional()?;
-                let end = end.map_or(0, |last| last as u64 + 1);
+                let end = self.end(connection, source)?;
                 self.ends.set(source, end);
                 end
             }
@@ -50,73 +114,223 @@ impl Seen {
         if first >= end {
             return Ok(Vec::new());
         }
-        let mut statement = connection.prepare_cached(
-            "SELECT first, last, frame, digest FROM seen WHERE source = ?1 AND first <= ?2 ORDER BY first DESC",
-        )?;
-        let mut rows = statement.query(params![&source.as_bytes()[..], last as i64])?;
-        let mut runs = Vec::new();
-        while let Some(row) = rows.next()? {
-            let run = Run {
-                first: row.get::<_, i64>(0)? as u64,
-                last: row.get::<_, i64>(1)? as u64,
-                frame: row.get(2)?,
-                digest: row.get(3)?,
-            };
-            if run.last < first {
-                break;
-            }
-            runs.push(run);
+        let mut found = in_table(connection, source, first, last)?;
+        for runs in [Some(&self.young), self.settling.as_ref().map(|settling| &settling.runs)].into_iter().flatten() {
+            let before = runs.range((source, 0)..=(source, last)).rev();
+            found.extend(before.map(|(_, run)| *run).take_while(|run| run.last >= first));
         }
-        runs.reverse();
-        Ok(runs)
+        // One that is settling may be in the table already.
+        found.sort_unstable_by_key(|run| run.first);
+        found.dedup_by_key(|run| run.first);
+        Ok(found)
+    }
+
+    /// One more than the highest number that was seen.
+    fn end(&self, connection: &Connection, source: SourceId) -> rusqlite::Result<u64> {
+        let in_memory = [Some(&self.young), self.settling.as_ref().map(|settling| &settling.runs)]
+            .into_iter()
+            .flatten()
+            .filter_map(|runs| runs.range((source, 0)..=(source, u64::MAX)).next_back())
+            .map(|(_, run)| run.last + 1)
+            .max();
+        let in_table: Option<i64> = connection
+            .prepare_cached("SELECT last FROM seen WHERE source = ?1 ORDER BY first DESC LIMIT 1")?
+            .query_row([&source.as_bytes()[..]], |row| row.get(0))
+            .optional()?;
+        Ok(in_memory.unwrap_or(0).max(in_table.map_or(0, |last| last as u64 + 1)))
     }
 
     /// Notes a run that shares no event with any other.
-    pub(super) fn insert(&mut self, connection: &Connection, source: SourceId, run: &Run) -> rusqlite::Result<()> {
-        connection.prepare_cached("INSERT INTO seen VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-            &source.as_bytes()[..],
-            run.first as i64,
-            run.last as i64,
-            run.frame,
-            run.digest
-        ])?;
+    pub(super) fn insert(&mut self, source: SourceId, run: Run) {
         self.ends.raise(source, run.last + 1);
-        Ok(())
+        self.young.insert((source, run.first), run);
+        self.open.added.push((source, run.first));
     }
 
     /// Notes the one event of a source that is made of another vendor's id, or says what is there already.
     ///
-    /// Such a source comes once, so it has no place in the memory; and no run but one that begins at 0 can hold its one
-    /// event, so the table's key decides alone.
+    /// Such a source comes once, so its end is not worth remembering; and no run but one that begins at 0 can hold its
+    /// one event.
     pub(super) fn insert_foreign(
         &mut self,
         connection: &Connection,
         source: SourceId,
         frame: i64,
-        digest: &[u8; 16],
+        digest: [u8; 16],
     ) -> rusqlite::Result<Option<Run>> {
-        let inserted = connection
-            .prepare_cached("INSERT INTO seen VALUES (?1, 0, 0, ?2, ?3) ON CONFLICT DO NOTHING")?
-            .execute(params![&source.as_bytes()[..], frame, digest])?;
-        if inserted == 1 {
+        let key = (source, 0);
+        let in_memory = self.young.get(&key).or_else(|| self.settling.as_ref()?.runs.get(&key)).copied();
+        let known = match in_memory {
+            Some(run) => Some(run),
+            None => connection
+                .prepare_cached("SELECT first, last, frame, digest FROM seen WHERE source = ?1 AND first = 0")?
+                .query_row([&source.as_bytes()[..]], from_row)
+                .optional()?,
+        };
+        if known.is_none() {
             self.ends.raise_known(source, 1);
-            return Ok(None);
+            self.young.insert(key, Run { first: 0, last: 0, frame, digest: Some(digest) });
+            self.open.added.push(key);
         }
-        connection.prepare_cached("SELECT last, frame, digest FROM seen WHERE source = ?1 AND first = 0")?.query_row(
-            [&source.as_bytes()[..]],
-            |row| {
-                Ok(Some(Run { first: 0, last: row.get::<_, i64>(0)? as u64, frame: row.get(1)?, digest: row.get(2)? }))
-            },
-        )
+        Ok(known)
     }
 
-    /// After a transaction that did not commit: what it said is not so.
-    pub(super) fn forget(&mut self) {
+    /// At the end of a transaction, after frames of so many bytes, of which the last is `frame`: writes some of the
+    /// runs that settle. Twice as many as were added, so that they are done before the young ones are too many.
+    pub(super) fn settle(&mut self, connection: &Connection, frame: i64, bytes: u64) -> rusqlite::Result<()> {
+        let budget = 2 * self.open.added.len() + 16;
+        (self.young_frame, self.young_bytes) = (frame, self.young_bytes + bytes);
+        self.settle_some(connection, budget)
+    }
+
+    fn settle_some(&mut self, connection: &Connection, budget: usize) -> rusqlite::Result<()> {
+        let Some(settling) = &mut self.settling else { return Ok(()) };
+        let Some(next) = settling.next else { return Ok(()) };
+        // After a crash some are there already.
+        let mut insert = connection
+            .prepare_cached("INSERT INTO seen VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (source, first) DO NOTHING")?;
+        let mut rest = settling.runs.range(next..);
+        for ((source, _), run) in rest.by_ref().take(budget) {
+            let (first, last) = (run.first as i64, run.last as i64);
+            insert.execute(params![&source.as_bytes()[..], first, last, run.frame, run.digest])?;
+        }
+        let next = rest.next().map(|(key, _)| *key);
+        if next.is_none() {
+            connection.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'settled'")?.execute([settling.frame])?;
+        }
+        self.open.moved = Some(next);
+        Ok(())
+    }
+
+    /// The transaction is on disk.
+    pub(super) fn committed(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        if let (Some(settling), Some(next)) = (&mut self.settling, open.moved) {
+            settling.next = next;
+            if next.is_none() {
+                self.settling = None;
+            }
+        }
+        if self.young.len() >= GATHER || self.young_bytes >= REREAD {
+            self.seal();
+        }
+        // The vector of the last transaction, so that the next one need not grow its own.
+        self.open.added = open.added;
+        self.open.added.clear();
+    }
+
+    /// The transaction failed: what it added is not so.
+    pub(super) fn undo(&mut self) {
+        for key in std::mem::take(&mut self.open).added {
+            self.young.remove(&key);
+        }
         self.ends = Ends::default();
+    }
+
+    /// Forgets where sources end, as if there were too many.
+    #[cfg(test)]
+    pub(super) fn forget_ends(&mut self) {
+        self.ends = Ends::default();
+    }
+
+    /// The young ones are to settle, if none do.
+    pub(super) fn seal(&mut self) {
+        if self.settling.is_none() && !self.young.is_empty() {
+            let runs = std::mem::take(&mut self.young);
+            let next = runs.keys().next().copied();
+            self.settling = Some(Settling { runs, frame: self.young_frame, next });
+            self.young_bytes = 0;
+        }
+    }
+
+    /// Writes all that has gathered, so that the next start has no frames to read again.
+    pub(super) fn settle_all(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        loop {
+            self.seal();
+            if self.settling.is_none() {
+                return Ok(());
+            }
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            self.settle_some(connection, usize::MAX)?;
+            connection.execute_batch("COMMIT")?;
+            self.committed();
+        }
     }
 }
 
-/// Sources that are remembered, in each of two generations. About 100 bytes each.
+/// The last frame all of whose runs, and those of all before, are in the table.
+pub(super) fn settled(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT value FROM meta WHERE key = 'settled'", [], |row| row.get(0))
+}
+
+fn in_table(connection: &Connection, source: SourceId, first: u64, last: u64) -> rusqlite::Result<Vec<Run>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT first, last, frame, digest FROM seen WHERE source = ?1 AND first <= ?2 ORDER BY first DESC",
+    )?;
+    let mut rows = statement.query(params![&source.as_bytes()[..], last as i64])?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let run = from_row(row)?;
+        if run.last < first {
+            break;
+        }
+        runs.push(run);
+    }
+    Ok(runs)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Run> {
+    Ok(Run {
+        first: row.get::<_, i64>(0)? as u64,
+        last: row.get::<_, i64>(1)? as u64,
+        frame: row.get(2)?,
+        digest: row.get(3)?,
+    })
+}
+
+/// The runs of a row of `frames`: id, source, first_seq, count, ids, accepted. The body is read only if it has to be.
+fn runs_of(row: &Row<'_>, id: i64, body: &mut rusqlite::Statement<'_>) -> rusqlite::Result<Vec<(SourceId, Run)>> {
+    let source = SourceId::new(row.get(1)?);
+    let (first, count): (i64, u16) = (row.get(2)?, row.get(3)?);
+    let accepted = Accepted::from_column(row.get_ref(5)?.as_blob_or_null()?);
+    let mut foreign = Vec::new();
+    if row.get::<_, i64>(4)? > 0 {
+        let body: Vec<u8> = body.query_row([id], |row| row.get(0))?;
+        let read = open_body(&body).and_then(|(_, bytes)| foreign_of(&Frame::parse(bytes)?));
+        match read {
+            Ok(found) => foreign = found,
+            // Damaged on disk; `firsthop verify` says so. What comes again may come in.
+            Err(_) => return Ok(Vec::new()),
+        }
+    }
+    let own = own_runs(first as u64, count, &accepted, |index| foreign.iter().any(|event| event.index == index));
+    let mut runs: Vec<_> =
+        own.into_iter().map(|(first, last)| (source, Run { first, last, frame: id, digest: None })).collect();
+    for event in foreign.iter().filter(|event| accepted.has(event.index.into())) {
+        runs.push((event.source, Run { first: 0, last: 0, frame: id, digest: Some(event.digest) }));
+    }
+    Ok(runs)
+}
+
+/// The runs of a frame's own source: neighbours that were accepted and have no id of another vendor's.
+pub(super) fn own_runs(
+    first: u64,
+    count: u16,
+    accepted: &Accepted,
+    is_foreign: impl Fn(u16) -> bool,
+) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for index in (0..count).filter(|index| accepted.has((*index).into()) && !is_foreign(*index)) {
+        let seq = first + u64::from(index);
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == seq => *last = seq,
+            _ => runs.push((seq, seq)),
+        }
+    }
+    runs
+}
+
+/// Sources that are remembered, in each of two generations. About 50 bytes each.
 const GENERATION: usize = 32 * 1024;
 
 /// Where the numbers of the sources end that were used last: two generations, of which the older is dropped whole, so that

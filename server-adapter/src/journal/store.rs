@@ -151,30 +151,21 @@ impl Tables {
         for run in &runs {
             let (shared_first, shared_last) = (run.first.max(first), run.last.min(last));
             if next < shared_first {
-                self.accept_run(connection, arrival, next, shared_first - 1, id, decision)?;
+                self.accept_run(arrival, next, shared_first - 1, id, decision);
             }
             repeats.compare(connection, run, shared_first, shared_last, decision)?;
             next = shared_last + 1;
         }
         if next <= last {
-            self.accept_run(connection, arrival, next, last, id, decision)?;
+            self.accept_run(arrival, next, last, id, decision);
         }
         Ok(())
     }
 
-    fn accept_run(
-        &mut self,
-        connection: &Connection,
-        arrival: &Arrival,
-        first: u64,
-        last: u64,
-        id: i64,
-        decision: &mut Decision,
-    ) -> rusqlite::Result<()> {
-        self.seen.insert(connection, arrival.header.source, &Run { first, last, frame: id, digest: None })?;
+    fn accept_run(&mut self, arrival: &Arrival, first: u64, last: u64, id: i64, decision: &mut Decision) {
+        self.seen.insert(arrival.header.source, Run { first, last, frame: id, digest: None });
         let base = arrival.header.first_seq;
         decision.accept((first - base) as usize, (last - base) as usize);
-        Ok(())
     }
 
     /// A frame in which some events have an id of another vendor's: those by that, the others by the frame's source.
@@ -191,7 +182,7 @@ impl Tables {
                 self.decide_run(connection, arrival, from, foreign.index, id, decision)?;
             }
             from = foreign.index + 1;
-            match self.seen.insert_foreign(connection, foreign.source, id, &foreign.digest)? {
+            match self.seen.insert_foreign(connection, foreign.source, id, foreign.digest)? {
                 None => decision.accept(foreign.index.into(), foreign.index.into()),
                 Some(run) => {
                     let known = match run.digest {
@@ -223,12 +214,13 @@ impl Tables {
             batch_seq: header.batch_seq as i64,
             first_seq: header.first_seq as i64,
             count: header.count.into(),
+            ids: arrival.foreign.len() as i64,
             region: arrival.region.as_str(),
             annotation: arrival.annotation.as_deref(),
             accepted: accepted.column(),
         };
         connection
-            .prepare_cached("INSERT INTO frames VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+            .prepare_cached("INSERT INTO frames VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?
             .execute(params![
                 row.id,
                 row.received_ms,
@@ -236,6 +228,7 @@ impl Tables {
                 row.batch_seq,
                 row.first_seq,
                 row.count,
+                row.ids,
                 row.region,
                 row.annotation,
                 row.accepted,

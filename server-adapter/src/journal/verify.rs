@@ -1,12 +1,16 @@
 //! Checks everything that is stored: CRC and signature of every frame, every row against its frame, every identity
 //! against the frames, and the counts.
 
-use firsthop_core::{Alg, Annotation, Envelope, Error as CoreError, Flags, Frame, LeaseScope, TenantId, Timestamp};
+use firsthop_core::{
+    Alg, Annotation, Envelope, Error as CoreError, Flags, Frame, LeaseScope, SourceId, TenantId, Timestamp,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    arrival::{Foreign, foreign_of},
     quarantine,
     schema::{RowSum, open_reader, row_sum},
+    seen::{Run, own_runs, settled},
     store::Accepted,
 };
 use crate::{
@@ -63,9 +67,19 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
     let connection = open_reader(journal)?;
     // One snapshot for all of it.
     connection.execute_batch("BEGIN").map_err(Error::database(journal))?;
-    let mut check = Check { tenant, keys, report: &mut report, delivered: 0, cursor: table.as_ref().map(|t| t.cursor) };
+    let mut check = Check {
+        tenant,
+        keys,
+        report: &mut report,
+        settled: 0,
+        noted: 0,
+        gathering: Vec::new(),
+        cursor: table.as_ref().map(|table| table.cursor),
+        delivered: 0,
+    };
     let read = (|| -> rusqlite::Result<()> {
         check.structure(&connection)?;
+        check.settled = settled(&connection)?;
         check.frames(&connection, &mut progress)?;
         check.seen(&connection)?;
         check.counters(&connection)?;
@@ -96,6 +110,12 @@ struct Check<'a> {
     tenant: TenantId,
     keys: &'a KeyFile,
     report: &'a mut Report,
+    /// The last frame whose runs must be in the table.
+    settled: i64,
+    /// Events of the frames whose runs are there.
+    noted: u64,
+    /// The runs that are not there yet.
+    gathering: Vec<(SourceId, u64, u64)>,
     /// Where the events table is.
     cursor: Option<i64>,
     /// Events of the frames up to there.
@@ -118,10 +138,10 @@ impl Check<'_> {
     fn frames(&mut self, connection: &Connection, progress: &mut impl FnMut(u64, u64)) -> rusqlite::Result<()> {
         let total: i64 = connection.query_row("SELECT COUNT(*) FROM frames", [], |row| row.get(0))?;
         let mut statement = connection.prepare(
-            "SELECT id, received_ms, source, batch_seq, first_seq, count, region, annotation, accepted, sum, body
+            "SELECT id, received_ms, source, batch_seq, first_seq, count, ids, region, annotation, accepted, sum, body
              FROM frames ORDER BY id",
         )?;
-        let mut lookup = connection.prepare("SELECT last, frame FROM seen WHERE source = ?1 AND first = ?2")?;
+        let mut lookup = connection.prepare("SELECT last, frame, digest FROM seen WHERE source = ?1 AND first = ?2")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
@@ -142,7 +162,7 @@ impl Check<'_> {
         lookup: &mut rusqlite::Statement<'_>,
     ) -> rusqlite::Result<Result<(), String>> {
         let blob = |index| row.get_ref(index).map(|value| value.as_blob_or_null().unwrap_or_default());
-        let region = row.get_ref(6)?;
+        let region = row.get_ref(7)?;
         let columns = RowSum {
             id,
             received_ms: row.get(1)?,
@@ -150,9 +170,10 @@ impl Check<'_> {
             batch_seq: row.get(3)?,
             first_seq: row.get(4)?,
             count: row.get(5)?,
+            ids: row.get(6)?,
             region: region.as_str_or_null().unwrap_or_default().unwrap_or_default(),
-            annotation: blob(7)?,
-            accepted: blob(8)?,
+            annotation: blob(8)?,
+            accepted: blob(9)?,
         };
         let accepted = Accepted::from_column(columns.accepted);
         let count = u16::try_from(columns.count).unwrap_or(u16::MAX);
@@ -161,20 +182,35 @@ impl Check<'_> {
         if self.cursor.is_some_and(|cursor| id <= cursor) {
             self.delivered += events;
         }
-        if row_sum(&columns) != row.get::<_, i64>(9)? {
+        if row_sum(&columns) != row.get::<_, i64>(10)? {
             return Ok(Err("its row changed after it was written".into()));
         }
-        let Some(body) = blob(10)? else { return Ok(Err("it has no body".into())) };
+        let Some(body) = blob(11)? else { return Ok(Err("it has no body".into())) };
         let frame = match self.body(body, &columns) {
             Ok(frame) => frame,
             Err(what) => return Ok(Err(what)),
         };
-        for (source, first, last) in runs(&frame, &accepted) {
-            let found: Option<(i64, i64)> = lookup
-                .query_row(params![&source[..], first as i64], |row| Ok((row.get(0)?, row.get(1)?)))
+        let Ok(foreign) = foreign_of(&frame) else { return Ok(Err("its events cannot be read".into())) };
+        if foreign.len() as i64 != columns.ids {
+            return Ok(Err("its row says another number of ids".into()));
+        }
+        for (source, run) in runs(&frame, id, &accepted, &foreign) {
+            let found = lookup
+                .query_row(params![&source.as_bytes()[..], run.first as i64], |row| {
+                    Ok(Run {
+                        first: run.first,
+                        last: row.get::<_, i64>(0)? as u64,
+                        frame: row.get(1)?,
+                        digest: row.get(2)?,
+                    })
+                })
                 .optional()?;
-            if found != Some((last as i64, id)) {
-                return Ok(Err(format!("its events {first} to {last} are not noted as seen")));
+            if found == Some(run) {
+                self.noted += run.last - run.first + 1;
+            } else if found.is_some() || id <= self.settled {
+                return Ok(Err(format!("its events {} to {} are not noted as seen", run.first, run.last)));
+            } else {
+                self.gathering.push((source, run.first, run.last));
             }
         }
         Ok(Ok(()))
@@ -236,29 +272,49 @@ impl Check<'_> {
         Ok(envelope)
     }
 
-    /// No run shares an event with the next, and together they hold as many as the frames brought. With the look-up of every
-    /// frame's runs, that leaves no room for one too many or too few.
+    /// No run shares an event with another, and the table holds none that no frame brought.
     fn seen(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare("SELECT source, first, last FROM seen ORDER BY source, first")?;
         let mut rows = statement.query([])?;
-        let (mut previous, mut events) = (None::<(Vec<u8>, i64)>, 0);
-        while let Some(row) = rows.next()? {
-            let (source, first, last): (Vec<u8>, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            if first < 0 || last < first {
-                self.report.fault(format!("seen: a run from {first} to {last}"));
-                continue;
+        // Those that are not in the table yet, in its order: both are walked at once.
+        let mut gathering = std::mem::take(&mut self.gathering);
+        gathering.sort_unstable();
+        let mut gathering = gathering.into_iter().peekable();
+        let (mut previous, mut events) = (None::<(SourceId, u64)>, 0);
+        loop {
+            let row = rows.next()?;
+            let run = match row {
+                Some(row) => {
+                    let (first, last): (i64, i64) = (row.get(1)?, row.get(2)?);
+                    if first < 0 || last < first {
+                        self.report.fault(format!("seen: a run from {first} to {last}"));
+                        continue;
+                    }
+                    events += (last - first) as u64 + 1;
+                    Some((SourceId::new(row.get(0)?), first as u64, last as u64))
+                }
+                None => None,
+            };
+            while let Some(before) = gathering.next_if(|before| run.is_none_or(|run| *before < run)) {
+                self.follow(&mut previous, before);
             }
-            events += (last - first) as u64 + 1;
-            if previous.as_ref().is_some_and(|(other, end)| *other == source && first <= *end) {
-                self.report.fault(format!("seen: event {first} of a source was stored twice"));
+            match run {
+                Some(run) => self.follow(&mut previous, run),
+                None => break,
             }
-            previous = Some((source, last));
         }
-        if events != self.report.events {
-            let brought = self.report.events;
-            self.report.fault(format!("seen: {events} events are noted, and the frames brought {brought}"));
+        if events != self.noted {
+            let noted = self.noted;
+            self.report.fault(format!("seen: {events} events are noted, and frames brought {noted} of them"));
         }
         Ok(())
+    }
+
+    fn follow(&mut self, previous: &mut Option<(SourceId, u64)>, (source, first, last): (SourceId, u64, u64)) {
+        if previous.is_some_and(|(other, end)| other == source && first <= end) {
+            self.report.fault(format!("seen: event {source}/{first} was stored twice"));
+        }
+        *previous = Some((source, last));
     }
 
     fn counters(&mut self, connection: &Connection) -> rusqlite::Result<()> {
@@ -280,26 +336,12 @@ fn no_root(id: u32) -> String {
 }
 
 /// The runs that a frame brought: neighbours of its own source, and each event with another vendor's id.
-fn runs(frame: &Frame<'_>, accepted: &Accepted) -> Vec<([u8; 16], u64, u64)> {
+fn runs(frame: &Frame<'_>, id: i64, accepted: &Accepted, foreign: &[Foreign]) -> Vec<(SourceId, Run)> {
     let header = frame.header();
-    let mut runs: Vec<([u8; 16], u64, u64)> = Vec::new();
-    let Ok((_, events)) = frame.open() else { return runs };
-    // The last run, if the next event of the frame's source may join it.
-    let mut open = false;
-    for (index, event) in events.enumerate() {
-        let Ok(event) = event else { break };
-        let seq = header.first_seq + index as u64;
-        if !accepted.has(index) {
-            open = false;
-        } else if let Some(id) = event.id {
-            runs.push((*firsthop_core::SourceId::of_foreign(header.tenant, &id).as_bytes(), 0, 0));
-            open = false;
-        } else if let (true, Some(last)) = (open, runs.last_mut()) {
-            last.2 = seq;
-        } else {
-            runs.push((*header.source.as_bytes(), seq, seq));
-            open = true;
-        }
-    }
-    runs
+    let is_foreign = |index| foreign.binary_search_by_key(&index, |event| event.index).is_ok();
+    let own = own_runs(header.first_seq, header.count, accepted, is_foreign).into_iter();
+    let own = own.map(|(first, last)| (header.source, Run { first, last, frame: id, digest: None }));
+    let others = foreign.iter().filter(|event| accepted.has(event.index.into()));
+    own.chain(others.map(|event| (event.source, Run { first: 0, last: 0, frame: id, digest: Some(event.digest) })))
+        .collect()
 }

@@ -52,13 +52,14 @@ impl Writer {
         self.shared.close_tip();
     }
 
-    /// Leaves the log empty, so that the next start, and a copy of the file, have nothing to recover.
+    /// Leaves nothing for the next start, or for who copies the file, to recover.
     fn finish(&mut self) {
         self.checkpoints.join();
         if let Some(connection) = self.connection.take()
-            && let Err(error) = truncate(&connection)
+            && let Err(error) = self.tables.seen.settle_all(&connection).and_then(|()| truncate(&connection))
         {
-            tracing::warn!(tenant = %self.shared.tenant, %error, "checkpoint at the end");
+            // The next start does it.
+            tracing::warn!(tenant = %self.shared.tenant, %error, "tidying up at the end");
         }
     }
 
@@ -110,6 +111,7 @@ impl Writer {
         let result = write(connection, &mut self.tables, jobs, &mut counts);
         match &result {
             Ok(_) => {
+                self.tables.seen.committed();
                 self.shared.totals.add(counts);
                 let stats = &self.shared.stats;
                 stats.commits.observe(began.elapsed());
@@ -119,7 +121,7 @@ impl Writer {
             }
             Err(_) => {
                 (self.tables.last_frame, self.tables.quarantine, self.tables.overflow) = before;
-                self.tables.seen.forget();
+                self.tables.seen.undo();
                 if !connection.is_autocommit() {
                     // Some errors have rolled back already, and then this one fails; either way nothing is left.
                     let _ = connection.execute_batch("ROLLBACK");
@@ -213,7 +215,7 @@ fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusql
     let quarantine = Quarantine::load(connection, most_quarantine)?;
     shared.totals.set(Totals::load(connection)?);
     shared.stats.quarantine_bytes.set(quarantine.bytes());
-    Ok(Tables { seen: Seen::default(), quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0 })
+    Ok(Tables { seen: Seen::load(connection)?, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0 })
 }
 
 fn write(
@@ -223,6 +225,7 @@ fn write(
     counts: &mut Batch,
 ) -> rusqlite::Result<Vec<Verdict>> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let before = tables.last_frame;
     let verdicts = jobs
         .iter()
         .map(|job| match &job.work {
@@ -231,6 +234,10 @@ fn write(
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
     counts.write(connection)?;
+    if tables.last_frame > before {
+        let bytes = jobs.iter().map(|job| job.size as u64).sum();
+        tables.seen.settle(connection, tables.last_frame, bytes)?;
+    }
     connection.prepare_cached("COMMIT")?.execute([])?;
     Ok(verdicts)
 }

@@ -214,6 +214,7 @@ fn verify_finds_what_changed() {
     sql("journal.db", &format!("UPDATE frames SET received_ms = received_ms + 1 WHERE id = {last}"), "its row changed");
     sql("journal.db", &format!("UPDATE frames SET annotation = x'00' WHERE id = {last}"), "its row changed");
     sql("journal.db", &format!("DELETE FROM frames WHERE id = {last}"), "events are noted");
+    sql("journal.db", "UPDATE frames SET ids = 0 WHERE ids = 1", "its row changed");
     sql("journal.db", "DELETE FROM seen WHERE first = 4", "are not noted as seen");
     sql("journal.db", "UPDATE seen SET last = last + 1 WHERE first = 4", "are not noted as seen");
     sql("journal.db", "INSERT INTO seen VALUES (zeroblob(16), 0, 9, 1, NULL)", "events are noted");

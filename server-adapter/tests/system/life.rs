@@ -200,6 +200,56 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
     folder.ok(&["verify"]);
 }
 
+/// A table that cannot be written delays no acknowledgement, and the end of the server for as long as it may; what is left comes after
+/// the next start.
+#[test]
+fn a_table_that_is_locked_delays_nothing() {
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--drain-timeout", "1s"]);
+    let tenant = folder.only_tenant();
+    let mut page = Page::new(&tenant);
+    page.begin(&mut server.client());
+    tenant.settle();
+    let lock = || {
+        let connection = rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
+        connection.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        connection
+    };
+    let locked = lock();
+    for _ in 0..20 {
+        let frame = page.frame(5);
+        assert_eq!(server.client().frame(&frame).receipt().stored, 5);
+    }
+    assert!(server.metric(&format!("firsthop_sink_lag_frames{{tenant=\"{}\",sink=\"events\"}}", tenant.id)) > 10.0);
+    assert_eq!(server.internal_get("/readyz").status, 200, "it takes events");
+    let began = Instant::now();
+    server.stop();
+    assert!((900..6000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    drop(locked);
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 1);
+
+    let mut server = folder.serve_with(&["--drain-timeout", "1h"]);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 101);
+    // Who cannot wait says so twice.
+    let locked = lock();
+    let frame = page.frame(5);
+    assert_eq!(server.client().frame(&frame).receipt().stored, 5);
+    server.signal("-TERM");
+    thread::sleep(Duration::from_millis(500));
+    assert!(server.child.try_wait().expect("a child").is_none(), "it waits for the table");
+    let began = Instant::now();
+    server.signal("-TERM");
+    assert_eq!(server.wait(Duration::from_secs(5)).code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    drop(locked);
+    folder.ok(&["verify"]);
+    let _server = folder.serve();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 106);
+}
+
 #[test]
 fn no_log_line_says_who() {
     let folder = Folder::new();

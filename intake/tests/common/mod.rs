@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 
+pub mod calls;
+
 use firsthop_core::{
     Alg, Epoch, Event, ExtensionKind, Flags, FrameSigner, FrameWriter, Header, KeyId, Keyring, LeaseRing, LeaseScope,
     MacKey, Region, RootKey, SourceId, TenantId, Timestamp, Unsigned, WorkerId,

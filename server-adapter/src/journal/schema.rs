@@ -22,7 +22,7 @@ pub(super) const PAGE: i32 = 16 * 1024;
 /// - `frames.sum`: CRC-32 of the row's other columns ([`row_sum`]); the body has its own inside.
 /// - `seen`: a run of events, `first` to `last`, and the frame that brought it. `digest` of an event with an id of
 ///   another vendor's, which is a source by itself. Of frames after `meta.settled` the runs may not be there yet.
-/// - `quarantine.hash`: of the body; the same bytes again only count.
+/// - `quarantine.hash`: of the producer's bytes in the body; the same again only count.
 const TABLES: &str = "
 CREATE TABLE frames (
     id INTEGER PRIMARY KEY,

@@ -185,9 +185,35 @@ fn what_an_edge_does_not_vouch_for() {
     assert_eq!(server.outcome(&tenant, "quarantined", "bad-crc"), 5.0);
     // A reason becomes a label, so it must look like one.
     let odd = Annotation { refused: "Not \"a\" code", received_ms: now().as_millis(), ..Annotation::default() };
+    broken[91] ^= 1;
     let sealed = one.seal(&odd, &broken, 1);
     envelope(&mut client, &sealed).receipt();
     assert_eq!(tenant.quarantine()["refused-by-edge"], 1);
+    folder.ok(&["verify"]);
+}
+
+/// A retry comes in another envelope. What is set aside is known again by the producer's bytes, and counts once.
+#[test]
+fn what_is_set_aside_again_through_an_edge_counts_once() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU"]);
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let server = folder.serve();
+    let (mut client, mut edge) = (server.client(), Edge::new(&server, &token));
+    let page = Page::new(&tenant);
+    let (first, second) = (page.frame_at(0, 3, "Product Viewed"), page.frame_at(0, 3, "Product Removed"));
+    assert_eq!(envelope(&mut client, &edge.forward(&first).0).receipt().stored, 3);
+    let mut broken = page.frame_at(7, 5, "x");
+    broken[90] ^= 1;
+    for _ in 0..3 {
+        assert_eq!(envelope(&mut client, &edge.forward(&second).0).receipt().conflict, 3);
+        assert_eq!(envelope(&mut client, &edge.forward(&broken).0).receipt().count, 0);
+    }
+    // And straight to the server they are the same bytes still.
+    assert_eq!(client.frame(&second).receipt().conflict, 3);
+    assert_eq!(tenant.quarantine(), [("bad-crc".to_owned(), 1), ("conflict".to_owned(), 1)].into());
+    assert_eq!(tenant.journal("SELECT SUM(times) FROM quarantine"), 7);
+    assert_eq!(server.outcome(&tenant, "quarantined", "conflict"), 3.0);
     folder.ok(&["verify"]);
 }
 

@@ -27,8 +27,8 @@ impl Tenant {
     /// Whether this hop may read a frame that its producer meant for `region`.
     ///
     /// # Errors
-    /// None of the core's: the refusal is [`Refusal::WrongRegion`](crate::Refusal::WrongRegion).
-    pub(crate) fn admits(&self, region: Region) -> Result<(), crate::Refusal> {
+    /// [`Refusal::WrongRegion`](crate::Refusal::WrongRegion).
+    pub fn admits(&self, region: Region) -> Result<(), crate::Refusal> {
         let open = region == Region::ANY || self.region == Region::ANY || region == self.region;
         if open { Ok(()) } else { Err(crate::Refusal::WrongRegion) }
     }
@@ -114,7 +114,7 @@ impl Account for Leased {
 }
 
 /// Roots that a tenant may have at a time.
-pub(crate) const ROOTS: usize = 8;
+pub const ROOTS: usize = 8;
 
 /// The server's account: settings and roots. Every lease follows from a root, so there is none to ask further.
 #[derive(Clone, Debug)]

@@ -70,9 +70,10 @@ mod receipt;
 mod route;
 pub mod segment;
 mod session;
+pub mod time;
 
 pub use crate::{
-    account::{Account, Leased, Origins, Rooted, Tenant},
+    account::{Account, Leased, Origins, ROOTS, Rooted, Tenant},
     digest::content_digest,
     facts::Facts,
     problem::{Problem, Refusal, Refused},

@@ -23,8 +23,6 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body took too long to come.
     BodyTimeout,
-    /// The header section is over the hop's bound.
-    HeadersTooLarge,
     /// A `Content-Type` that the route does not read.
     MediaType,
     /// A `Content-Encoding` other than `identity`.
@@ -63,7 +61,6 @@ impl Refusal {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::BodyTooLarge => "body-too-large",
             Self::BodyTimeout => "body-timeout",
-            Self::HeadersTooLarge => "headers-too-large",
             Self::MediaType => "unsupported-media-type",
             Self::ContentEncoding => "unsupported-encoding",
             Self::Json => "malformed-json",
@@ -102,7 +99,6 @@ impl Refusal {
             Self::MediaType | Self::ContentEncoding => 415,
             Self::WrongRegion => 421,
             Self::RateLimited => 429,
-            Self::HeadersTooLarge => 431,
             Self::Internal => 500,
             Self::Unavailable => 503,
         }
@@ -129,7 +125,6 @@ impl Refusal {
             Self::MethodNotAllowed => "method not allowed on this path",
             Self::BodyTooLarge => "body over the size limit",
             Self::BodyTimeout => "body took too long to arrive",
-            Self::HeadersTooLarge => "headers over the size limit",
             Self::MediaType => "media type not supported on this path",
             Self::ContentEncoding => "content encoding not supported",
             Self::Json => "not the JSON that this path expects",

@@ -77,14 +77,7 @@ pub fn route<'a>(method: &str, path: &'a str) -> Result<Route<'a>, Problem> {
 }
 
 impl Route<'_> {
-    /// Whether pages write to it, so that every answer has [`CORS`]. For answers to a path that has no route, see
-    /// [`is_public_path`](Self::is_public_path).
-    #[must_use]
-    pub const fn is_public(&self) -> bool {
-        matches!(self, Self::Frame | Self::Segment(_) | Self::Preflight)
-    }
-
-    /// Whether pages write to this path, whatever the method: a 405 there has [`CORS`] too.
+    /// Whether pages write to this path, so that every answer has [`CORS`]: whatever the method, a 405 too.
     #[must_use]
     pub fn is_public_path(path: &str) -> bool {
         route("OPTIONS", path) == Ok(Route::Preflight)
@@ -118,7 +111,7 @@ mod tests {
             ("/v1/b", Route::Segment(Batch)),
         ] {
             assert_eq!(route("POST", path), Ok(expected), "{path}");
-            let public = expected.is_public();
+            let public = !matches!(expected, Route::Envelope | Route::Leases);
             assert_eq!(Route::is_public_path(path), public, "{path}");
             assert_eq!(route("OPTIONS", path) == Ok(Route::Preflight), public, "{path}");
             let problem = route("GET", path).unwrap_err();

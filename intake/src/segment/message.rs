@@ -13,8 +13,8 @@ use crate::{
     segment::{
         lexical,
         members::{Members, is_nothing, malformed},
-        time,
     },
+    time,
 };
 
 /// What a message says, read but for what goes into properties and context.

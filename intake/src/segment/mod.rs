@@ -61,7 +61,6 @@ mod lexical;
 mod members;
 mod message;
 mod request;
-mod time;
 
 use std::borrow::Cow;
 

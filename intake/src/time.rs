@@ -1,10 +1,11 @@
-//! Timestamps of messages: RFC 3339, in milliseconds since the Unix epoch.
+//! Timestamps as people and messages write them: RFC 3339, in milliseconds since the Unix epoch; and the calendar under it.
 
 /// Reads a date and time with its zone (RFC 3339 §5.6), to the millisecond; finer digits are cut. A leap second is the
 /// last millisecond of its minute.
 ///
 /// A time without a zone is none: to guess one would move the event by hours and nobody would know.
-pub(crate) fn parse(text: &str) -> Option<i64> {
+#[must_use]
+pub fn parse(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     let number = |at: usize, len: usize| -> Option<i64> {
         let digits = b.get(at..at + len)?;
@@ -52,7 +53,9 @@ fn fraction(b: &[u8]) -> Option<(i64, usize)> {
     Some((millis, 20 + digits))
 }
 
-const fn days_in(year: i64, month: i64) -> i64 {
+/// Days of a month, 1 to 12, in the proleptic Gregorian calendar.
+#[must_use]
+pub const fn days_in(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
@@ -63,7 +66,8 @@ const fn days_in(year: i64, month: i64) -> i64 {
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar. Years are counted from March, so that the leap day is
 /// a year's last.
-const fn days(year: i64, month: i64, day: i64) -> i64 {
+#[must_use]
+pub const fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

@@ -67,8 +67,8 @@ impl Inner {
             };
             waits.push(live.journal.send_aside(entry));
         }
-        // Sent first and awaited after: they share a commit. Had one failed, the sender sends all of it again, and what is stored
-        // is then a duplicate.
+        // Sent first and awaited after: they share a commit. Had one failed, the sender sends all of it again, and
+        // what is stored is then a duplicate.
         for wait in waits {
             let stored = live.journal.answer(wait).await.map_err(unavailable)?;
             verdict.stored += stored.stored;
@@ -79,7 +79,8 @@ impl Inner {
         Ok(verdict)
     }
 
-    /// `POST /v1/e`: an edge's word counts once its signature holds; what it did not vouch for is checked here, or set aside.
+    /// `POST /v1/e`: an edge's word counts once its signature holds; what it did not vouch for is checked here, or
+    /// set aside.
     pub(crate) async fn envelope(&self, body: Bytes, now: Timestamp, held: Held) -> Result<Receipt, Problem> {
         let outer = match Frame::parse(&body) {
             Ok(outer) if outer.header().flags.contains(Flags::ENVELOPE) => outer,
@@ -91,8 +92,8 @@ impl Inner {
         let header = *outer.header();
         let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
         let region = header.region;
-        // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be anybody's: it is only
-        // counted. Its edge has acknowledged nothing, so the page still has the frame.
+        // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
+        // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
         let envelope = verify_envelope(&outer, &found, now)?;
         let set_aside = |reason: Cow<'static, str>, received| SetAside {
             body: body.clone(),

@@ -11,7 +11,8 @@
 //! identities of its events and the counters. What cannot be taken is refused with 503 and `Retry-After`; nothing is
 //! evicted to make room, and an event is a duplicate only if it is exactly that.
 //!
-//! There are two ways to run it: the binary `firsthop` (feature `cli`, on by default), or a router in a service of your own.
+//! There are two ways to run it: the binary `firsthop` (feature `cli`, on by default), or a router in a service of
+//! your own.
 //!
 //! # A router in your own service
 //!
@@ -40,8 +41,9 @@
 //! # }
 //! ```
 //!
-//! Leases, metrics and health are in [`Server::internal_router`]; keep that one inside. `axum::serve` sets no time limit
-//! on headers: what stands in front should, or serve the [`Public`] service with `hyper-util` as the binary does.
+//! Leases, metrics and health are in [`Server::internal_router`]; keep that one inside. `axum::serve` sets no time
+//! limit on headers: what stands in front should, or serve the [`Public`] service with `hyper-util` as the binary
+//! does.
 
 #![forbid(unsafe_code)]
 

@@ -28,14 +28,15 @@ const HEALTH: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 const INTERNAL: [&str; 2] = ["/metrics", "/v1/leases"];
 
 impl Server {
-    /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls. To merge into a router, at the root of its paths.
-    /// Health is not among them, since a service has its own.
+    /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls. To merge into a router, at the root
+    /// of its paths. Health is not among them, since a service has its own.
     pub fn router(&self) -> Router {
         let service = Public(self.clone());
         PUBLIC.into_iter().fold(Router::new(), |router, path| router.route_service(path, service.clone()))
     }
 
-    /// What operators and enrolled edges talk to: `/v1/leases`, `/metrics`, `/livez`, `/readyz`, `/startupz`. Not for the public.
+    /// What operators and enrolled edges talk to: `/v1/leases`, `/metrics`, `/livez`, `/readyz`, `/startupz`. Not for
+    /// the public.
     pub fn internal_router(&self) -> Router {
         let service = Internal(self.clone());
         let paths = INTERNAL.into_iter().chain(HEALTH);

@@ -38,12 +38,12 @@ pub(crate) struct Inner {
 }
 
 impl Server {
-    /// Opens the data folder and every tenant in it. Without any, it makes one called `default`, so that there is something to
-    /// write to: see [`made`](Self::made).
+    /// Opens the data folder and every tenant in it. Without any, it makes one called `default`, so that there is
+    /// something to write to: see [`made`](Self::made).
     ///
     /// # Errors
-    /// [`Error::Locked`] if another server has the folder; [`Error::Io`], [`Error::Database`], [`Error::Tenant`] if something
-    /// in it cannot be opened.
+    /// [`Error::Locked`] if another server has the folder; [`Error::Io`], [`Error::Database`], [`Error::Tenant`] if
+    /// something in it cannot be opened.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         make_folder(&settings.data).map_err(Error::io(&settings.data))?;
         let lock = lock(&settings)?;
@@ -99,8 +99,8 @@ impl Server {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
-    /// Ends it: commits what is queued, lets the events table catch up until `deadline`, closes the files. Requests after that are
-    /// answered with 503. Blocks.
+    /// Ends it: commits what is queued, lets the events table catch up until `deadline`, closes the files. Requests
+    /// after that are answered with 503. Blocks.
     pub fn close(&self, deadline: Instant) {
         self.drain();
         self.inner.close(deadline);

@@ -118,8 +118,8 @@ fn help(lines: &[&str], default: &str) -> String {
     format!("{} [default: {default}]", lines.concat().trim())
 }
 
-/// Variables that begin like ours and are another's: the repository's tools, and what Kubernetes sets in every pod beside a
-/// Service named `firsthop`.
+/// Variables that begin like ours and are another's: the repository's tools, and what Kubernetes sets in every pod
+/// beside a Service named `firsthop`.
 fn is_foreign(variable: &str) -> bool {
     matches!(variable, "FIRSTHOP_ROOT" | "FIRSTHOP_TOOLS" | "FIRSTHOP_BIN" | "FIRSTHOP_CONFIG" | "FIRSTHOP_PORT")
         || ["FIRSTHOP_SERVICE_", "FIRSTHOP_PORT_", "FIRSTHOP_TEST_"].iter().any(|prefix| variable.starts_with(prefix))
@@ -128,8 +128,8 @@ fn is_foreign(variable: &str) -> bool {
 impl Settings {
     /// Defaults, a file if there is one, `PORT` and `FIRSTHOP_*` of the environment, and what the command line says.
     ///
-    /// With [`Layer`] parsed by clap, the environment is in `over` already; [`check_environment`](Self::check_environment)
-    /// is what remains of it.
+    /// With [`Layer`] parsed by clap, the environment is in `over` already;
+    /// [`check_environment`](Self::check_environment) is what remains of it.
     ///
     /// # Errors
     /// [`Error::Settings`]: what is wrong, and where.

@@ -59,7 +59,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let signals = |error| Error::Io("signals".into(), error);
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    // Opening reads and writes files: there is nothing else to do meanwhile, but the runtime's threads stay free for it.
+    // Opening reads and writes files: there is nothing else to do meanwhile, but the runtime's threads stay free for
+    // it.
     let opened = settings.clone();
     let server = tokio::task::spawn_blocking(move || Server::open(opened)).await;
     let server = server.map_err(|error| Error::Fault(format!("start: {error}")))??;

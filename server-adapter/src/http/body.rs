@@ -86,8 +86,9 @@ where
     Ok(whole.freeze())
 }
 
-/// Reads on for a little while what is on its way already and throws it away. A connection that is closed with bytes unread is reset, and
-/// the reset can overtake the answer: the sender would not learn why. Bounded in bytes and, for senders that trickle, in all its time.
+/// Reads on for a little while what is on its way already and throws it away. A connection that is closed with bytes
+/// unread is reset, and the reset can overtake the answer: the sender would not learn why. Bounded in bytes and, for
+/// senders that trickle, in all its time.
 async fn linger<B>(mut body: Pin<&mut B>)
 where
     B: Body<Data: Buf>,

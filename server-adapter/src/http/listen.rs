@@ -53,7 +53,8 @@ impl Listening {
         self.address
     }
 
-    /// Accepts no more, lets requests under way be answered, and closes the connections; after `time` without waiting further.
+    /// Accepts no more, lets requests under way be answered, and closes the connections; after `time` without waiting
+    /// further.
     pub(crate) async fn stop(self, time: Duration) {
         let _ = self.stop.send(true);
         let Ok(connections) = self.task.await else { return };

@@ -1,4 +1,5 @@
-//! HTTP: from a request to [`ingest`](crate::ingest), and back. One service, mounted on our own listener or in somebody's router.
+//! HTTP: from a request to [`ingest`](crate::ingest), and back. One service, mounted on our own listener or in
+//! somebody's router.
 
 mod body;
 mod health;

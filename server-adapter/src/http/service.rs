@@ -221,8 +221,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// The address of whoever sent the request: of the connection, or what the outermost of our own proxies saw.
 ///
-/// Each proxy appends the address that it saw, so the n-th from the right is the one that the n-th proxy from here wrote. What
-/// stands left of it the sender may have made up.
+/// Each proxy appends the address that it saw, so the n-th from the right is the one that the n-th proxy from here
+/// wrote. What stands left of it the sender may have made up.
 fn sender(parts: &Parts, proxies: u8) -> Option<IpAddr> {
     if proxies == 0 {
         let own = parts.extensions.get::<ClientAddress>().map(|address| address.0);

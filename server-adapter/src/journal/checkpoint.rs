@@ -1,9 +1,9 @@
 //! Moving the write-ahead log into the database file without making a commit wait for it.
 //!
-//! A checkpoint of a large log takes as long as writing it again. So most of it is done on another thread while commits go on; once
-//! little is left, the writer does that between two commits, and the log begins again from its front. The log's file keeps
-//! its size: writing over what is allocated is cheaper than appending. A reader that holds on to an old snapshot keeps the log
-//! from beginning again; it delays nobody.
+//! A checkpoint of a large log takes as long as writing it again. So most of it is done on another thread while
+//! commits go on; once little is left, the writer does that between two commits, and the log begins again from its
+//! front. The log's file keeps its size: writing over what is allocated is cheaper than appending. A reader that
+//! holds on to an old snapshot keeps the log from beginning again; it delays nobody.
 
 use std::{
     path::PathBuf,

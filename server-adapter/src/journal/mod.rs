@@ -12,8 +12,8 @@
 //!
 //! A frame is one row, as it came. `seen` has one row for each run of events that a frame brought; the runs of a source
 //! never overlap, and each points to its frame, so that a second event of the same identity can be compared with the
-//! first: the same ([`content_digest`](firsthop_intake::content_digest)) is a duplicate, another is a conflict and goes to quarantine.
-//! Nothing here is approximate.
+//! first: the same ([`content_digest`](firsthop_intake::content_digest)) is a duplicate, another is a conflict and
+//! goes to quarantine. Nothing here is approximate.
 
 mod arrival;
 mod checkpoint;

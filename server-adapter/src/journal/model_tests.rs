@@ -189,8 +189,8 @@ fn accepted(connection: &Connection) -> u32 {
     rows.expect("rows").map(|count| count.expect("a row")).sum()
 }
 
-/// A row that the tables do not take, in a group with others: those are stored all the same, and what the failed transaction put
-/// into the memory is not believed.
+/// A row that the tables do not take, in a group with others: those are stored all the same, and what the failed
+/// transaction put into the memory is not believed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_cannot_be_stored_spoils_no_other() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -7,10 +7,10 @@
 //!  table     all runs before                         disk
 //! ```
 //!
-//! A run that went straight into the table would dirty a page of its own in nearly every case, since thousands of sources write in
-//! turn: a commit of 40 small frames would write 40 pages. So runs gather in memory and go into the table in the
-//! table's order, some with every commit, many to a page. Nothing depends on that memory: the frames of the same
-//! transaction say it all, and `meta.settled` says from which frame on they have to be asked.
+//! A run that went straight into the table would dirty a page of its own in nearly every case, since thousands of
+//! sources write in turn: a commit of 40 small frames would write 40 pages. So runs gather in memory and go into the
+//! table in the table's order, some with every commit, many to a page. Nothing depends on that memory: the frames of
+//! the same transaction say it all, and `meta.settled` says from which frame on they have to be asked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -333,8 +333,8 @@ pub(super) fn own_runs(
 /// Sources that are remembered, in each of two generations. About 50 bytes each.
 const GENERATION: usize = 32 * 1024;
 
-/// Where the numbers of the sources end that were used last: two generations, of which the older is dropped whole, so that
-/// keeping order costs nothing.
+/// Where the numbers of the sources end that were used last: two generations, of which the older is dropped whole, so
+/// that keeping order costs nothing.
 #[derive(Debug, Default)]
 struct Ends {
     young: HashMap<SourceId, u64>,

@@ -335,7 +335,8 @@ impl Stored {
     }
 }
 
-/// What a stored body holds: the producer's frame, and what the first hop noted on it if that was an edge, in an envelope.
+/// What a stored body holds: the producer's frame, and what the first hop noted on it if that was an edge, in an
+/// envelope.
 pub(crate) fn open_body(body: &[u8]) -> Result<(Option<Annotation<'_>>, &[u8]), Error> {
     let frame = Frame::parse(body)?;
     if !frame.header().flags.contains(Flags::ENVELOPE) {

@@ -131,8 +131,8 @@ impl Writer {
         result
     }
 
-    /// The disk failed. A failed sync is never tried again on the same connection: the kernel may have dropped the pages and
-    /// would call the second one a success.
+    /// The disk failed. A failed sync is never tried again on the same connection: the kernel may have dropped the
+    /// pages and would call the second one a success.
     fn give_up(&mut self, jobs: Vec<Job>, error: &rusqlite::Error) {
         tracing::error!(tenant = %self.shared.tenant, %error, "the journal cannot be written");
         self.shared.stats.failures.add(1);

@@ -49,7 +49,8 @@ impl Events {
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "cache_size", -4096)?;
-            // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for long.
+            // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for
+            // long.
             connection.busy_timeout(std::time::Duration::from_secs(1))?;
             let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
             Ok((number("application_id")?, number("user_version")?))

@@ -8,7 +8,8 @@ use rusqlite::{CachedStatement, params};
 
 use crate::clock;
 
-/// The table that people query. Times are UTC as `2026-11-21T21:18:03.123Z`, which sorts as time does; what is not known is NULL.
+/// The table that people query. Times are UTC as `2026-11-21T21:18:03.123Z`, which sorts as time does; what is not
+/// known is NULL.
 pub(super) const TABLE: &str = "
 CREATE TABLE events (
     rowid INTEGER PRIMARY KEY,

@@ -45,8 +45,8 @@ struct Stop {
     ended: bool,
 }
 
-/// After a transaction with fewer rows than this, the next one begins no sooner than [`GATHER`] after it: a few rows cost nearly as many
-/// pages as many do. The first event after a silence waits for nothing.
+/// After a transaction with fewer rows than this, the next one begins no sooner than [`GATHER`] after it: a few rows
+/// cost nearly as many pages as many do. The first event after a silence waits for nothing.
 const SMALL: u64 = 2048;
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -92,8 +92,8 @@ impl Sink {
         &self.shared.stats
     }
 
-    /// Once the journal is closed: waits until everything is delivered, until `deadline` at the latest, and ends the thread.
-    /// What is left is delivered after the next start. Blocks.
+    /// Once the journal is closed: waits until everything is delivered, until `deadline` at the latest, and ends the
+    /// thread. What is left is delivered after the next start. Blocks.
     pub(crate) fn close(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
         let stop = self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,8 +173,8 @@ impl Shared {
     }
 }
 
-/// A table may be late; an acknowledgement should not. On Linux a thread has a priority of its own, elsewhere the process has
-/// one, which is left as it is.
+/// A table may be late; an acknowledgement should not. On Linux a thread has a priority of its own, elsewhere the
+/// process has one, which is left as it is.
 fn yield_to_ingest() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, 5) {

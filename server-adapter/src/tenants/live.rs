@@ -86,8 +86,8 @@ impl Stamps {
 }
 
 impl Tenants {
-    /// Opens every tenant of the data folder. One that cannot be opened is an error: its producers would be told that their keys
-    /// are wrong, and throw their events away.
+    /// Opens every tenant of the data folder. One that cannot be opened is an error: its producers would be told that
+    /// their keys are wrong, and throw their events away.
     pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
         let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default() };
         for id in tenants.store.ids()? {
@@ -110,8 +110,8 @@ impl Tenants {
         all
     }
 
-    /// Looks for new tenants and changed files. What is wrong is logged, and what was known stays in force. Tenants whose folder
-    /// is gone are served on: to stop that, restart.
+    /// Looks for new tenants and changed files. What is wrong is logged, and what was known stays in force. Tenants
+    /// whose folder is gone are served on: to stop that, restart.
     pub(crate) fn refresh(&self) {
         let ids = match self.store.ids() {
             Ok(ids) => ids,

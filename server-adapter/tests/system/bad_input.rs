@@ -1,5 +1,5 @@
-//! Everything that can be wrong with a request: one status and problem type each, one counter, and quarantine for what was
-//! meant to be an event of a known tenant.
+//! Everything that can be wrong with a request: one status and problem type each, one counter, and quarantine for
+//! what was meant to be an event of a known tenant.
 
 use std::{
     io::{Read, Write},

@@ -192,7 +192,8 @@ fn a_changed_bit_is_refused() {
     folder.ok(&["verify"]);
 }
 
-/// SIGKILL in the middle of load, four times: what was acknowledged is there, and sending everything again doubles nothing.
+/// SIGKILL in the middle of load, four times: what was acknowledged is there, and sending everything again doubles
+/// nothing.
 #[test]
 fn a_kill_loses_nothing_that_was_acknowledged() {
     let folder = Folder::new();

@@ -144,7 +144,8 @@ fn a_new_tenant_and_a_new_key_need_no_restart() {
     assert!(server.log().contains("what was known stays in force"), "{}", server.log());
 }
 
-/// A disk that takes no more: 503 and unready, nothing acknowledged is lost, and it goes on by itself once there is room.
+/// A disk that takes no more: 503 and unready, nothing acknowledged is lost, and it goes on by itself once there is
+/// room.
 #[test]
 fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
     let folder = Folder::new();
@@ -200,8 +201,8 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
     folder.ok(&["verify"]);
 }
 
-/// A table that cannot be written delays no acknowledgement, and the end of the server for as long as it may; what is left comes after
-/// the next start.
+/// A table that cannot be written delays no acknowledgement, and the end of the server for as long as it may; what is
+/// left comes after the next start.
 #[test]
 fn a_table_that_is_locked_delays_nothing() {
     let folder = Folder::new();

@@ -1,4 +1,5 @@
-//! The core's byte vectors through the server: what they say arrives in the table, what they refuse is refused by the same name.
+//! The core's byte vectors through the server: what they say arrives in the table, what they refuse is refused by the
+//! same name.
 
 use std::path::Path;
 

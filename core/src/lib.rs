@@ -114,3 +114,12 @@ pub use crate::{
     sign::{Alg, FrameSigner, FrameVerifier, MacKey, Tag, Unsigned},
     writer::FrameWriter,
 };
+
+/// The repository's documents, where their readers look first. Examples in them are compiled.
+#[cfg(any(doc, doctest))]
+pub mod documents {
+    #[doc = include_str!("../docs/architecture.md")]
+    pub mod architecture {}
+    #[doc = include_str!("../docs/wire-format.md")]
+    pub mod wire_format {}
+}

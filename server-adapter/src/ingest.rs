@@ -59,6 +59,7 @@ impl Inner {
             let annotation = journal::encode(&Annotation { refused: code, ..accepted.annotation })?;
             let entry = SetAside {
                 events: rejected.count(),
+                vouched: true,
                 body: rejected.body.into(),
                 reason: Cow::Borrowed(code),
                 received: facts.now,
@@ -99,6 +100,7 @@ impl Inner {
             body: body.clone(),
             reason,
             events: header.count,
+            vouched: is_vouched(envelope.frame, &found, now),
             received,
             annotation: None,
             region,
@@ -138,6 +140,7 @@ impl Inner {
             Err(error) => return error.into(),
         };
         let entry = SetAside {
+            vouched: is_vouched(&body, &found, now),
             body,
             reason: Cow::Borrowed(problem.code()),
             events: count,
@@ -153,9 +156,18 @@ impl Inner {
         let events = entry.events;
         match found.live.journal.set_aside(entry, held).await {
             Ok(()) => problem.with_quarantined(events),
+            // Refused it is all the same, but nobody says that it is kept.
+            Err(Unavailable::Quarantine) => problem,
             Err(reason) => unavailable(reason),
         }
     }
+}
+
+/// Whether somebody answers for bytes that are refused all the same: a session, or a write key of the tenant's. Anybody can make
+/// what nobody answers for, as much of it as they like.
+fn is_vouched(bytes: &[u8], found: &Found, now: Timestamp) -> bool {
+    let answers = |(trust, _)| trust != Trust::Unchecked;
+    Frame::parse(bytes).and_then(|frame| native::authenticate(&frame, found, now)).is_ok_and(answers)
 }
 
 /// Whether an enrolled edge signed it, with a lease that it could have.
@@ -222,7 +234,9 @@ fn receipt(frame: &Frame<'_>, verdict: journal::Verdict) -> Receipt {
 }
 
 pub(crate) fn unavailable(reason: Unavailable) -> Problem {
-    Problem::new(Refusal::Unavailable).with_detail(reason.as_str()).with_retry_after(1)
+    // A queue is empty again in no time; room in quarantine somebody has to make.
+    let seconds = if reason == Unavailable::Quarantine { 60 } else { 1 };
+    Problem::new(Refusal::Unavailable).with_detail(reason.as_str()).with_retry_after(seconds)
 }
 
 /// There is no memory for another request.

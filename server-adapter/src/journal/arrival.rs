@@ -103,6 +103,8 @@ pub(crate) struct SetAside {
     pub(crate) reason: Cow<'static, str>,
     /// How many events it says that it has.
     pub(crate) events: u16,
+    /// Whether somebody answers for it: a session's signature holds, or a write key is the tenant's.
+    pub(crate) vouched: bool,
     /// When the first hop had it.
     pub(crate) received: Timestamp,
     /// What this server noted, encoded; none if all of it stands in the envelope.
@@ -111,7 +113,7 @@ pub(crate) struct SetAside {
     pub(crate) region: Region,
 }
 
-/// What became of a frame's events. The three add up to its count.
+/// What became of a frame's events. The three counts add up to its count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// New, and on disk.
@@ -120,4 +122,6 @@ pub(crate) struct Verdict {
     pub(crate) duplicate: u32,
     /// Of a known identity, with another content: in quarantine.
     pub(crate) conflict: u32,
+    /// What should be in quarantine is not: that is full. Nothing may be acknowledged by this verdict.
+    pub(crate) lost: bool,
 }

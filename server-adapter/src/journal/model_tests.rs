@@ -219,7 +219,7 @@ async fn one_that_cannot_be_stored_spoils_no_other() {
     for first in 0..30 {
         let verdict = journal.store(arrival(first), memory.hold()).await.expect("stored");
         let new = u32::from(first == 13);
-        assert_eq!(verdict, Verdict { stored: new, duplicate: 1 - new, conflict: 0 }, "{first}");
+        assert_eq!(verdict, Verdict { stored: new, duplicate: 1 - new, conflict: 0, lost: false }, "{first}");
     }
     tokio::task::spawn_blocking(move || journal.close()).await.expect("closed");
     let total: i64 = other
@@ -240,6 +240,6 @@ fn many_runs_at_once() {
     store.tables.seen.settle_all(&store.connection).expect("settled");
     let all = Sent { source: 0, first: 0, events: vec![Said { content: 0, foreign: None }; 4000] };
     let began = std::time::Instant::now();
-    assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, conflict: 0 });
+    assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, conflict: 0, lost: false });
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
 }

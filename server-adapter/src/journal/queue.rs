@@ -93,6 +93,8 @@ pub(crate) enum Unavailable {
     Closing,
     /// The commit took too long.
     Slow,
+    /// Quarantine has no room for what belongs there. The rest of the request is stored.
+    Quarantine,
 }
 
 impl Unavailable {
@@ -102,6 +104,7 @@ impl Unavailable {
             Self::Down => "the journal cannot be written",
             Self::Closing => "the server is stopping",
             Self::Slow => "the disk is slow",
+            Self::Quarantine => "quarantine is full",
         }
     }
 }
@@ -241,6 +244,7 @@ impl Journal {
     /// Waits for the commit of what was sent.
     pub(crate) async fn answer(&self, sent: Sent) -> Result<Verdict, Unavailable> {
         match tokio::time::timeout(self.commit_timeout, sent.0?).await {
+            Ok(Ok(Ok(verdict))) if verdict.lost => Err(Unavailable::Quarantine),
             Ok(Ok(answer)) => answer,
             // The writer is gone: nobody will say.
             Ok(Err(_)) => Err(Unavailable::Down),

@@ -9,7 +9,7 @@ use crate::Error;
 
 /// What `PRAGMA application_id` says of a journal: "FHJn".
 const APPLICATION: i32 = i32::from_be_bytes(*b"FHJn");
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Measured: single events and frames of 300 both do well at 16 KiB. Smaller pages chain a frame over many, larger ones write
 /// much for little.
@@ -64,6 +64,7 @@ CREATE TABLE quarantine (
     reason TEXT NOT NULL,
     region TEXT NOT NULL,
     events INTEGER NOT NULL,
+    vouched INTEGER NOT NULL,
     annotation BLOB,
     body BLOB NOT NULL
 ) STRICT;
@@ -71,7 +72,7 @@ CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO meta VALUES ('quarantine_bytes', 0), ('settled', 0);
+INSERT INTO meta VALUES ('quarantine_bytes', 0), ('quarantine_unvouched_bytes', 0), ('settled', 0);
 ";
 
 /// Opens a journal to write, and makes it if it is not there.

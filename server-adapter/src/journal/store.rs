@@ -90,7 +90,7 @@ impl Tables {
                 self.decide_mixed(connection, arrival, id, &mut decision)?;
             }
         }
-        let verdict = decision.verdict;
+        let mut verdict = decision.verdict;
         if verdict.stored > 0 {
             self.insert_frame(connection, arrival, id, &decision.accepted)?;
             self.last_frame = id;
@@ -106,12 +106,14 @@ impl Tables {
                     events: verdict.conflict.try_into().unwrap_or(u16::MAX),
                     annotation: arrival.annotation.as_deref(),
                     body: &arrival.body,
+                    vouched: true,
                 },
             )?;
-            if kept == Kept::Again {
-                // The same bytes again are the same events, and those are counted.
+            if kept != Kept::New {
+                // The same bytes again are the same events, and those are counted. What is nowhere is not counted as if it were.
                 conflicts = 0;
             }
+            verdict.lost = kept == Kept::Full;
         }
         for (outcome, reason, events) in [
             ("stored", "", verdict.stored),

@@ -230,7 +230,7 @@ fn write(
         .iter()
         .map(|job| match &job.work {
             Work::Store(arrival) => tables.store(connection, arrival, counts),
-            Work::SetAside(entry) => set_aside(connection, tables, entry, counts).map(|()| Verdict::default()),
+            Work::SetAside(entry) => set_aside(connection, tables, entry, counts),
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
     counts.write(connection)?;
@@ -247,7 +247,7 @@ fn set_aside(
     tables: &mut Tables,
     entry: &SetAside,
     counts: &mut Batch,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Verdict> {
     let kept = tables.set_aside(
         connection,
         &Entry {
@@ -257,12 +257,17 @@ fn set_aside(
             events: entry.events,
             annotation: entry.annotation.as_deref(),
             body: &entry.body,
+            vouched: entry.vouched,
         },
     )?;
-    // The same bytes again are the same events.
-    let events = if kept == Kept::Again { 0 } else { u64::from(entry.events) };
-    counts.add(entry.received, entry.region, "quarantined", entry.reason.clone(), events, 1);
-    Ok(())
+    let (events, frames) = match kept {
+        Kept::New => (entry.events.into(), 1),
+        // The same bytes again are the same events.
+        Kept::Again => (0, 1),
+        Kept::Full => (0, 0),
+    };
+    counts.add(entry.received, entry.region, "quarantined", entry.reason.clone(), events, frames);
+    Ok(Verdict { lost: kept == Kept::Full, ..Verdict::default() })
 }
 
 /// Moves the whole log into the database, and syncs that.

@@ -352,24 +352,62 @@ fn what_is_under_way_is_bounded() {
     bad.end(4000);
 }
 
-/// Over its bound, quarantine keeps what it has and counts the rest.
+/// Over its bound, quarantine keeps what it has; what it has no room for is neither acknowledged nor said to be kept. Those whom
+/// nobody knows fill a part of it only.
 #[test]
 fn quarantine_is_bounded() {
-    let mut bad = Bad::new(&["--quarantine", "4KiB"]);
+    let mut bad = Bad::new(&["--quarantine", "40KiB"]);
     let page = Page::new(&bad.tenant);
-    for i in 0..40_u64 {
+    let label = format!("{{tenant=\"{}\"}}", bad.tenant.id);
+    let bytes = |server: &Server| server.metric(&format!("firsthop_quarantine_bytes{label}"));
+    let mut marked = 0;
+    for i in 0..60_u64 {
         let frame = page.frame_at(i, 1, "x");
         let broken = change(&frame, 80, &[frame[80] ^ 1]);
-        assert_eq!(bad.client.frame(&broken).code(), "bad-crc");
+        let response = bad.client.frame(&broken);
+        assert_eq!(response.code(), "bad-crc");
+        marked += i64::from(!response.verdict().is_empty());
     }
     let kept = bad.tenant.quarantine()["bad-crc"];
-    assert!((5..20).contains(&kept), "{kept}");
-    assert_eq!(bad.server.outcome(&bad.tenant, "quarantined", "bad-crc"), 40.0);
-    let label = format!("{{tenant=\"{}\"}}", bad.tenant.id);
-    assert_eq!(bad.server.metric(&format!("firsthop_quarantine_overflow_total{label}")), (40 - kept) as f64);
-    let bytes = bad.server.metric(&format!("firsthop_quarantine_bytes{label}"));
-    assert!(bytes > 3000.0 && bytes <= 4096.0, "{bytes}");
-    bad.end(0);
+    assert!((10..30).contains(&kept), "{kept}");
+    assert_eq!(marked, kept, "a refusal says that it was set aside if it was");
+    let held = bytes(&bad.server);
+    assert!(held > 8192.0 && held <= 10240.0, "{held}");
+
+    // There is room for those who have a key.
+    let conflict = |i: u64, name: &str| page.frame_at(100 + i, 1, name);
+    let mut full = 0;
+    let first = conflict(0, "another");
+    for i in 0..80 {
+        assert_eq!(bad.client.frame(&conflict(i, "x")).receipt().stored, 1);
+        let response = bad.client.frame(&if i == 0 { first.clone() } else { conflict(i, "another") });
+        if response.status == 200 {
+            assert_eq!((response.receipt().conflict, full), (1, 0));
+        } else {
+            assert_eq!((response.status, response.code().as_str()), (503, "unavailable"));
+            assert_eq!(response.json()["detail"], "quarantine is full");
+            full += 1;
+        }
+    }
+    let conflicts = bad.tenant.quarantine()["conflict"];
+    assert!(full > 10 && conflicts == 80 - full, "{full} of 80 refused, {conflicts} kept");
+    assert!(bytes(&bad.server) <= 40960.0);
+    // What is there already needs no room.
+    assert_eq!(bad.client.frame(&first).receipt().conflict, 1);
+    // One bad message of a batch: the good one is stored, and the answer does not say that both are safe.
+    let batch = format!(
+        r#"{{"batch":[{{"type":"track","messageId":"a","anonymousId":"a","event":"x"}},{{"type":"none{}"}}]}}"#,
+        "e".repeat(800)
+    );
+    for _ in 0..2 {
+        let response = bad.client.segment("/v1/batch", &bad.tenant.key, &batch);
+        assert_eq!((response.status, response.verdict()), (503, ""), "{}", response.text());
+    }
+    // The ledger has what is there, once each.
+    assert_eq!(bad.server.outcome(&bad.tenant, "quarantined", "conflict"), conflicts as f64);
+    let overflow = bad.server.metric(&format!("firsthop_quarantine_overflow_total{label}"));
+    assert_eq!(overflow, (60 - kept + full + 2) as f64);
+    bad.end(81);
 }
 
 #[test]

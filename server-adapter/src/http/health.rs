@@ -112,12 +112,18 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live) -> u64;
-    let figures: [(&str, &str, &str, Figure); 4] = [
+    let figures: [(&str, &str, &str, Figure); 5] = [
         ("firsthop_sink_rows_total", "counter", "Rows written since the start.", |live| live.sink.stats().rows.get()),
         ("firsthop_sink_errors_total", "counter", "Writes that failed.", |live| live.sink.stats().errors.get()),
         ("firsthop_sink_unreadable_total", "counter", "Stored frames that could not be read.", |live| {
             live.sink.stats().unreadable.get()
         }),
+        (
+            "firsthop_sink_rewinds_total",
+            "counter",
+            "Times that the journal was not the one that the table was at.",
+            |live| live.sink.stats().rewinds.get(),
+        ),
         ("firsthop_sink_lag_frames", "gauge", "Frames committed and not yet delivered.", |live| {
             (live.journal.tip() - live.sink.cursor()).max(0) as u64
         }),

@@ -72,7 +72,7 @@ CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO meta VALUES ('quarantine_bytes', 0), ('quarantine_unvouched_bytes', 0), ('settled', 0);
+INSERT INTO meta VALUES ('journal', random()), ('quarantine_bytes', 0), ('quarantine_unvouched_bytes', 0), ('settled', 0);
 ";
 
 /// Opens a journal to write, and makes it if it is not there.
@@ -122,6 +122,11 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, Error> {
     }
     configure(&connection).map_err(Error::database(path))?;
     Ok(connection)
+}
+
+/// Which journal it is: a number drawn when it was made.
+pub(crate) fn read_id(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT value FROM meta WHERE key = 'journal'", [], |row| row.get(0))
 }
 
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use firsthop_core::{Annotation, Frame, Timestamp};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::row::{Buffers, FrameRow, INSERT, TABLE};
 use crate::{
@@ -13,12 +13,14 @@ use crate::{
 
 /// What `PRAGMA application_id` says of an events table: "FHev".
 const APPLICATION: i32 = i32::from_be_bytes(*b"FHev");
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Events of one transaction: enough to make its commit cheap for each.
 const BATCH_EVENTS: u64 = 8192;
 /// Bodies of one transaction.
 const BATCH_BYTES: usize = 4 << 20;
+/// What the write-ahead log keeps of the disk that it once took.
+const WAL_KEPT: i64 = 16 << 20;
 
 /// The journal on one side, the table on the other.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Events {
     table: Connection,
     buffers: Buffers,
     pub(super) cursor: i64,
+    /// Whether the journal turned out to be another than the one that the table came from, or an older state of it.
+    pub(super) rewound: bool,
 }
 
 /// What one transaction brought.
@@ -49,6 +53,8 @@ impl Events {
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "cache_size", -4096)?;
+            // One large transaction shall not keep its disk for ever.
+            connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
             // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for
             // long.
             connection.busy_timeout(std::time::Duration::from_secs(1))?;
@@ -60,35 +66,51 @@ impl Events {
             (0, 0) => connection
                 .execute_batch(&format!(
                     "BEGIN IMMEDIATE; {TABLE}
-                     CREATE TABLE firsthop_cursor (id INTEGER PRIMARY KEY CHECK (id = 0), frame INTEGER NOT NULL) STRICT;
-                     INSERT INTO firsthop_cursor VALUES (0, 0);
+                     CREATE TABLE firsthop_cursor (
+                         id INTEGER PRIMARY KEY CHECK (id = 0),
+                         frame INTEGER NOT NULL,
+                         journal INTEGER NOT NULL,
+                         sum INTEGER NOT NULL
+                     ) STRICT;
+                     INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
                      PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
                 ))
                 .map_err(sql())?,
             (APPLICATION, version) => {
-                return Err(Error::Fault(format!("{}: version {version}; this build knows {VERSION}", table.display())));
+                return Err(Error::Fault(format!(
+                    "{}: version {version}; this build knows {VERSION}",
+                    table.display()
+                )));
             }
             _ => return Err(Error::Fault(format!("{}: not an events table", table.display()))),
         }
-        let cursor = read_cursor(&connection).map_err(sql())?;
-        Ok(Self { journal: reader, table: connection, buffers: Buffers::default(), cursor })
+        let was = read_cursor(&connection).map_err(sql())?;
+        let cursor = meet(&reader, &connection).map_err(sql())?;
+        if cursor != was {
+            tracing::error!(
+                table = %table.display(),
+                frame = was,
+                "the journal is not the one that the events table was at: another, or an older state of it; all of it is delivered again"
+            );
+        }
+        Ok(Self { journal: reader, table: connection, buffers: Buffers::default(), cursor, rewound: cursor != was })
     }
 
     /// Delivers what comes next, in one transaction. No frames: there is nothing more.
     pub(super) fn deliver(&mut self) -> rusqlite::Result<Delivered> {
         let mut delivered = Delivered::default();
-        let mut cursor = self.cursor;
+        let (mut cursor, mut sum) = (self.cursor, 0_i64);
         let mut size = 0;
         // Dropped without a commit, it is rolled back.
         let transaction = self.table.unchecked_transaction()?;
         {
             let mut insert = transaction.prepare_cached(INSERT)?;
             let mut select = self.journal.prepare_cached(
-                "SELECT id, received_ms, region, annotation, accepted, body FROM frames WHERE id > ?1 ORDER BY id",
+                "SELECT id, received_ms, region, annotation, accepted, body, sum FROM frames WHERE id > ?1 ORDER BY id",
             )?;
             let mut rows = select.query([self.cursor])?;
             while let Some(row) = rows.next()? {
-                cursor = row.get(0)?;
+                (cursor, sum) = (row.get(0)?, row.get(6)?);
                 let received = Timestamp::from_millis(row.get::<_, i64>(1)? as u64);
                 let region = row.get_ref(2)?.as_str()?;
                 let annotation = row.get_ref(3)?.as_blob_or_null()?;
@@ -115,7 +137,7 @@ impl Events {
             }
         }
         if delivered.frames > 0 {
-            transaction.prepare_cached("UPDATE firsthop_cursor SET frame = ?1")?.execute([cursor])?;
+            transaction.prepare_cached("UPDATE firsthop_cursor SET frame = ?1, sum = ?2")?.execute([cursor, sum])?;
             transaction.commit()?;
             self.cursor = cursor;
         }
@@ -163,6 +185,25 @@ impl<'a> Readable<'a> {
         }
         Ok(rows)
     }
+}
+
+/// Where to go on: the cursor, if the journal still has the frame that it was at. A journal that was put back from a copy gives
+/// ids again that the table has passed, and the events behind them would never be in it. What is delivered twice is there
+/// once, by its id.
+fn meet(journal: &Connection, table: &Connection) -> rusqlite::Result<i64> {
+    let (cursor, known, sum): (i64, i64, i64) =
+        table.query_row("SELECT frame, journal, sum FROM firsthop_cursor", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    let id = journal::read_id(journal)?;
+    let sum_there: Option<i64> =
+        journal.query_row("SELECT sum FROM frames WHERE id = ?1", [cursor], |row| row.get(0)).optional()?;
+    if known == id && (cursor == 0 || sum_there == Some(sum)) {
+        return Ok(cursor);
+    }
+    // From the beginning, since nothing says how far the two agree: what is missing at its end may have been given again already.
+    table.execute("UPDATE firsthop_cursor SET frame = 0, journal = ?1, sum = 0", [id])?;
+    Ok(0)
 }
 
 fn read_cursor(connection: &Connection) -> rusqlite::Result<i64> {

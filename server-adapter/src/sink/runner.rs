@@ -56,6 +56,7 @@ pub(crate) struct SinkStats {
     pub(crate) rows: Counter,
     pub(crate) errors: Counter,
     pub(crate) unreadable: Counter,
+    pub(crate) rewinds: Counter,
     pub(crate) batches: Histogram,
 }
 
@@ -72,6 +73,7 @@ impl Sink {
             stats: SinkStats::default(),
             table: table.clone(),
         });
+        shared.stats.rewinds.add(events.rewound.into());
         let thread = std::thread::Builder::new()
             .name("sink".into())
             .stack_size(512 << 10)
@@ -122,7 +124,11 @@ impl Shared {
         while !self.is_stopped() {
             let Some(open) = &mut events else {
                 match Events::open(&self.journal, &self.table) {
-                    Ok(opened) => events = Some(opened),
+                    Ok(opened) => {
+                        self.stats.rewinds.add(opened.rewound.into());
+                        self.cursor.store(opened.cursor, Ordering::Relaxed);
+                        events = Some(opened);
+                    }
                     Err(error) => self.back_off(&error, &mut pause),
                 }
                 continue;

@@ -201,6 +201,67 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
     folder.ok(&["verify"]);
 }
 
+/// A journal that was put back from a copy gives ids again that the table has passed. Its events come into the table all the same.
+#[test]
+fn a_journal_put_back_from_a_copy_loses_no_new_event() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let (journal, copy) = (tenant.folder.join("journal.db"), folder.path.join("copy.db"));
+    let mut page = Page::new(&tenant);
+    page.begin(&mut server.client());
+    tenant.settle();
+    server.stop();
+    std::fs::copy(&journal, &copy).expect("copied");
+    let rewinds = format!("firsthop_sink_rewinds_total{{tenant=\"{}\",sink=\"events\"}}", tenant.id);
+    let mut rows = 1;
+    // Behind the cursor when the table is opened; with other frames under the same ids; and beyond it again.
+    for meanwhile in [0, 2, 6] {
+        let mut server = folder.serve();
+        for _ in 0..4 {
+            assert_eq!(server.client().frame(&page.frame(1)).receipt().stored, 1);
+        }
+        tenant.settle();
+        assert_eq!(server.metric(&rewinds), 0.0);
+        server.stop();
+        rows += 4;
+        assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows);
+        std::fs::copy(&copy, &journal).expect("put back");
+        if meanwhile > 0 {
+            let aside = tenant.folder.join("events.aside");
+            std::fs::rename(tenant.folder.join("events.db"), &aside).expect("moved");
+            let mut server = folder.serve();
+            for _ in 0..meanwhile {
+                assert_eq!(server.client().frame(&page.frame(1)).receipt().stored, 1);
+            }
+            tenant.settle();
+            server.stop();
+            rows += meanwhile;
+            std::fs::rename(&aside, tenant.folder.join("events.db")).expect("moved back");
+        }
+        let mut server = folder.serve();
+        assert_eq!(server.client().frame(&page.frame(2)).receipt().stored, 2);
+        rows += 2;
+        tenant.settle();
+        assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows, "meanwhile: {meanwhile}");
+        assert_eq!(server.metric(&rewinds), 1.0);
+        assert!(server.log().contains("the journal is not the one that the events table was at"));
+        server.stop();
+        std::fs::copy(&copy, &journal).expect("put back");
+        let mut server = folder.serve();
+        tenant.settle();
+        server.stop();
+    }
+    // A table that meets another journal takes all of it.
+    std::fs::remove_file(&journal).expect("removed");
+    let mut server = folder.serve();
+    let mut other = Page::new(&tenant);
+    other.begin(&mut server.client());
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows + 1);
+    server.stop();
+}
+
 /// A table that cannot be written delays no acknowledgement, and the end of the server for as long as it may; what is
 /// left comes after the next start.
 #[test]

@@ -40,9 +40,9 @@ pub fn random_ids(count: usize, seed: u64) -> Vec<u128> {
     (0..count).map(|_| u128::from(random.next()) << 64 | u128::from(random.next())).collect()
 }
 
-/// "Product Viewed", so many times, with Segment's names for the properties.
+/// "Product Viewed", and now and then "Product Clicked", so many times, with Segment's names for the properties.
 ///
-/// Names differ in length and some are not ASCII, so that neither a branch predictor nor an ASCII shortcut sees the same text 300 times.
+/// Texts differ in length and some are not ASCII, so that no branch predictor and no shortcut sees the same 300 times.
 #[must_use]
 pub fn bodies(count: usize, seed: u64) -> Vec<Body<'static>> {
     let mut random = Random::new(seed);
@@ -55,7 +55,7 @@ pub fn bodies(count: usize, seed: u64) -> Vec<Body<'static>> {
             Body {
                 kind: Kind::Track,
                 offset_ms,
-                name: "Product Viewed",
+                name: if random.below(4) == 0 { "Product Clicked" } else { "Product Viewed" },
                 properties: ProductViewed {
                     product_id,
                     sku,

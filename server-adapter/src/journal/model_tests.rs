@@ -189,6 +189,35 @@ fn accepted(connection: &Connection) -> u32 {
     rows.expect("rows").map(|count| count.expect("a row")).sum()
 }
 
+/// A defect that ends the writer: whoever waits is told, at once, and so is who comes after; and it can be closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_panics_leaves_nobody_waiting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = Journal::open(TENANT, folder.path().join("journal.db"), &Settings::default()).expect("opens");
+    let arrival = |content| {
+        let body = Bytes::from(Sent { source: 0, first: 0, events: vec![Said { content, foreign: None }] }.bytes());
+        let frame = Frame::parse(&body).expect("a frame");
+        Arrival::new(&body, &frame, NOW, Some(&Annotation::default()), Region::ANY).expect("an arrival")
+    };
+    let begun = std::time::Instant::now();
+    assert_eq!(journal.answer(journal.send_frame(arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
+    let follower = journal.follower();
+    let follows = std::thread::spawn(move || follower.wait_beyond(1));
+    // It is to be compared with what is stored, and its frame stands where no bytes are.
+    let mut broken = arrival(1);
+    broken.frame = broken.body.len() + 1..broken.body.len() + 2;
+    let sent: Vec<_> =
+        [broken, arrival(0), arrival(0)].into_iter().map(|arrival| journal.send_frame(arrival)).collect();
+    for sent in sent {
+        assert_eq!(journal.answer(sent).await, Err(Unavailable::Down));
+    }
+    assert_eq!(follows.join().expect("ended"), None);
+    assert_eq!(journal.status(), JournalStatus::Down);
+    assert_eq!(journal.answer(journal.send_frame(arrival(0))).await, Err(Unavailable::Down));
+    journal.close();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
 /// A row that the tables do not take, in a group with others: those are stored all the same, and what the failed
 /// transaction put into the memory is not believed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

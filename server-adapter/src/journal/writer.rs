@@ -42,6 +42,7 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
+        let _end = End(Arc::clone(&self.shared));
         while let Some(jobs) = self.shared.take() {
             self.commit(jobs);
             if self.connection.is_none() {
@@ -49,7 +50,6 @@ impl Writer {
             }
         }
         self.finish();
-        self.shared.close_tip();
     }
 
     /// Leaves nothing for the next start, or for who copies the file, to recover.
@@ -206,6 +206,19 @@ impl Writer {
             path.display(),
             acknowledged - from
         )))
+    }
+}
+
+/// Told when the writer ends, also by a panic: nobody is left waiting for a commit or for a frame to follow.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(tenant = %self.0.tenant, "the journal's writer panicked; it takes nothing until the next start");
+            self.0.set_status(JournalStatus::Down);
+        }
+        self.0.close_tip();
     }
 }
 

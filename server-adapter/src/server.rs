@@ -84,10 +84,11 @@ impl Server {
         &self.inner.settings
     }
 
-    /// Whether it takes events: every journal can be written, and the server is not at its end.
+    /// Whether it takes events: a journal can be written, and the server is not at its end. One tenant's broken file is no reason to
+    /// turn all others away; a full disk is every tenant's.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.is_draining() && self.inner.tenants.all().iter().all(|live| live.is_up())
+        !self.is_draining() && !self.inner.tenants.are_down()
     }
 
     /// Begins the end: not ready from here on. Requests are still served, so that load balancers have time to notice.

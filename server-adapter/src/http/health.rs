@@ -17,10 +17,8 @@ pub(super) fn ready(server: &Server) -> Result<String, Problem> {
     if server.is_draining() {
         return Err(unavailable("the server is stopping".into()));
     }
-    let tenants = server.inner.tenants.all();
-    let down = tenants.iter().filter(|live| !live.is_up()).count();
-    if down > 0 {
-        return Err(unavailable(format!("{down} of {} journals cannot be written", tenants.len())));
+    if server.inner.tenants.are_down() {
+        return Err(unavailable("no journal can be written".into()));
     }
     Ok("ready\n".into())
 }

@@ -110,6 +110,12 @@ impl Tenants {
         all
     }
 
+    /// Whether there are journals, and none of them can be written.
+    pub(crate) fn are_down(&self) -> bool {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        !tenants.is_empty() && tenants.values().all(|live| live.journal.status() == JournalStatus::Down)
+    }
+
     /// Looks for new tenants and changed files. What is wrong is logged, and what was known stays in force. Tenants
     /// whose folder is gone are served on: to stop that, restart.
     pub(crate) fn refresh(&self) {
@@ -175,10 +181,6 @@ impl Live {
     /// What its files say.
     pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        self.journal.status() == JournalStatus::Up
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Folder, Page, Server, clean, firsthop};
+use crate::common::{Client, Folder, Page, Server, Tenant, clean, firsthop};
 
 /// SIGTERM under load: what was acknowledged is in the table when the process ends, and it ends with 0.
 #[test]
@@ -144,11 +144,8 @@ fn a_new_tenant_and_a_new_key_need_no_restart() {
     assert!(server.log().contains("what was known stays in force"), "{}", server.log());
 }
 
-/// A disk that takes no more: 503 and unready, nothing acknowledged is lost, and it goes on by itself once there is
-/// room.
-#[test]
-fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
-    let folder = Folder::new();
+/// A server whose files cannot grow beyond 2 MiB.
+fn on_a_small_disk(folder: &Folder) -> Server {
     // A limit on file sizes is the failing disk of those who must not mount one. Its signal is ignored, so that writes
     // fail as on a full disk.
     let mut command = Command::new("bash");
@@ -158,7 +155,35 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
         env!("CARGO_BIN_EXE_firsthop"),
     ]);
     command.env("FIRSTHOP_DATA", &folder.path);
-    let mut server = Server::start(command);
+    Server::start(command)
+}
+
+/// One tenant's file that cannot be written is one tenant's trouble: the server stays ready for the others.
+#[test]
+fn one_journal_that_fails_takes_nothing_from_the_others() {
+    let folder = Folder::new();
+    let (broken, well) = (folder.tenant("broken", &[]), folder.tenant("well", &[]));
+    let server = on_a_small_disk(&folder);
+    let (mut client, mut page) = (server.client(), Page::new(&broken));
+    let failed = (0..200).find(|_| client.frame(&page.frame(300)).status == 503);
+    assert!(failed.is_some(), "its disk is full");
+    let up = |tenant: &Tenant| server.metric(&format!("firsthop_journal_up{{tenant=\"{}\"}}", tenant.id));
+    assert_eq!((up(&broken), up(&well)), (0.0, 1.0));
+    assert_eq!(server.internal_get("/readyz").status, 200);
+    assert_eq!(server.metric("firsthop_ready"), 1.0);
+    assert_eq!(client.frame(&Page::new(&well).frame(3)).receipt().stored, 3);
+    // Until there is nobody left to take events for.
+    let mut page = Page::new(&well);
+    assert!((0..200).any(|_| client.frame(&page.frame(300)).status == 503));
+    assert_eq!(server.internal_get("/readyz").status, 503);
+}
+
+/// A disk that takes no more: 503 and unready, nothing acknowledged is lost, and it goes on by itself once there is
+/// room.
+#[test]
+fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
+    let folder = Folder::new();
+    let mut server = on_a_small_disk(&folder);
     let tenant = folder.only_tenant();
     let (mut client, mut page) = (server.client(), Page::new(&tenant));
     let (mut stored, mut failed) = (0, Vec::new());

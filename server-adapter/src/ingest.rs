@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use firsthop_core::{
-    Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Region, Timestamp, Trust,
-};
+use firsthop_core::{Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust};
 use firsthop_intake::{Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
 
 use crate::{
@@ -203,9 +201,7 @@ fn open_envelope<'a>(
     if header.flags.contains(Flags::ENVELOPE) {
         return Err(Problem::new(CoreError::Reserved).with_detail("an envelope inside an envelope"));
     }
-    if ![header.region, tenant.region].contains(&Region::ANY) && header.region != tenant.region {
-        return Err(Refusal::WrongRegion.into());
-    }
+    tenant.admits(header.region)?;
     let annotation = match envelope.annotation.trust {
         // The edge held no lease for it; here are all roots.
         Trust::Unchecked => {

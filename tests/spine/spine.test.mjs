@@ -163,7 +163,7 @@ describe('spine', { timeout: 300_000 }, () => {
       await acknowledged(page, 20);
       const frame = wire.frames().at(-1);
       const stored = (await server.rowsWhen(20)).length;
-      const refusals = () => server.metric('firsthop_events_total', { outcome: 'quarantined' });
+      const refusals = () => server.metric('firsthop_events_total', { outcome: 'damaged' });
       const quarantined = () => server.query('journal.db', 'SELECT reason FROM quarantine');
 
       // Any bit: here one in each sixteenth of the frame, header, payload and tag.

@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 pub(crate) struct CounterKey {
     /// The first hop's region.
     pub(crate) region: Region,
-    /// [`Outcome::as_str`](firsthop_core::Outcome::as_str)
+    /// [`Outcome::as_str`](firsthop_core::Outcome::as_str); or `damaged`, which is none: set aside, but the sender sends it again.
     pub(crate) outcome: Cow<'static, str>,
     /// Why, for what is in quarantine; or empty.
     pub(crate) reason: Cow<'static, str>,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firsthop_core::Frame;
+use firsthop_core::{Error as CoreError, Frame};
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
@@ -279,8 +279,16 @@ fn set_aside(
         Kept::Again => (0, 1),
         Kept::Full => (0, 0),
     };
-    counts.add(entry.received, entry.region, "quarantined", entry.reason.clone(), events, frames);
+    // What may have been damaged on the way comes again, whole, and is then stored: that is what becomes of its events.
+    let outcome = if is_damage(&entry.reason) { "damaged" } else { "quarantined" };
+    counts.add(entry.received, entry.region, outcome, entry.reason.clone(), events, frames);
     Ok(Verdict { lost: kept == Kept::Full, ..Verdict::default() })
+}
+
+/// Whether the producer sends it again after a refusal for this reason, also one that an edge gave.
+fn is_damage(reason: &str) -> bool {
+    let codes = [CoreError::Crc, CoreError::Truncated, CoreError::TrailingBytes, CoreError::Signature];
+    codes.iter().any(|error| error.code() == reason)
 }
 
 /// Moves the whole log into the database, and syncs that.
@@ -311,4 +319,30 @@ fn is_of_the_disk(error: &rusqlite::Error) -> bool {
                 | ErrorCode::PermissionDenied
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use firsthop_intake::Refusal;
+
+    use super::*;
+
+    /// What a sender is told to send again is what is counted apart.
+    #[test]
+    fn damage_is_what_is_retryable() {
+        for error in [
+            CoreError::Crc,
+            CoreError::Truncated,
+            CoreError::TrailingBytes,
+            CoreError::Signature,
+            CoreError::WriteKey,
+            CoreError::Session,
+            CoreError::Payload,
+            CoreError::Count,
+            CoreError::Origin,
+            CoreError::Sealed,
+        ] {
+            assert_eq!(is_damage(error.code()), Refusal::Core(error).retryable(), "{error}");
+        }
+    }
 }

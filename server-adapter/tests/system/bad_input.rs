@@ -53,7 +53,9 @@ impl Bad {
         );
         let now = in_quarantine(&self.tenant);
         assert_eq!(now - aside, i64::from(kept == Quarantined), "{what}: in quarantine");
-        let label = format!("outcome=\"quarantined\",reason=\"{code}\"");
+        let damage = ["bad-crc", "truncated", "trailing-bytes", "bad-signature"].contains(&code);
+        let outcome = if damage { "damaged" } else { "quarantined" };
+        let label = format!("outcome=\"{outcome}\",reason=\"{code}\"");
         let counted = self.server.internal_get("/metrics").text().lines().any(|line| line.contains(&label));
         assert_eq!(counted, now > 0, "{what}: in the ledger");
     }

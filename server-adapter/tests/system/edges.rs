@@ -182,7 +182,7 @@ fn what_an_edge_does_not_vouch_for() {
     let receipt = envelope(&mut client, &sealed).receipt();
     assert_eq!((receipt.count, receipt.stored), (0, 0));
     assert_eq!(tenant.quarantine(), [("bad-crc".to_owned(), 1), ("bad-signature".to_owned(), 1)].into());
-    assert_eq!(server.outcome(&tenant, "quarantined", "bad-crc"), 5.0);
+    assert_eq!(server.outcome(&tenant, "damaged", "bad-crc"), 5.0);
     // A reason becomes a label, so it must look like one.
     let odd = Annotation { refused: "Not \"a\" code", received_ms: now().as_millis(), ..Annotation::default() };
     broken[91] ^= 1;

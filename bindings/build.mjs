@@ -26,14 +26,14 @@ const LIMITS = { wasm: 6 * 1024, total: 10 * 1024 };
 
 const FEATURES = ['bulk-memory', 'multivalue', 'mutable-globals', 'nontrapping-float-to-int', 'reference-types', 'sign-ext'].map((f) => `--enable-${f}`);
 
-const STRIP = ['debug', 'producers', 'target-features'].map((what) => `--strip-${what}`);
+const SMALLEST = ['-Oz', '--flatten', '--rereloop', '-Oz', '-Oz', '--strip-debug', '--strip-producers', '--strip-target-features'];
 
 /** What js/wasm.ts declares, and so what may be called. */
 const EXPORTS = [...readFileSync(join(here, 'js', 'wasm.ts'), 'utf8').match(/interface Wasm \{([^]*?)\n\}/)[1].matchAll(/^ {2}(\w+)[(:]/gm)].map(([, name]) => name);
 
 /** Names that never leave the script. */
 const INTERNAL = [
-  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'kind', 'leave', 'refusals'],
+  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'guard', 'kind', 'leave', 'refusals'],
   ...['resume', 'seal', 'sign', 'weight', 'write'],
 ];
 
@@ -77,7 +77,7 @@ const page = () => aside((work) => {
   const [graph, reached, small] = ['graph.json', 'reached.wasm', 'small.wasm'].map((name) => join(work, name));
   writeFileSync(graph, JSON.stringify([{ name: 'page', root: true, reaches: EXPORTS }, ...EXPORTS.map((name) => ({ name, export: name }))]));
   run(binaryen('wasm-metadce'), [...FEATURES, '--graph-file', graph, bindgen('', work), '-o', reached]);
-  const mapping = run(tools.opt, [...FEATURES, '-Oz', '--flatten', '--rereloop', '-Oz', '-Oz', ...STRIP, '--minify-imports-and-exports', reached, '-o', small]);
+  const mapping = run(tools.opt, [...FEATURES, ...SMALLEST, '--minify-imports-and-exports', reached, '-o', small]);
   return [readFileSync(small), Object.fromEntries(JSON.parse(mapping).exports)];
 });
 
@@ -131,7 +131,8 @@ mkdirSync(join(dist, 'test'), { recursive: true });
 const [wasm, exported] = page();
 check(wasm, exported);
 writeFileSync(join(dist, 'firsthop.wasm'), wasm);
-aside((work) => copyFileSync(bindgen('vectors', work), join(dist, 'test', 'vectors.wasm')));
+writeFileSync(join(dist, 'test', 'exports.json'), JSON.stringify(exported));
+aside((work) => run(tools.opt, [...FEATURES, ...SMALLEST, bindgen('vectors', work), '-o', join(dist, 'test', 'vectors.wasm')]));
 
 script('module.ts', 'firsthop.mjs', 'esm');
 script('inline.ts', 'firsthop.inline.mjs', 'esm', wasm);

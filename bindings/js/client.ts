@@ -46,7 +46,7 @@ const snapshot = (args: Args): Args => {
 /** @param instantiate makes an instance of the module */
 export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
   const reporter = createReporter();
-  const { emit, fail } = reporter;
+  const { emit, fail, guard } = reporter;
   const losses = { count: 0 };
   let visitor: Visitor;
   let delivery: Delivery | undefined;
@@ -60,15 +60,6 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
   const giveUp = (reason: string): void => {
     losses.count++;
     emit('dropped', { count: 1, reason });
-  };
-
-  /** Whatever goes wrong stays here. */
-  const guard = (act: (...args: Args) => void) => (...args: Args): void => {
-    try {
-      act(...args);
-    } catch (cause) {
-      fail('internal', cause);
-    }
   };
 
   /** A public method. It waits for its turn, and finds its callback wherever that stands. */
@@ -119,8 +110,9 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
     if (userId || anonymousId || also) {
       context = Object.assign([...context], userId && { [Field.UserId]: `${userId}` }, anonymousId && { [Field.AnonymousId]: `${anonymousId}` }, also);
     }
-    if (!delivery) return giveUp('wasm');
-    delivery.deliver({ kind, name, properties, extra, time: +new Date(timestamp ?? now) || now, context, consent: visitor.consent() });
+    const time = +new Date(timestamp ?? now) || now;
+    if (delivery) delivery.deliver({ kind, name, properties, extra, time, context, consent: visitor.consent() });
+    else giveUp('wasm');
     if (callback) {
       Promise.race([flush(), sleep(Limit.CallbackMs)])
         .then(callback)
@@ -185,7 +177,7 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
     consent: method(([purposes]) => visitor.agree(purposes)),
     reset: method(() => visitor.forget()),
     flush,
-    on: reporter.on,
-    off: reporter.off,
+    on: guard(reporter.on),
+    off: guard(reporter.off),
   };
 }

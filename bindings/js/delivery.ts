@@ -55,7 +55,7 @@ export type Delivery = ReturnType<typeof createDelivery>;
  */
 export function createDelivery(
   encoder: Encoder,
-  { emit, fail }: Reporter,
+  { emit, fail, guard }: Reporter,
   url: string,
   source: string,
   losses: { count: number },
@@ -106,10 +106,13 @@ export function createDelivery(
 
   const pause = (delay: number): void => {
     clearTimeout(pausing);
-    pausing = setTimeout(() => {
-      pausing = 0;
-      next(true);
-    }, delay);
+    pausing = setTimeout(
+      guard(() => {
+        pausing = 0;
+        next(true);
+      }),
+      delay,
+    );
   };
 
   /** Sends what is next, unless something is under way or has to wait. Offline, that is tried but now and then: the browser may be wrong. */
@@ -129,9 +132,9 @@ export function createDelivery(
   const send = async (parcel: Parcel): Promise<void> => {
     let response: Response | undefined;
     let answer: Answer | undefined;
-    const keepalive = outlives(parcel);
-    parcel.flying = true;
     try {
+      const keepalive = outlives(parcel);
+      parcel.flying = true;
       response = await fetch(url, {
         method: 'POST',
         body: parcel.bytes,
@@ -146,13 +149,11 @@ export function createDelivery(
       // What is known then is enough to go on.
     }
     parcel.flying = false;
-    try {
+    guard(() => {
       // Another request with the same frame may have been answered before.
       if (queue.includes(parcel)) settle(parcel, response, answer || {});
       next();
-    } catch (cause) {
-      fail('internal', cause);
-    }
+    })();
   };
 
   const settle = (parcel: Parcel, response: Response | undefined, answer: Answer): void => {
@@ -200,10 +201,10 @@ export function createDelivery(
         fail(reason, call.name);
       } else {
         closing ||= setTimeout(
-          () => {
+          guard(() => {
             due = true;
             next();
-          },
+          }),
           // A page's first event goes out at once, and brings the session.
           sessionEnds ? flushInterval : 0,
         );
@@ -225,6 +226,8 @@ export function createDelivery(
         if (outlives(parcel)) send(parcel);
         else parcel.beaconed ||= navigator.sendBeacon(url, new Blob([parcel.bytes]));
       }
+      // If the page stays after all, what no request is under way with goes the ordinary way.
+      if (!pausing) pause(Limit.ShortestBackoffMs);
     },
 
     /** The network is back, or the page (`returned`): what was under way when it went may never be answered. */

@@ -28,9 +28,21 @@ export function createReporter() {
       }
     });
 
+  const fail = (code: string, cause?: unknown): void => (of('error').size ? emit('error', { code, cause }) : warn(code, cause));
+
   return {
     emit,
-    fail: (code: string, cause?: unknown): void => (of('error').size ? emit('error', { code, cause }) : warn(code, cause)),
+    fail,
+    /** Whatever goes wrong in it stays there. */
+    guard:
+      (act: (...args: any[]) => void) =>
+      (...args: any[]): void => {
+        try {
+          act(...args);
+        } catch (cause) {
+          fail('internal', cause);
+        }
+      },
     on: (name: Name, listener: Listener): unknown => of(name).add(listener),
     off: (name: Name, listener: Listener): unknown => of(name).delete(listener),
   };

@@ -49,7 +49,7 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
 
   const change = (changes: { [field in Field]?: string | undefined }): Context => (context = Object.assign([...context], changes));
 
-  /** Writes the ids down, or sees to it that none are. Storage may be closed. */
+  /** Writes the ids down if it may, or takes them away. Storage may be closed. */
   const save = (): void => {
     saved = seen;
     try {
@@ -74,7 +74,8 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
     }
     // What was written down is not used on.
     if (before && !persisted) change({ [Field.AnonymousId]: createUuid() });
-    save();
+    // Where nothing was said yet, what an earlier page was allowed to keep stays, unread.
+    if (persisted || refused || agreed.analytics === false) save();
   };
   agree(consent);
 

@@ -1,0 +1,290 @@
+// The builds that ship, in Chromium, against an endpoint of another origin.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { after, before, test } from 'node:test';
+
+import { chromium } from 'playwright-core';
+
+import { GRANT, SECRET, WRITE_KEY } from './support/page.mjs';
+import { decode, signedWith } from './support/wire.mjs';
+
+const dist = new URL('../dist/', import.meta.url);
+const TYPES = { js: 'text/javascript', mjs: 'text/javascript', wasm: 'application/wasm' };
+
+// The snippet of README.md, as a reader would paste it.
+const [, SNIPPET] = readFileSync(new URL('../README.md', import.meta.url), 'utf8').match(/<script>\n([^]*?)firsthop\.load\(/);
+
+let browser, shop, edge;
+
+/** Stands for edge or server: takes frames, gives receipts, and hands out the SDK. */
+class Edge {
+  requests = [];
+  methods = [];
+  /** How long an answer takes. */
+  delay = 0;
+  status = 200;
+
+  async listen() {
+    this.server = createServer((request, response) => this.handle(request, response));
+    await new Promise((done) => this.server.listen(0, '127.0.0.1', done));
+    this.origin = `http://127.0.0.1:${this.server.address().port}`;
+    return this;
+  }
+
+  async handle(request, response) {
+    const headers = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'Retry-After', 'cache-control': 'no-store' };
+    const [, file] = request.url.match(/^\/sdk\/([\w.]+)$/) ?? [];
+    if (file) return response.writeHead(200, { ...headers, 'content-type': TYPES[file.split('.').pop()] }).end(readFileSync(new URL(file, dist)));
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    this.methods.push(request.method);
+    if (request.method !== 'POST') return response.writeHead(204, headers).end();
+    const bytes = Buffer.concat(chunks);
+    const frame = decode(bytes);
+    this.requests.push({ bytes, frame, headers: request.headers, url: request.url });
+    if (this.delay) await new Promise((resolve) => setTimeout(resolve, this.delay));
+    const { source, batch, firstSeq: first, count, trust } = frame;
+    const session = { alg: 1, keyId: 7, epoch: 492222, region: 'EU', grant: GRANT.toString('base64'), secret: SECRET.toString('base64'), expires: Date.now() + 3_600_000 };
+    const body = { source, batch, first, count, stored: count, duplicate: 0, conflict: 0, ...(trust ? {} : { session }) };
+    response.writeHead(this.status, { ...headers, 'content-type': 'application/json' }).end(JSON.stringify(this.status === 200 ? body : { status: this.status, code: 'unavailable', retryable: true }));
+  }
+
+  /** The events of one source, each once, in order. */
+  events() {
+    return [...new Map(this.requests.flatMap(({ frame }) => frame.events).map((event) => [event.seq, event])).values()].sort((a, b) => a.seq - b.seq);
+  }
+
+  async until(what, limit = 10_000) {
+    for (const end = Date.now() + limit; !what(); ) {
+      if (Date.now() > end) throw new Error(`never came: ${what}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
+const HTML = {
+  script: (head = '') => `<!doctype html><title>Shop</title>${head}
+    <script>${SNIPPET}firsthop.load({ endpoint: '${edge.origin}', writeKey: '${WRITE_KEY}' }); firsthop.page('Home');</script>
+    <script async src="${edge.origin}/sdk/firsthop.js"></script>`,
+  module: (file) => `<!doctype html><title>Shop</title>
+    <script type="module">
+      import firsthop, { load, track, flush } from '${edge.origin}/sdk/${file}';
+      load({ endpoint: '${edge.origin}', writeKey: '${WRITE_KEY}' });
+      firsthop.page('Home');
+      window.firsthop = firsthop;
+      window.same = firsthop.track === track && firsthop.flush === flush;
+    </script>`,
+};
+
+before(async () => {
+  edge = await new Edge().listen();
+  shop = createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url, 'http://shop');
+    const headers = { 'content-type': 'text/html', 'set-cookie': 'shop=1' };
+    const csp = searchParams.get('csp');
+    if (csp) headers['content-security-policy'] = csp;
+    const html = { '/script': () => HTML.script(), '/module': () => HTML.module('firsthop.mjs'), '/inline': () => HTML.module('firsthop.inline.mjs'), '/bare': () => '<!doctype html><title>Bare</title>' }[pathname];
+    response.writeHead(html ? 200 : 404, headers).end(html?.() ?? '');
+  });
+  await new Promise((done) => shop.listen(0, '127.0.0.1', done));
+  shop.origin = `http://127.0.0.1:${shop.address().port}`;
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
+    args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  shop?.close();
+  edge?.server.close();
+});
+
+async function visit(t, path, { wait = true } = {}) {
+  Object.assign(edge, { requests: [], methods: [], delay: 0, status: 200 });
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const problems = [];
+  page.on('pageerror', (error) => problems.push(error));
+  await page.goto(`${shop.origin}${path}`);
+  if (wait) await edge.until(() => edge.requests.length > 0);
+  return { context, page, problems };
+}
+
+for (const path of ['/script', '/module', '/inline']) {
+  test(`${path}: from a call to a frame, signed from the second on`, async (t) => {
+    const { page, problems } = await visit(t, path);
+    await page.evaluate(async () => {
+      await firsthop.flush();
+      for (let i = 0; i < 200; i++) firsthop.track('Product Viewed', { i, name: 'Tasse № 1 🍵', price: 18.99, tags: ['a', null], at: new Date(0) });
+      await firsthop.flush();
+    });
+    const events = edge.events();
+    assert.deepEqual(events.map(({ seq, kind, name }) => [seq, kind, name]), [[0, 'page', 'Home'], ...Array.from({ length: 200 }, (_, i) => [i + 1, 'track', 'Product Viewed'])]);
+    assert.deepEqual(events[7].properties, { i: 6, name: 'Tasse № 1 🍵', price: 18.99, tags: ['a', null], at: '1970-01-01T00:00:00.000Z' });
+    const { url, title, screen, locale } = events[0].context;
+    assert.deepEqual({ url, title, screen, locale }, { url: `${shop.origin}${path}`, title: 'Shop', screen: { width: 1280, height: 720 }, locale: 'en-US' });
+    assert.equal(edge.requests[0].frame.writeKey, WRITE_KEY);
+    assert.ok(edge.requests.slice(1).every(({ bytes }) => signedWith(bytes, SECRET)) && edge.requests.length > 1);
+    for (const { headers, url } of edge.requests) assert.deepEqual([url, headers['content-type'], headers.cookie, headers.origin], ['/v1/f', 'text/plain', undefined, shop.origin]);
+    assert.ok(edge.methods.every((method) => method === 'POST'), 'no preflight');
+    assert.deepEqual(problems, []);
+    assert.equal(await page.evaluate(() => window.same ?? true), true);
+  });
+}
+
+test('what a page tracks before the script has come arrives, and whoever kept the snippet is heard', async (t) => {
+  const { page } = await visit(t, '/bare', { wait: false });
+  await page.evaluate(async ({ snippet, endpoint, writeKey }) => {
+    new Function(snippet)();
+    window.kept = firsthop;
+    firsthop.load({ endpoint, writeKey });
+    firsthop.track('early', { n: 1 });
+    const script = document.createElement('script');
+    script.src = `${endpoint}/sdk/firsthop.js`;
+    await new Promise((resolve) => {
+      script.onload = resolve;
+      document.head.append(script);
+    });
+    kept.track('through the snippet');
+    kept.push(['track', 'pushed', { n: 2 }], null, [], ['no such method'], 7);
+    firsthop.push(['track', 'pushed too']);
+    const again = firsthop;
+    await new Promise((resolve) => {
+      const second = document.createElement('script');
+      second.src = script.src;
+      second.onload = resolve;
+      document.head.append(second);
+    });
+    window.replaced = firsthop !== again;
+    await firsthop.flush();
+  }, { snippet: SNIPPET, endpoint: edge.origin, writeKey: WRITE_KEY });
+  assert.deepEqual(edge.events().map(({ name }) => name), ['early', 'through the snippet', 'pushed', 'pushed too']);
+  assert.equal(await page.evaluate(() => window.replaced), false, 'the second script changes nothing');
+});
+
+test('a page that goes to another sends what it had', async (t) => {
+  const { page } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  edge.delay = 300;
+  await page.evaluate((bare) => {
+    for (let i = 0; i < 100; i++) firsthop.track('last words', { i });
+    addEventListener('pagehide', () => firsthop.track('page hides'));
+    document.addEventListener('visibilitychange', () => firsthop.track('visibility changes'));
+    location.href = bare;
+  }, `${shop.origin}/bare`);
+  await edge.until(() => edge.events().length >= 103);
+  assert.deepEqual(edge.events().slice(1).map(({ name }) => name), [...Array(100).fill('last words'), 'page hides', 'visibility changes']);
+});
+
+test('a tab that is closed sends what it had, a request under way included', async (t) => {
+  const { page } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  edge.delay = 500;
+  await page.evaluate(() => {
+    firsthop.track('under way');
+    void firsthop.flush();
+    for (let i = 0; i < 50; i++) firsthop.track('queued', { i });
+  });
+  await page.close({ runBeforeUnload: true });
+  await edge.until(() => edge.events().length >= 52);
+  assert.equal(edge.events().length, 52);
+});
+
+test('some 60 KB leave with the page', async (t) => {
+  const { page } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  edge.delay = 1000;
+  const sent = await page.evaluate((bare) => {
+    const text = 'x'.repeat(1000);
+    for (let i = 0; i < 52; i++) firsthop.track('bulk', { i, text });
+    location.href = bare;
+    return 52;
+  }, `${shop.origin}/bare`);
+  await edge.until(() => edge.events().length >= sent + 1);
+});
+
+test('a page that comes back goes on where it was', async (t) => {
+  const { page } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  await page.evaluate(() => void firsthop.track('before'));
+  await page.goto(`${shop.origin}/bare`);
+  await page.goBack();
+  await edge.until(() => edge.events().some(({ name }) => name === 'before'));
+  const before = edge.requests.length;
+  await page.evaluate(() => {
+    firsthop.track('after');
+    return firsthop.flush();
+  });
+  assert.ok(edge.requests.length > before);
+});
+
+test('offline and online again', async (t) => {
+  const { page, context } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  await context.setOffline(true);
+  await page.evaluate(() => {
+    for (let i = 0; i < 20; i++) firsthop.track('offline', { i });
+  });
+  await page.waitForTimeout(1500);
+  assert.equal(edge.events().length, 1);
+  await context.setOffline(false);
+  await edge.until(() => edge.events().length === 21);
+});
+
+test('an endpoint that is down for a while', async (t) => {
+  const { page } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  edge.status = 503;
+  await page.evaluate(() => {
+    firsthop.on('retry', (retry) => (window.retried = retry));
+    firsthop.track('patient');
+    void firsthop.flush();
+  });
+  await page.waitForFunction(() => window.retried);
+  edge.status = 200;
+  await page.evaluate(() => firsthop.flush());
+  const [{ status, attempt }] = [await page.evaluate(() => window.retried)];
+  assert.deepEqual([status, attempt >= 1], [503, true]);
+  assert.equal(edge.events().length, 2);
+});
+
+test('under a Content-Security-Policy with wasm-unsafe-eval', async (t) => {
+  const policy = `default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' ${edge.origin}; connect-src ${edge.origin}`;
+  for (const path of ['/script', '/module', '/inline']) {
+    const { page, problems } = await visit(t, `${path}?csp=${encodeURIComponent(policy)}`);
+    await page.evaluate(() => firsthop.flush());
+    assert.deepEqual(problems, []);
+    assert.equal(edge.events().length, 1, path);
+  }
+});
+
+test('under one without it, the page hears why nothing is sent, and nothing else happens', async (t) => {
+  const policy = `default-src 'none'; script-src 'unsafe-inline' ${edge.origin}; connect-src ${edge.origin}`;
+  const { page, problems } = await visit(t, `/script?csp=${encodeURIComponent(policy)}`, { wait: false });
+  const heard = await page.evaluate(() => new Promise((resolve) => firsthop.on('error', ({ code, cause }) => resolve([code, `${cause}`]))));
+  assert.equal(heard[0], 'wasm');
+  assert.match(heard[1], /CompileError/);
+  assert.deepEqual(problems, []);
+  assert.equal(edge.requests.length, 0);
+});
+
+test('tracking does not hold up the page', async (t) => {
+  const { page } = await visit(t, '/script');
+  const { longest, total } = await page.evaluate(() => {
+    const event = (i) => ({ product_id: '507f1f77bcf86cd799439011', sku: 'G-32', category: 'Games', name: 'Monopoly: 3rd Edition', price: 18.99, quantity: i, in_stock: true });
+    let longest = 0;
+    const begin = performance.now();
+    for (let i = 0; i < 2000; i++) {
+      const before = performance.now();
+      firsthop.track('Product Viewed', event(i));
+      longest = Math.max(longest, performance.now() - before);
+    }
+    return { longest, total: performance.now() - begin };
+  });
+  assert.ok(longest < 50, `${longest} ms at most`);
+  assert.ok(total / 2000 < 0.1, `${total / 2000} ms each`);
+});

@@ -135,15 +135,17 @@ impl<'a> Event<'a> {
         if writer.position() - start > MAX_EVENT { Err(Error::TooLarge) } else { Ok(()) }
     }
 
-    /// Reads one event and checks everything in it, so that what comes after needs no second look.
+    /// Reads one event and checks everything in it, so that what comes after needs no second look. `last` is the name of
+    /// the event before: names come again and again, and what is the same needs no check of its own.
     #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+    pub(crate) fn decode(reader: &mut Reader<'a>, last: &'a str) -> Result<Self, Error> {
         let start = reader.rest().len();
         let event = Self {
-            kind: EventKind::from_wire(reader.varint()?).ok_or(Error::Payload)?,
+            // All numbers of kinds are one byte.
+            kind: EventKind::from_wire(reader.byte()?.into()).ok_or(Error::Payload)?,
             offset_ms: reader.zigzag()?,
             id: reader.option(ForeignId::decode)?,
-            name: reader.str()?,
+            name: reader.str_like(last)?,
             context: ContextDelta::from_encoded(reader.bytes()?)?,
             properties: Properties::decode(reader)?,
         };

@@ -60,7 +60,7 @@ impl<'a> Frame<'a> {
             return Err(Error::State);
         }
         let (context, rest) = Context::decode_shared(self.payload(), self.header.count)?;
-        Ok((context, Events { reader: Reader::new(rest), left: self.header.count }))
+        Ok((context, Events { reader: Reader::new(rest), left: self.header.count, name: "" }))
     }
 
     /// Decodes all of it once and throws it away: after it, [`open`](Self::open) and its events cannot fail.
@@ -152,11 +152,13 @@ fn is_traceparent(text: &str) -> bool {
 pub struct Events<'a> {
     reader: Reader<'a>,
     left: u16,
+    /// Of the event before.
+    name: &'a str,
 }
 
 impl Events<'_> {
     fn end(&mut self) {
-        *self = Self { reader: Reader::new(&[]), left: 0 };
+        *self = Self { reader: Reader::new(&[]), left: 0, name: "" };
     }
 }
 
@@ -171,8 +173,9 @@ impl<'a> Iterator for Events<'a> {
             self.end();
             return (!ended).then_some(Err(Error::Count));
         }
-        match Event::decode(&mut self.reader) {
+        match Event::decode(&mut self.reader, self.name) {
             Ok(event) => {
+                self.name = event.name;
                 self.left -= 1;
                 Some(Ok(event))
             }

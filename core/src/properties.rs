@@ -111,12 +111,26 @@ impl<'a> Properties<'a> {
 }
 
 /// Checks tags, lengths, nesting and bounds of a whole block.
+#[inline]
 fn check(text: &str, shape: &[u8]) -> Result<(), Error> {
     if text.len() + shape.len() > MAX_EVENT {
         return Err(Error::TooLarge);
     }
     let mut walk = Walk { text, reader: Reader::new(shape) };
-    walk.skip_all(true)?;
+    let flat = walk.skip_flat();
+    if walk.reader.is_empty() && walk.text.is_empty() && flat <= MAX_VALUES {
+        return Ok(());
+    }
+    check_rest(walk, flat)
+}
+
+/// After so many values that were checked.
+#[inline(never)]
+fn check_rest(mut walk: Walk<'_>, values: usize) -> Result<(), Error> {
+    let size = walk.skip_all(true)?;
+    if values + size.values > MAX_VALUES {
+        return Err(Error::TooLarge);
+    }
     if walk.text.is_empty() { Ok(()) } else { Err(Error::Payload) }
 }
 
@@ -280,7 +294,12 @@ impl<'a> Walk<'a> {
             tag::F64 => Value::F64(f64::from_le_bytes(self.reader.array()?)),
             tag::STR => Value::Str(self.take_text()?),
             tag::BYTES => Value::Bytes(self.reader.bytes()?),
-            _ => self.container(tag)?,
+            _ => {
+                // By value: a walk whose address nobody has stays in registers.
+                let (container, walk) = self.clone().container(tag)?;
+                *self = walk;
+                container
+            }
         })
     }
 
@@ -291,16 +310,18 @@ impl<'a> Walk<'a> {
         if number < 0 { Ok(number) } else { Err(Error::Payload) }
     }
 
-    fn container(&mut self, tag: u8) -> Result<Value<'a>, Error> {
+    #[inline(never)]
+    fn container(mut self, tag: u8) -> Result<(Value<'a>, Self), Error> {
         let (text, shape) = (self.text, self.reader.rest());
         self.skip_container(tag)?;
         // Without its END byte, a container is what a block is at the top.
         let inner = shape.len() - self.reader.rest().len() - 1;
         let (text, shape) = (&text[..text.len() - self.text.len()], &shape[..inner]);
-        Ok(match tag {
+        let container = match tag {
             tag::MAP => Value::Map(Properties { text: Text::Checked(text), shape }),
             _ => Value::List(List { text, shape }),
-        })
+        };
+        Ok((container, self))
     }
 
     /// Walks to the end of a block that holds a map's entries or a list's items, and says how large it is.
@@ -324,6 +345,40 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(size)
+    }
+
+    /// Walks over entries that are short and not nested, as nearly all are, and says how many. What it does not know,
+    /// and what is wrong, is left to the long way.
+    #[inline]
+    fn skip_flat(&mut self) -> usize {
+        let (text, mut shape) = (self.text.as_bytes(), self.reader.rest());
+        let (mut at, mut count) = (0, 0);
+        // A byte in the middle of a character is `10…`. Beyond the end there is none; that is seen when all is done.
+        let splits = |at: usize| text.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+        while let Some((&[tag, key @ 0..0x80], rest)) = shape.split_first_chunk() {
+            let (numbers, string) = match (tag, rest) {
+                (tag::STR, &[len @ 0..0x80, ..]) => (1, len),
+                (tag::F64, _) => (8, 0),
+                (tag::U64, [0..0x80, ..]) => (1, 0),
+                (tag::NULL | tag::FALSE | tag::TRUE, _) => (0, 0),
+                _ => break,
+            };
+            let key_end = at + usize::from(key);
+            let end = key_end + usize::from(string);
+            let Some(rest) = rest.get(numbers..) else { break };
+            if splits(key_end) || splits(end) {
+                break;
+            }
+            (at, shape) = (end, rest);
+            count += 1;
+        }
+        match self.text.get(at..) {
+            Some(rest) => {
+                (self.text, self.reader) = (rest, Reader::new(shape));
+                count
+            }
+            None => 0,
+        }
     }
 
     /// Walks to the end of a container whose tag was read, without recursion. Counts the container itself for its depth,

@@ -32,6 +32,6 @@ pub(crate) use self::{
     arrival::{Arrival, SetAside, Verdict, encode},
     counters::CounterKey,
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable},
-    schema::{open_reader, read_id},
+    schema::{open_private, open_reader, read_id},
     store::{Accepted, open_body},
 };

@@ -1,6 +1,6 @@
 //! The journal's tables, and connections to them.
 
-use std::path::Path;
+use std::{fs::File, os::unix::fs::OpenOptionsExt, path::Path};
 
 use firsthop_core::crc32;
 use rusqlite::{Connection, OpenFlags};
@@ -78,7 +78,7 @@ INSERT INTO meta VALUES ('journal', random()), ('quarantine_bytes', 0), ('quaran
 /// Opens a journal to write, and makes it if it is not there.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
     let open = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open(path)?;
+        let connection = open_private(path)?;
         // Only in a new file.
         connection.pragma_update(None, "page_size", PAGE)?;
         let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -91,6 +91,14 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
     let connection = open().map_err(Error::database(path))?;
     prepare(&connection, path)?;
     Ok(connection)
+}
+
+/// Opens a database that only its owner can read, whoever may enter the folder; the files beside it take after it.
+pub(crate) fn open_private(path: &Path) -> rusqlite::Result<Connection> {
+    // Only one that is not there: to close a file that SQLite has open elsewhere in this process would take its locks away. Another
+    // error is one of SQLite's in a moment, with what it knows to say of it.
+    drop(File::options().create_new(true).append(true).mode(0o600).open(path));
+    Connection::open(path)
 }
 
 fn prepare(connection: &Connection, path: &Path) -> Result<(), Error> {

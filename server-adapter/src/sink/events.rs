@@ -46,7 +46,7 @@ impl Events {
     pub(super) fn open(journal: &Path, table: &Path) -> Result<Self, Error> {
         let sql = || Error::database(table);
         let reader = journal::open_reader(journal)?;
-        let connection = Connection::open(table).map_err(sql())?;
+        let connection = journal::open_private(table).map_err(sql())?;
         let open = || -> rusqlite::Result<(i32, i32)> {
             connection.pragma_update(None, "page_size", 8192)?;
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;

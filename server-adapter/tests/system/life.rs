@@ -144,6 +144,28 @@ fn a_new_tenant_and_a_new_key_need_no_restart() {
     assert!(server.log().contains("what was known stays in force"), "{}", server.log());
 }
 
+/// What is stored is its owner's alone, also where the folder lets others in.
+#[test]
+fn nobody_else_may_read_what_is_stored() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    Page::new(&tenant).begin(&mut server.client());
+    tenant.settle();
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&tenant.folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let mode = entry.metadata().expect("its mode").permissions().mode() & 0o777;
+        let name = entry.file_name().into_string().expect("a name");
+        assert_eq!(mode, 0o600, "{name}: {mode:o}");
+        files.push(name);
+    }
+    for name in ["journal.db", "journal.db-wal", "events.db", "events.db-wal"] {
+        assert!(files.iter().any(|file| file == name), "{files:?}");
+    }
+}
+
 /// A server whose files cannot grow beyond 2 MiB.
 fn on_a_small_disk(folder: &Folder) -> Server {
     // A limit on file sizes is the failing disk of those who must not mount one. Its signal is ignored, so that writes

@@ -23,6 +23,18 @@ impl Inner {
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
         };
         let region = accepted.account.known.rooted.tenant.region;
+        if let Err(problem) = check_count(&accepted.frame) {
+            let entry = SetAside {
+                body: body.clone(),
+                reason: Cow::Borrowed(problem.code()),
+                events: 0,
+                vouched: true,
+                received: facts.now,
+                annotation: Some(journal::encode(&accepted.annotation)?),
+                region,
+            };
+            return Err(self.aside(&accepted.account, entry, problem, held).await);
+        }
         let arrival = Arrival::new(&body, &accepted.frame, facts.now, Some(&accepted.annotation), region)?;
         let verdict = accepted.account.live.journal.store(arrival, held).await.map_err(unavailable)?;
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
@@ -211,7 +223,17 @@ fn open_envelope<'a>(
         _ => None,
     };
     frame.check()?;
+    check_count(&frame)?;
     Ok((frame, annotation))
+}
+
+/// A frame without events has no identity by which it would be known again, so what its producer says it dropped could not be
+/// counted once. The next frame with an event tells it.
+fn check_count(frame: &Frame<'_>) -> Result<(), Problem> {
+    if frame.header().count > 0 {
+        return Ok(());
+    }
+    Err(Problem::new(CoreError::Count).with_detail("a frame without events"))
 }
 
 /// A reason that an edge gave. It is signed, but it becomes a label: so it is held to the form that codes have.

@@ -105,6 +105,7 @@ fn frames_that_are_broken() {
     let mut page = Page::new(&bad.tenant);
     let frame = page.frame(2);
     bad.frame("magic", 400, "bad-magic", Counted, &change(&frame, 0, b"X"));
+    bad.frame("no events", 400, "bad-count", Quarantined, &page.frame_at(0, 0, "x"));
     bad.frame("version", 400, "unknown-version", Counted, &change(&frame, 4, &[9]));
     bad.frame("unknown flag", 400, "reserved-bits", Counted, &change(&frame, 5, &[0x80]));
     bad.frame("header length", 400, "bad-header-length", Counted, &change(&frame, 6, &[1, 0]));

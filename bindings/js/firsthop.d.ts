@@ -1,7 +1,7 @@
 // The public types of the npm package `firsthop`. The sources implement these, so they cannot drift apart.
 
-/** What `JSON.stringify` takes: other values are left out, as it does. */
-export type Properties = { readonly [name: string]: unknown };
+/** An object whose values are what `JSON.stringify` takes; others are left out, as it does. */
+export type Properties = object;
 
 /** Called once the event was acknowledged or given up, and after 300 ms at the latest: to follow a link, say. */
 export type Callback = () => void;

@@ -16,7 +16,7 @@ use super::{
     queue::{Journal, JournalStatus, Memory, Unavailable},
     schema,
     seen::Seen,
-    store::{Accepted, Tables},
+    store::{Accepted, READS, Tables},
 };
 use crate::Settings;
 
@@ -271,4 +271,30 @@ fn many_runs_at_once() {
     let began = std::time::Instant::now();
     assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, conflict: 0, lost: false });
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// A long frame between whose events those of a thousand others stand is read once for all its runs, not once for each.
+#[test]
+fn a_long_frame_with_many_runs_is_read_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::new(folder.path());
+    let said = |content| Said { content, foreign: None };
+    for seq in (0..4000).step_by(2) {
+        assert_eq!(store.store(&Sent { source: 0, first: seq, events: vec![said(0)] }).stored, 1);
+    }
+    let long = |content| Sent { source: 0, first: 0, events: vec![said(content); 4000] };
+    assert_eq!(store.store(&long(0)).stored, 2000);
+    store.tables.seen.settle_all(&store.connection).expect("settled");
+    let before = READS.get();
+    // As its retry has them, and as nothing has them; with one more, so that they are other bytes and are compared one by one.
+    for (content, expected) in [
+        (0, Verdict { stored: 1, duplicate: 4000, ..Verdict::default() }),
+        (1, Verdict { duplicate: 1, conflict: 4000, ..Verdict::default() }),
+    ] {
+        let mut sent = long(content);
+        sent.events.push(said(9));
+        assert_eq!(store.store(&sent), expected);
+    }
+    // The 2000 of one event, the long one; and the second time the one that brought the last event.
+    assert_eq!(READS.get() - before, 2001 + 2002);
 }

@@ -148,18 +148,24 @@ impl Tables {
         let header = &arrival.header;
         let (first, last) = (header.first_seq + u64::from(from), header.first_seq + u64::from(to) - 1);
         let runs = self.seen.overlapping(connection, header.source, first, last)?;
-        let mut repeats = Repeats { arrival, first, last, says: None };
+        let mut shared = Vec::new();
         let mut next = first;
         for run in &runs {
             let (shared_first, shared_last) = (run.first.max(first), run.last.min(last));
             if next < shared_first {
                 self.accept_run(arrival, next, shared_first - 1, id, decision);
             }
-            repeats.compare(connection, run, shared_first, shared_last, decision)?;
+            shared.push(Run { first: shared_first, last: shared_last, ..*run });
             next = shared_last + 1;
         }
         if next <= last {
             self.accept_run(arrival, next, last, id, decision);
+        }
+        // By frame: one between whose events those of others stand has many runs, and is read once.
+        shared.sort_unstable_by_key(|run| (run.frame, run.first));
+        let mut says = None;
+        for runs in shared.chunk_by(|a, b| a.frame == b.frame) {
+            compare(connection, arrival, (first, last), &mut says, runs, decision)?;
         }
         Ok(())
     }
@@ -276,43 +282,43 @@ impl Decision {
     }
 }
 
-/// The events of a frame that meet runs in the table. What they say is computed once, however many runs they meet.
-struct Repeats<'a> {
-    arrival: &'a Arrival,
-    first: u64,
-    last: u64,
-    says: Option<Says>,
+/// Events whose identity is known, from runs of one stored frame: the same, or others? What the frame that arrived `says` in
+/// this range is computed once, and only if it is needed.
+fn compare(
+    connection: &Connection,
+    arrival: &Arrival,
+    range: (u64, u64),
+    says: &mut Option<Says>,
+    runs: &[Run],
+    decision: &mut Decision,
+) -> rusqlite::Result<()> {
+    let Some(frame) = runs.first().map(|run| run.frame) else { return Ok(()) };
+    let seqs = || runs.iter().flat_map(|run| (run.first..=run.last).map(move |seq| (seq, run.digest)));
+    let bytes = arrival.frame_bytes();
+    let stored = Stored::load(connection, frame)?;
+    // A retry is the same bytes: nothing to decode.
+    if stored.frame_bytes() == Some(bytes) {
+        seqs().for_each(|_| decision.repeat(true));
+        return Ok(());
+    }
+    let new = says.get_or_insert_with(|| Says::of(Some(bytes), &[range]));
+    let ranges: Vec<_> = runs.iter().map(|run| (run.first, run.last)).collect();
+    let known = Says::of(stored.frame_bytes(), &ranges);
+    for (seq, digest) in seqs() {
+        let same = match (digest, known.get(seq), new.get(seq)) {
+            (Some(known), _, Some((new, _))) => known == new,
+            (None, Some(known), Some(new)) => known == new,
+            _ => false,
+        };
+        decision.repeat(same);
+    }
+    Ok(())
 }
 
-impl Repeats<'_> {
-    /// Events whose identity is known: the same, or others?
-    fn compare(
-        &mut self,
-        connection: &Connection,
-        run: &Run,
-        first: u64,
-        last: u64,
-        decision: &mut Decision,
-    ) -> rusqlite::Result<()> {
-        let stored = Stored::load(connection, run.frame)?;
-        let bytes = self.arrival.frame_bytes();
-        // A retry is the same bytes: nothing to decode.
-        if stored.frame_bytes() == Some(bytes) {
-            (first..=last).for_each(|_| decision.repeat(true));
-            return Ok(());
-        }
-        let new = self.says.get_or_insert_with(|| Says::of(Some(bytes), self.first, self.last));
-        let known = Says::of(stored.frame_bytes(), first, last);
-        for seq in first..=last {
-            let same = match (run.digest, known.get(seq), new.get(seq)) {
-                (Some(known), _, Some((new, _))) => known == new,
-                (None, Some(known), Some(new)) => known == new,
-                _ => false,
-            };
-            decision.repeat(same);
-        }
-        Ok(())
-    }
+#[cfg(test)]
+thread_local! {
+    /// Stored frames that were read to compare with.
+    pub(super) static READS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 /// A body in the journal.
@@ -320,6 +326,8 @@ struct Stored(Option<Vec<u8>>);
 
 impl Stored {
     fn load(connection: &Connection, frame: i64) -> rusqlite::Result<Self> {
+        #[cfg(test)]
+        READS.set(READS.get() + 1);
         connection
             .prepare_cached("SELECT body FROM frames WHERE id = ?1")?
             .query_row([frame], |row| row.get(0))
@@ -332,8 +340,8 @@ impl Stored {
         self.0.as_deref().and_then(|body| open_body(body).ok()).map(|(_, frame)| frame)
     }
 
-    fn says(&self, seq: u64) -> Option<([u8; 16], Timestamp)> {
-        Says::of(self.frame_bytes(), seq, seq).get(seq)
+    fn says(&self, seq: u64) -> Option<Said> {
+        Says::of(self.frame_bytes(), &[(seq, seq)]).get(seq)
     }
 }
 
@@ -348,33 +356,38 @@ pub(crate) fn open_body(body: &[u8]) -> Result<(Option<Annotation<'_>>, &[u8]), 
     Ok((Some(envelope.annotation), envelope.frame))
 }
 
-/// What some events of a frame say: their digests, and their times, which a native producer sets once.
-struct Says {
-    first: u64,
-    events: Vec<([u8; 16], Timestamp)>,
-}
+/// What some events of a frame say: their digests, and their times, which a native producer sets once; by their numbers, in order.
+#[derive(Default)]
+struct Says(Vec<(u64, Said)>);
+
+/// Digest and time of one event.
+type Said = ([u8; 16], Timestamp);
 
 impl Says {
-    /// Of the events from `first` to `last`, as far as the frame has them.
-    fn of(frame: Option<&[u8]>, first: u64, last: u64) -> Self {
-        let events = frame.and_then(|bytes| Self::read(bytes, first, last).ok()).unwrap_or_default();
-        Self { first, events }
+    /// Of the events in these ranges, which are in order, as far as the frame has them.
+    fn of(frame: Option<&[u8]>, ranges: &[(u64, u64)]) -> Self {
+        frame.and_then(|bytes| Self::read(bytes, ranges).ok()).unwrap_or_default()
     }
 
-    fn read(bytes: &[u8], first: u64, last: u64) -> Result<Vec<([u8; 16], Timestamp)>, Error> {
+    fn read(bytes: &[u8], ranges: &[(u64, u64)]) -> Result<Self, Error> {
         let frame = Frame::parse(bytes)?;
         let (context, events) = frame.open()?;
-        let skip = first.saturating_sub(frame.header().first_seq) as usize;
-        let take = (last - first + 1) as usize;
-        let says = events.skip(skip).take(take).map(|event| {
+        let mut ranges = ranges.iter().peekable();
+        let mut says = Vec::new();
+        for (seq, event) in (frame.header().first_seq..).zip(events) {
+            while ranges.next_if(|(_, last)| *last < seq).is_some() {}
+            let Some((first, _)) = ranges.peek() else { break };
             let event = event?;
-            let digest = content_digest(&event, &event.context.apply(&context)?);
-            Ok((digest, event.time(frame.header().created)))
-        });
-        says.collect()
+            if *first <= seq {
+                let digest = content_digest(&event, &event.context.apply(&context)?);
+                says.push((seq, (digest, event.time(frame.header().created))));
+            }
+        }
+        Ok(Self(says))
     }
 
-    fn get(&self, seq: u64) -> Option<([u8; 16], Timestamp)> {
-        self.events.get(usize::try_from(seq - self.first).ok()?).copied()
+    fn get(&self, seq: u64) -> Option<Said> {
+        let at = self.0.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+        Some(self.0[at].1)
     }
 }

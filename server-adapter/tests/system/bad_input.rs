@@ -2,7 +2,7 @@
 //! what was meant to be an event of a known tenant.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
@@ -306,6 +306,31 @@ fn requests_that_are_none_of_ours() {
     assert_eq!(page.begin(&mut bad.server.client()).stored, 1);
     drop(slow);
     bad.end(1);
+}
+
+/// A body over the bound is answered, and whoever goes on sending it drop by drop is cut off all the same.
+#[test]
+fn a_trickle_after_the_answer_ends() {
+    let bad = Bad::new(&[]);
+    let mut stream = TcpStream::connect(bad.server.public).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_millis(30))).expect("a timeout");
+    stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 90000000\r\n\r\n").expect("sent");
+    let begun = Instant::now();
+    let mut answer = Vec::new();
+    loop {
+        let mut bytes = [0; 1024];
+        match stream.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&bytes[..read]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2), "the connection is held open");
+        let _ = stream.write_all(b"x");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
+    bad.end(0);
 }
 
 /// Memory for requests under way has an end, and what does not fit is told to come back.

@@ -42,7 +42,7 @@ impl Command {
             }
             Self::List { chosen } => {
                 let stored = chosen.folder.store()?.find(chosen.tenant.as_deref())?;
-                let current = stored.keys.ring::<8>(now)?.current(now).map(|(id, _)| id).ok();
+                let current = stored.keys.ring::<{ firsthop_intake::ROOTS }>(now)?.current(now).map(|(id, _)| id).ok();
                 let rows: Vec<_> = stored
                     .keys
                     .roots

@@ -300,6 +300,9 @@ fn leases_are_for_enrolled_edges() {
     let folder = Folder::new();
     folder.tenant("shop", &["--region", "EU"]);
     let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    // An edge serves one region, so it can be enrolled for one only.
+    let said = folder.fails(&["edge", "add", "--tenant", "shop", "--name", "everywhere", "--region=--"]);
+    assert!(said.contains("region"), "{said}");
     let server = folder.serve();
     Edge::new(&server, &token);
     let mut secret = token.clone();

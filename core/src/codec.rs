@@ -132,7 +132,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
 
 /// Whether two slices are equal: as [`copy`], without a call for short ones.
 #[inline]
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     #[cfg(not(target_arch = "wasm32"))]
     if let (8..=16, Some(a_first), Some(a_last), Some(b_first), Some(b_last)) =
         (a.len(), a.first_chunk::<8>(), a.last_chunk::<8>(), b.first_chunk(), b.last_chunk())
@@ -230,15 +230,6 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     pub(crate) fn str(&mut self) -> Result<&'a str, Error> {
         core::str::from_utf8(self.bytes()?).map_err(|_| Error::Payload)
-    }
-
-    /// A string that is probably this one.
-    #[inline(always)]
-    pub(crate) fn str_like(&mut self, expected: &'a str) -> Result<&'a str, Error> {
-        match self.bytes()? {
-            bytes if same(bytes, expected.as_bytes()) => Ok(expected),
-            bytes => core::str::from_utf8(bytes).map_err(|_| Error::Payload),
-        }
     }
 
     /// What postcard calls an option: 0, or 1 and a value.

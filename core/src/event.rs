@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ContextDelta, Error, Properties, Timestamp,
-    codec::{Reader, Writer},
+    codec::{Reader, Writer, same},
     limits::{MAX_EVENT, MAX_FOREIGN_ID, MAX_NAME},
 };
 
@@ -135,17 +135,16 @@ impl<'a> Event<'a> {
         if writer.position() - start > MAX_EVENT { Err(Error::TooLarge) } else { Ok(()) }
     }
 
-    /// Reads one event and checks everything in it, so that what comes after needs no second look. `last` is the name of
-    /// the event before: names come again and again, and what is the same needs no check of its own.
+    /// Reads one event and checks everything in it, so that what comes after needs no second look.
     #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-    pub(crate) fn decode(reader: &mut Reader<'a>, last: &'a str) -> Result<Self, Error> {
+    pub(crate) fn decode(reader: &mut Reader<'a>, names: &mut Names<'a>) -> Result<Self, Error> {
         let start = reader.rest().len();
         let event = Self {
             // All numbers of kinds are one byte.
             kind: EventKind::from_wire(reader.byte()?.into()).ok_or(Error::Payload)?,
             offset_ms: reader.zigzag()?,
             id: reader.option(ForeignId::decode)?,
-            name: reader.str_like(last)?,
+            name: names.read(reader)?,
             context: ContextDelta::from_encoded(reader.bytes()?)?,
             properties: Properties::decode(reader)?,
         };
@@ -156,5 +155,22 @@ impl<'a> Event<'a> {
             return Err(Error::TooLarge);
         }
         Ok(event)
+    }
+}
+
+/// Names that were read. They come again and again, and what is the same needs no check of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Names<'a>([&'a str; 8]);
+
+impl<'a> Names<'a> {
+    #[inline(always)]
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<&'a str, Error> {
+        let bytes = reader.bytes()?;
+        // One place for each length, more or less.
+        let known = &mut self.0[bytes.len() % 8];
+        if !same(bytes, known.as_bytes()) {
+            *known = core::str::from_utf8(bytes).map_err(|_| Error::Payload)?;
+        }
+        Ok(known)
     }
 }

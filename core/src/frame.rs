@@ -4,6 +4,7 @@ use crate::{
     Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, SessionGrant, WriteKey,
     codec::Reader,
     crc::crc32,
+    event::Names,
     header::{CRC_AT, HEADER_LEN, RawHeader},
 };
 
@@ -60,7 +61,7 @@ impl<'a> Frame<'a> {
             return Err(Error::State);
         }
         let (context, rest) = Context::decode_shared(self.payload(), self.header.count)?;
-        Ok((context, Events { reader: Reader::new(rest), left: self.header.count, name: "" }))
+        Ok((context, Events { reader: Reader::new(rest), left: self.header.count, names: Names::default() }))
     }
 
     /// Decodes all of it once and throws it away: after it, [`open`](Self::open) and its events cannot fail.
@@ -152,13 +153,12 @@ fn is_traceparent(text: &str) -> bool {
 pub struct Events<'a> {
     reader: Reader<'a>,
     left: u16,
-    /// Of the event before.
-    name: &'a str,
+    names: Names<'a>,
 }
 
 impl Events<'_> {
     fn end(&mut self) {
-        *self = Self { reader: Reader::new(&[]), left: 0, name: "" };
+        *self = Self { reader: Reader::new(&[]), left: 0, names: Names::default() };
     }
 }
 
@@ -173,9 +173,8 @@ impl<'a> Iterator for Events<'a> {
             self.end();
             return (!ended).then_some(Err(Error::Count));
         }
-        match Event::decode(&mut self.reader, self.name) {
+        match Event::decode(&mut self.reader, &mut self.names) {
             Ok(event) => {
-                self.name = event.name;
                 self.left -= 1;
                 Some(Ok(event))
             }

@@ -118,13 +118,25 @@ mod tests {
 
     const REACH: u64 = 64 * 3;
 
+    /// A number relative to the next one: mostly near, now and then ahead, seldom anywhere.
+    fn step() -> impl Strategy<Value = (i64, u64)> {
+        prop_oneof![
+            30 => (-300..3i64).prop_map(|by| (by, 0)),
+            10 => (-70..70i64).prop_map(|by| (by, 0)),
+            3 => (0..900i64).prop_map(|by| (by, 0)),
+            1 => any::<u64>().prop_map(|seq| (0, seq >> 2)),
+            1 => Just((0, u64::MAX)),
+        ]
+    }
+
     proptest! {
         /// Against a set: any numbers, in any order, any number of times.
         #[test]
-        fn agrees_with_a_set(seqs in prop::collection::vec(prop_oneof![0..600u64, 0..40u64, any::<u64>()], 0..400)) {
+        fn agrees_with_a_set(steps in prop::collection::vec(step(), 0..400)) {
             let (mut window, mut seen) = (SeqWindow::<4>::new(), BTreeSet::new());
-            for seq in seqs {
+            for (by, seq) in steps {
                 let next = seen.last().map_or(0, |last: &u64| last + 1);
+                let seq = if seq > 0 { seq } else { next.saturating_add_signed(by) };
                 let verdict = window.check(seq);
                 match verdict {
                     SeqVerdict::Duplicate => prop_assert!(seen.contains(&seq)),

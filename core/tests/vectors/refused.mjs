@@ -117,6 +117,8 @@ export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessi
   shape("text that nothing uses", "malformed-payload", "kx", [0, 1]);
   shape("a string that is longer than the text", "malformed-payload", "kx", [6, 1, 2]);
   shape("a cut through a character", "malformed-payload", "kü", [6, 2, 1]);
+  shape("a cut through a character, between two entries", "malformed-payload", "kü", [6, 1, 1, 0, 1]);
+  shape("a cut through a character, in a list", "malformed-payload", "kü", [8, 1, 6, 1, 6, 1, 10]);
   shape("text that is not UTF-8", "malformed-payload", bytes("k", [0xff]), [6, 1, 1]);
   shape("a number without its last byte", "malformed-payload", "k", [3, 1, 0x80]);
   shape("a whole number from 0 under the tag of negative ones", "malformed-payload", "k", [4, 1, 2]);

@@ -65,13 +65,18 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
   /** A public method. It waits for its turn, and finds its callback wherever that stands. */
   const method = (act: (args: Args) => void) =>
     guard((...args) => {
-      const made = { now: Date.now(), url: location.href, title: document.title, callback: args.find(isFunction) };
+      const made: Moment = { now: Date.now(), url: location.href, title: document.title, callback: args.find(isFunction) };
       args = args.filter((arg) => !isFunction(arg));
       if (!ready) args = snapshot(args);
       if (held.length >= Limit.Held) return giveUp('not-loaded');
       held.push(() => {
         moment = made;
-        guard(act)(args);
+        try {
+          act(args);
+        } catch (cause) {
+          giveUp('internal');
+          fail('internal', cause);
+        }
         moment = undefined;
       });
       carryOut();

@@ -227,7 +227,7 @@ export function createDelivery(
         else parcel.beaconed ||= navigator.sendBeacon(url, new Blob([parcel.bytes]));
       }
       // If the page stays after all, what no request is under way with goes the ordinary way.
-      if (!pausing) pause(Limit.ShortestBackoffMs);
+      if (queue.length && !pausing) pause(Limit.ShortestBackoffMs);
     },
 
     /** The network is back, or the page (`returned`): what was under way when it went may never be answered. */

@@ -159,6 +159,19 @@ test('a call from within a call comes after it', async (t) => {
   ]);
 });
 
+test('a call that fails is counted', async (t) => {
+  const page = await open(t);
+  page.listen();
+  await page.load();
+  page.firsthop.track('x', {}, { get context() { return thrower(); } });
+  page.firsthop.page('Category', 'Name', { get path() { return thrower(); } });
+  page.firsthop.track('y');
+  await page.firsthop.flush();
+  assert.deepEqual(page.errors.map(({ code }) => code), ['internal', 'internal']);
+  assert.deepEqual(page.dropped, Array(2).fill({ count: 1, reason: 'internal' }));
+  assert.deepEqual(page.frames().map(({ dropped, events }) => [dropped, events.map(({ name }) => name)]), [[2, ['y']]]);
+});
+
 test('a listener that tracks what is delivered', async (t) => {
   const page = await open(t);
   let more = 3;

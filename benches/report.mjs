@@ -262,7 +262,7 @@ function table({ title, note, heading, rows }) {
 }
 
 function markdown({ title, note, heading, rows }) {
-  const line = (cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  const line = (cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|').replaceAll('<', '&lt;')).join(' | ')} |`;
   const right = heading.map((_, i) => i > 0 && rows.every((row) => isNumber(row[i])));
   return [`## ${title}`, '', ...(note ? [note, ''] : []), line(heading), `|${right.map((r) => (r ? '---:|' : '---|')).join('')}`, ...rows.map(line), ''].join('\n');
 }

@@ -33,7 +33,7 @@ const EXPORTS = [...readFileSync(join(here, 'js', 'wasm.ts'), 'utf8').match(/int
 
 /** Names that never leave the script. */
 const INTERNAL = [
-  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'guard', 'kind', 'leave', 'refusals'],
+  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'guard', 'kind', 'lasting', 'leave', 'refusals'],
   ...['resume', 'seal', 'sign', 'weight', 'write'],
 ];
 

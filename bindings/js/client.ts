@@ -22,12 +22,13 @@ const enum Limit {
 
 type Args = any[];
 
-/** When and where a call was made, and what it wants called afterwards. */
+/** When and where a call was made. */
 interface Moment {
   now: number;
   url: string;
   title: string;
-  callback: (() => void) | undefined;
+  /** The event is acknowledged: what wanted to be called then is. */
+  done?: () => void;
 }
 
 const isFunction = (value: unknown): boolean => typeof value === 'function';
@@ -54,21 +55,31 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
   /** Calls that wait for `load`, for the module, or for the one before them. */
   const held: (() => void)[] = [];
   let ready = false;
+  /** The page is going: what is tracked now is sent now. */
+  let leaving = false;
   /** Of the call that is being carried out. */
   let moment: Moment | undefined;
 
   const giveUp = (reason: string): void => {
     losses.count++;
-    emit('dropped', { count: 1, reason });
+    // Later: a listener that tracks what was dropped, and is dropped in turn, must not hold up the page.
+    setTimeout(() => emit('dropped', { count: 1, reason }), 1);
   };
 
   /** A public method. It waits for its turn, and finds its callback wherever that stands. */
-  const method = (act: (args: Args) => void) =>
+  const method = (act: (args: Args) => void, mostHeld = Limit.Held as number) =>
     guard((...args) => {
-      const made: Moment = { now: Date.now(), url: location.href, title: document.title, callback: args.find(isFunction) };
+      const made: Moment = { now: Date.now(), url: location.href, title: document.title };
+      const callback = args.find(isFunction);
+      if (callback) {
+        // Whatever becomes of the event: a visitor may be waiting.
+        Promise.race([new Promise<void>((done) => (made.done = done)), sleep(Limit.CallbackMs)])
+          .then(() => callback())
+          .catch((cause) => fail('callback', cause));
+      }
       args = args.filter((arg) => !isFunction(arg));
       if (!ready) args = snapshot(args);
-      if (held.length >= Limit.Held) return giveUp('not-loaded');
+      if (held.length >= mostHeld) return giveUp('not-loaded');
       held.push(() => {
         moment = made;
         try {
@@ -110,7 +121,7 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
 
   const capture = (kind: Kind, name: string, properties: unknown, options: unknown, also?: object): void => {
     const { timestamp, userId, anonymousId, context: extra }: EventOptions = isObject(options) ? options : {};
-    const { now, url, title, callback } = moment!;
+    const { now, url, title, done } = moment!;
     let context = visitor.context(now, url, title);
     if (userId || anonymousId || also) {
       context = Object.assign([...context], userId && { [Field.UserId]: `${userId}` }, anonymousId && { [Field.AnonymousId]: `${anonymousId}` }, also);
@@ -118,11 +129,8 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
     const time = +new Date(timestamp ?? now) || now;
     if (delivery) delivery.deliver({ kind, name, properties, extra, time, context, consent: visitor.consent() });
     else giveUp('wasm');
-    if (callback) {
-      Promise.race([flush(), sleep(Limit.CallbackMs)])
-        .then(callback)
-        .catch((cause) => fail('callback', cause));
-    }
+    if (leaving) delivery?.leave();
+    if (done) flush().then(done, done);
   };
 
   /** The id and what comes behind it; an object in its place means that there is none. */
@@ -136,11 +144,17 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
       else {
         visitor = createVisitor(options);
         loaded = start(options).catch((cause) => fail('internal', cause));
-        const leave = guard(() => delivery?.leave());
-        const resume = guard(({ persisted }) => delivery?.resume(persisted));
+        const leave = guard(({ type }) => {
+          leaving = type === 'pagehide';
+          delivery?.leave();
+        });
+        const resume = guard(({ persisted }) => {
+          leaving = false;
+          delivery?.resume(persisted);
+        });
         addEventListener('pagehide', leave);
         // It bubbles up to here, after the page's own listeners have tracked their last.
-        addEventListener('visibilitychange', () => document.visibilityState === 'hidden' && leave());
+        addEventListener('visibilitychange', (event) => document.visibilityState === 'hidden' && leave(event));
         addEventListener('pageshow', resume);
         addEventListener('online', resume);
       }
@@ -179,8 +193,9 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
       else fail('invalid', to);
     }),
 
-    consent: method(([purposes]) => visitor.agree(purposes)),
-    reset: method(() => visitor.forget()),
+    // What the visitor has said is never too much.
+    consent: method(([purposes]) => visitor.agree(purposes), Infinity),
+    reset: method(() => visitor.forget(), Infinity),
     flush,
     on: guard(reporter.on),
     off: guard(reporter.off),

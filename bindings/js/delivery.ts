@@ -12,6 +12,8 @@ interface Parcel extends Frame {
   refusals: number;
   /** A request with it is under way. */
   flying?: boolean;
+  /** That request outlives the page. */
+  lasting?: boolean;
   /** It left by beacon, from which nothing is heard. */
   beaconed?: boolean;
   /** Fulfilled by `done`, when it was acknowledged or given up. */
@@ -73,6 +75,7 @@ export function createDelivery(
   /** Until when the endpoint asked for peace. */
   let peace = 0;
   let sessionEnds = 0;
+  let begun = false;
 
   const bytes = (parcels: Parcel[]): number => parcels.reduce((sum, parcel) => sum + parcel.bytes.length, 0);
   const flying = (): Parcel[] => queue.filter((parcel) => parcel.flying);
@@ -135,6 +138,7 @@ export function createDelivery(
     try {
       const keepalive = outlives(parcel);
       parcel.flying = true;
+      parcel.lasting = keepalive;
       response = await fetch(url, {
         method: 'POST',
         body: parcel.bytes,
@@ -170,12 +174,12 @@ export function createDelivery(
     }
 
     failures++;
+    const backoff = Math.min(Limit.LongestBackoffMs, Limit.ShortestBackoffMs * 2 ** failures);
     // No answer, too slow, too many, or the endpoint's own trouble: that passes, however often it takes.
-    const passing = /^(0|408|429|5(?!01))/.test(`${status}`);
-    // A success without its receipt: the answer was damaged, and to ask again does no harm.
-    if ((ok || (answer.retryable ?? passing)) && (passing || ++parcel.refusals < Limit.Refusals)) {
+    // And a success without its receipt: the answer was damaged, and to ask again does no harm.
+    const passing = ok || /^(0|408|429|5(?!01))/.test(`${status}`);
+    if ((answer.retryable ?? passing) && (passing || ++parcel.refusals < Limit.Refusals)) {
       const asked = Math.min(Limit.LongestRetryAfterMs, waitOf(response?.headers.get('retry-after')));
-      const backoff = Math.min(Limit.LongestBackoffMs, Limit.ShortestBackoffMs * 2 ** failures);
       const delay = asked + Math.random() * (asked ? Limit.ShortestBackoffMs : backoff);
       peace = Date.now() + asked;
       pause(delay);
@@ -184,11 +188,13 @@ export function createDelivery(
     }
 
     remove(parcel);
-    losses.count += count + parcel.dropped;
-    const reason = answer.code ?? (ok ? 'bad-receipt' : `http-${status}`);
+    // What was set aside has its outcome there.
+    losses.count += (/quarantined=[1-9]/.test(response!.headers.get('firsthop-receipt')!) ? 0 : count) + parcel.dropped;
+    const reason = answer.code ?? `http-${status}`;
     emit('dropped', { count, reason, batch, firstSeq, status });
     fail(reason, answer);
     if (status === 401) sign({});
+    pause(Math.random() * backoff);
   };
 
   return {
@@ -206,8 +212,9 @@ export function createDelivery(
             next();
           }),
           // A page's first event goes out at once, and brings the session.
-          sessionEnds ? flushInterval : 0,
+          begun ? flushInterval : 0,
         );
+        begun = true;
       }
       if (queue.length) next();
     },
@@ -222,9 +229,11 @@ export function createDelivery(
     leave(): void {
       seal();
       for (const parcel of queue) {
-        if (parcel.flying) continue;
+        // A request that goes with the page counts for nothing.
+        if (parcel.beaconed || (parcel.flying && parcel.lasting)) continue;
         if (outlives(parcel)) send(parcel);
-        else parcel.beaconed ||= navigator.sendBeacon(url, new Blob([parcel.bytes]));
+        // One that is refused: the browser takes no more.
+        else if (!(parcel.beaconed = navigator.sendBeacon(url, new Blob([parcel.bytes])))) break;
       }
       // If the page stays after all, what no request is under way with goes the ordinary way.
       if (queue.length && !pausing) pause(Limit.ShortestBackoffMs);

@@ -134,7 +134,7 @@ export function createEncoder(wasm: Wasm, source: string, writeKey: string, regi
 
   const block = (object: unknown): void => {
     wasm.beginBlock();
-    if (isObject(object)) entries(object, [object]);
+    if (isObject(object)) entries(typeof object.toJSON === 'function' ? object.toJSON('') : object, [object]);
   };
 
   memory.set(bytesOf(source), staging);

@@ -49,10 +49,11 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
 
   const change = (changes: { [field in Field]?: string | undefined }): Context => (context = Object.assign([...context], changes));
 
-  /** Writes the ids down if it may, or takes them away. Storage may be closed. */
-  const save = (): void => {
+  /** Writes the ids down if it may, or takes them away. Storage may be closed. `again`: not if another tab has changed them, or taken them away. */
+  const save = (again?: boolean): void => {
     saved = seen;
     try {
+      if (again && !localStorage.getItem(store)?.startsWith(context[Field.AnonymousId]!)) return;
       if (persisted) localStorage.setItem(store, `${context[Field.AnonymousId]} ${context[Field.Visit]} ${seen}`);
       else localStorage.removeItem(store);
     } catch {}
@@ -73,7 +74,7 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
       } catch {}
     }
     // What was written down is not used on.
-    if (before && !persisted) change({ [Field.AnonymousId]: createUuid() });
+    if (before && !persisted) change({ [Field.AnonymousId]: createUuid(), [Field.Visit]: createUuid() });
     // Where nothing was said yet, what an earlier page was allowed to keep stays, unread.
     if (persisted || refused || agreed.analytics === false) save();
   };
@@ -89,7 +90,7 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
       if (now - seen > Limit.VisitMs) change({ [Field.Visit]: createUuid() });
       if (url !== context[Field.Url] || title !== context[Field.Title]) change({ [Field.Url]: url, [Field.Title]: title });
       seen = now;
-      if (persisted && now - saved > Limit.SaveMs) save();
+      if (persisted && now - saved > Limit.SaveMs) save(true);
       return context;
     },
 

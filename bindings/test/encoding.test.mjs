@@ -177,6 +177,7 @@ test('an event over a bound is given up and told in the next frame, and spoils n
   await page.firsthop.flush();
   assert.deepEqual(page.events().map(({ name }) => name), ['before', 'after', 'later']);
   assert.deepEqual(page.events().map(({ seq }) => seq), [0, 1, 2], 'what is given up has no number');
+  await page.pass(2);
   assert.deepEqual(page.dropped, Array(8).fill({ count: 1, reason: 'too-large' }));
   assert.equal(page.frames().reduce((sum, { dropped }) => sum + dropped, 0), 8);
   assert.deepEqual(page.errors.map(({ code, cause }) => [code, cause.slice(0, 12)]), ['text', 'wide text', 'key', 'key and text', 'values', 'sparse', 'nnnnnnnnnnnn', 'context'].map((name) => ['too-large', name]));

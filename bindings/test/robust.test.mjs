@@ -168,8 +168,36 @@ test('a call that fails is counted', async (t) => {
   page.firsthop.track('y');
   await page.firsthop.flush();
   assert.deepEqual(page.errors.map(({ code }) => code), ['internal', 'internal']);
+  await page.pass(2);
   assert.deepEqual(page.dropped, Array(2).fill({ count: 1, reason: 'internal' }));
   assert.deepEqual(page.frames().map(({ dropped, events }) => [dropped, events.map(({ name }) => name)]), [[2, ['y']]]);
+});
+
+test('a listener that tracks what is dropped does not hold up the page', async (t) => {
+  const page = await open(t, { answer: () => new TypeError('Failed to fetch') });
+  await page.load({ maxQueueBytes: 500 });
+  let heard = 0;
+  page.firsthop.on('dropped', () => {
+    heard++;
+    page.firsthop.track('lost one');
+  });
+  for (let i = 0; i < 50; i++) page.firsthop.track('x', { text: 'y'.repeat(100) });
+  assert.equal(heard, 0, 'the calls come back before any listener hears of them');
+  await page.pass(20);
+  assert.ok(heard > 0);
+});
+
+test('a callback is called in time, whatever becomes of the event', async (t) => {
+  const page = await open(t, { answer: () => new TypeError('Failed to fetch') });
+  const called = [];
+  page.firsthop.track('before load', () => called.push('before load'));
+  await page.pass(301);
+  assert.deepEqual(called, ['before load']);
+  await page.load();
+  page.firsthop.track('', {}, () => called.push('invalid'));
+  page.firsthop.track('unreachable', () => called.push('unreachable'));
+  await page.pass(301);
+  assert.deepEqual(called, ['before load', 'invalid', 'unreachable']);
 });
 
 test('a listener that tracks what is delivered', async (t) => {
@@ -259,7 +287,7 @@ test('a long visit without an endpoint does not grow', async (t) => {
   const page = await open(t, { answer: () => new TypeError('Failed to fetch') });
   await page.load({ maxQueueBytes: 200_000 });
   for (let i = 0; i < 20_000; i++) page.firsthop.track('x', { i, text: 'y'.repeat(100) });
-  await page.settle();
+  await page.pass(2);
   assert.ok(page.dropped.length > 15_000);
   assert.equal(page.dropped.length + new Set(page.events().map(({ seq }) => seq)).size < 20_000, true, 'the rest waits');
 });

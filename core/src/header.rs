@@ -194,10 +194,10 @@ impl RawHeader {
             return Err(Error::HeaderLength);
         }
         let alg = Alg::from_wire(b[42])?;
-        let payload_len = u32_at(b, 76) as usize;
+        let payload_len = u32_at(b, 76);
         let most = if flags.contains(Flags::ENVELOPE) { MAX_ENVELOPE } else { MAX_FRAME };
-        // Each summand is bounded first, so that the sum cannot wrap where usize has 32 bits.
-        if payload_len > most || header_len + payload_len + alg.tag_len() > most {
+        // In 64 bits: where usize has 32, the sum could wrap.
+        if (header_len + alg.tag_len()) as u64 + u64::from(payload_len) > most as u64 {
             return Err(Error::TooLarge);
         }
         let header = Header {
@@ -216,7 +216,7 @@ impl RawHeader {
             dropped: u32_at(b, 72),
         };
         header.check_numbers()?;
-        Ok(Self { header, header_len, payload_len, crc: u32_at(b, CRC_AT) })
+        Ok(Self { header, header_len, payload_len: payload_len as usize, crc: u32_at(b, CRC_AT) })
     }
 }
 

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    Annotation, Campaign, Context, ContextDelta, Error, Event, EventKind, Flags, Frame, FrameWriter, Network,
+    Annotation, Campaign, Context, ContextDelta, Envelope, Error, Event, EventKind, Flags, Frame, FrameWriter, Network,
     Properties, Unsigned, Value, WriteKey, crc32,
     limits::{
-        MAX_CONTEXT, MAX_DEPTH, MAX_EVENT, MAX_EVENTS, MAX_FOREIGN_ID, MAX_FRAME, MAX_HEADER, MAX_NAME, MAX_NOTE,
-        MAX_SEQ, MAX_SHARED, MAX_VALUES,
+        MAX_CONTEXT, MAX_DEPTH, MAX_ENVELOPE, MAX_EVENT, MAX_EVENTS, MAX_FOREIGN_ID, MAX_FRAME, MAX_HEADER, MAX_NAME,
+        MAX_NOTE, MAX_SEQ, MAX_SHARED, MAX_VALUES,
     },
 };
 use proptest::prelude::*;
@@ -282,6 +282,14 @@ fn sizes_are_bounded() {
     let largest = try_event(of(MAX_EVENT - overhead)).unwrap();
     assert_eq!(content(&Frame::parse(&largest).unwrap()).map(|(_, events)| events.len()), Ok(1));
     assert_eq!(try_event(of(MAX_EVENT - overhead + 1)), Err(Error::TooLarge));
+    // serde knows no bound, so it makes what the writer refuses.
+    let mut larger = unsigned(&ContextModel::default(), &[]).unwrap();
+    larger.extend(of(MAX_EVENT - overhead + 1).with(|event| postcard(event)));
+    larger[44] = 1;
+    let payload_len = larger.len() as u32 - 88;
+    larger[76..80].copy_from_slice(&payload_len.to_le_bytes());
+    fix_crc(&mut larger);
+    assert_eq!(Frame::parse(&larger).unwrap().check(), Err(Error::TooLarge));
 
     let name = |len: usize| EventModel { name: "n".repeat(len), ..model(vec![]) };
     assert!(try_event(name(MAX_NAME)).is_ok());
@@ -432,6 +440,27 @@ fn a_frame_writer_keeps_its_order() {
     assert_eq!(writer.finish(&Unsigned).unwrap(), unsigned(&ContextModel::default(), &[]).unwrap());
 }
 
+/// Names are remembered while a frame is read. One that differs in a single byte is another one, and is checked.
+#[test]
+fn names_that_are_nearly_the_same() {
+    for len in 1..40 {
+        let names: Vec<String> = (0..len)
+            .flat_map(|at| {
+                [0, 1].map(|other| (0..len).map(|i| if i == at { ['x', 'y'][other] } else { 'x' }).collect())
+            })
+            .collect();
+        let events: Vec<_> = names.iter().map(|name| EventModel { name: name.clone(), ..model(vec![]) }).collect();
+        let bytes = unsigned(&ContextModel::default(), &events).unwrap();
+        assert_eq!(content(&Frame::parse(&bytes).unwrap()).unwrap().1, events);
+        // The last name ends in what is not UTF-8: kind, offset, id, length, name, and three empty fields.
+        let mut broken = bytes;
+        let last = broken.len() - 4;
+        broken[last] = 0xff;
+        fix_crc(&mut broken);
+        assert_eq!(Frame::parse(&broken).unwrap().check(), Err(Error::Payload));
+    }
+}
+
 #[test]
 fn numbers_of_events_are_bounded() {
     let mut writer = FrameWriter::new(vec![0; MAX_FRAME], &header()).unwrap();
@@ -463,6 +492,23 @@ fn an_envelope_is_no_frame_of_events() {
         FrameWriter::new(vec![0; 4096], &firsthop_core::Header { flags: Flags::ENVELOPE, ..header() }).unwrap();
     let bytes = writer.finish(&Unsigned).unwrap();
     assert_eq!(Frame::parse(bytes).unwrap().open().err(), Some(Error::State));
+}
+
+#[test]
+fn envelopes_are_bounded() {
+    let (mut buf, inner) = (vec![0; 2 * MAX_ENVELOPE], vec![0; MAX_ENVELOPE]);
+    let mut seal = |len: usize| {
+        let (header, worker) = (header(), firsthop_core::WorkerId::new(1));
+        let sealed =
+            firsthop_core::seal_envelope(&mut buf, &header, worker, &Annotation::default(), &inner[..len], &Unsigned)?;
+        let frame = Frame::parse(sealed).unwrap();
+        Envelope::open(&frame).map(|envelope| (sealed.len(), envelope.frame.len()))
+    };
+    // Whatever is a frame fits.
+    let overhead = seal(MAX_FRAME).unwrap().0 - MAX_FRAME;
+    assert_eq!(seal(MAX_ENVELOPE - overhead), Ok((MAX_ENVELOPE, MAX_ENVELOPE - overhead)));
+    assert_eq!(seal(MAX_ENVELOPE - overhead + 1), Err(Error::TooLarge));
+    assert_eq!(seal(MAX_ENVELOPE), Err(Error::TooLarge));
 }
 
 #[test]

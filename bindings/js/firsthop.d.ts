@@ -79,7 +79,7 @@ export interface Retry {
 /** Events that were given up. The next request tells how many. */
 export interface Dropped {
   readonly count: number;
-  /** `queue-full`, `not-loaded`, the `code` of the error that was told too, or the problem code that the endpoint refused them with. */
+  /** `queue-full`, `not-loaded`, `wasm`, the `code` of the error that was told too, or the problem code that the endpoint refused them with. */
   readonly reason: string;
   /** Of a request that was refused: its number, that of its first event, and the HTTP status. */
   readonly batch?: number;

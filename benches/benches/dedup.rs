@@ -16,7 +16,7 @@ const IDS: usize = 1_000_000;
 /// The power of two that holds a million.
 const WINDOW: usize = 1 << 20;
 
-/// 32 MB: too large for a stack, and nothing in the binary, since it is all zero.
+/// 24 MB: too large for a stack, and nothing in the binary, since it is all zero.
 static SHARED: Mutex<DedupWindow<WINDOW>> = Mutex::new(DedupWindow::new((0, 0)));
 
 fn window() -> MutexGuard<'static, DedupWindow<WINDOW>> {

@@ -55,6 +55,7 @@ test('values arrive as JSON.stringify would write them', async (t) => {
     date,
     badDate: new Date(NaN),
     own: { toJSON: (key) => `toJSON of ${key}` },
+    ownInList: [{ toJSON: (key) => [typeof key, key] }],
     gone: { toJSON: () => undefined },
     boxed: [Object(1), Object('s'), Object(false)],
     list: [1, undefined, () => 1, Symbol('s'), null, , 'x', [], [[2]]],

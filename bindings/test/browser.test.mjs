@@ -212,7 +212,9 @@ test('a page that comes back goes on where it was', async (t) => {
   await page.evaluate(() => firsthop.flush());
   await page.evaluate(() => void firsthop.track('before'));
   await page.goto(`${shop.origin}/bare`);
-  await page.goBack();
+  // A page that comes back from the cache does not load again: there is no load to wait for.
+  await page.goBack({ waitUntil: 'commit' });
+  await page.waitForFunction(() => document.readyState === 'complete' && window.firsthop);
   await edge.until(() => edge.events().some(({ name }) => name === 'before'));
   const before = edge.requests.length;
   await page.evaluate(() => {

@@ -207,23 +207,6 @@ test('some 60 KB leave with the page', async (t) => {
   await edge.until(() => edge.events().length >= sent + 1);
 });
 
-test('a page that comes back goes on where it was', async (t) => {
-  const { page } = await visit(t, '/script');
-  await page.evaluate(() => firsthop.flush());
-  await page.evaluate(() => void firsthop.track('before'));
-  await page.goto(`${shop.origin}/bare`);
-  // A page that comes back from the cache does not load again: there is no load to wait for.
-  await page.goBack({ waitUntil: 'commit' });
-  await page.waitForFunction(() => document.readyState === 'complete' && window.firsthop);
-  await edge.until(() => edge.events().some(({ name }) => name === 'before'));
-  const before = edge.requests.length;
-  await page.evaluate(() => {
-    firsthop.track('after');
-    return firsthop.flush();
-  });
-  assert.ok(edge.requests.length > before);
-});
-
 test('offline and online again', async (t) => {
   const { page, context } = await visit(t, '/script');
   await page.evaluate(() => firsthop.flush());

@@ -8,5 +8,6 @@ mod common;
 mod edges;
 mod exactly_once;
 mod life;
+mod metrics;
 mod mounted;
 mod vectors;

@@ -55,6 +55,7 @@ mod http;
 mod ingest;
 mod journal;
 mod metrics;
+mod migrate;
 mod router;
 mod server;
 pub mod settings;

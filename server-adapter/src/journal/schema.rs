@@ -5,11 +5,11 @@ use std::{fs::File, os::unix::fs::OpenOptionsExt, path::Path};
 use firsthop_core::crc32;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::Error;
+use crate::{Error, migrate::Schema};
 
-/// What `PRAGMA application_id` says of a journal: "FHJn".
-const APPLICATION: i32 = i32::from_be_bytes(*b"FHJn");
-const VERSION: i32 = 2;
+/// A journal.
+pub(crate) const SCHEMA: Schema =
+    Schema { what: "a journal", application: i32::from_be_bytes(*b"FHJn"), first: 2, base: BASE, steps: &MIGRATIONS };
 
 /// Measured: single events and frames of 300 both do well at 16 KiB. Smaller pages chain a frame over many, larger ones write
 /// much for little.
@@ -23,7 +23,9 @@ pub(super) const PAGE: i32 = 16 * 1024;
 /// - `seen`: a run of events, `first` to `last`, and the frame that brought it. `digest` of an event with an id of
 ///   another vendor's, which is a source by itself. Of frames after `meta.settled` the runs may not be there yet.
 /// - `quarantine.hash`: of the producer's bytes in the body; the same again only count.
-const TABLES: &str = "
+///
+/// Version 2, the first that was released: never changed. What came later stands in [`MIGRATIONS`].
+const BASE: &str = "
 CREATE TABLE frames (
     id INTEGER PRIMARY KEY,
     received_ms INTEGER NOT NULL,
@@ -75,21 +77,39 @@ CREATE TABLE meta (
 INSERT INTO meta VALUES ('journal', random()), ('quarantine_bytes', 0), ('quarantine_unvouched_bytes', 0), ('settled', 0);
 ";
 
+/// The steps from version 2 on. What has landed is never changed either: somebody's file has taken it.
+const MIGRATIONS: [&str; 1] = [
+    // What remains of a frame whose body was removed or rewritten.
+    // - `erased`: a bit for each event that was erased, as in `frames.accepted`; NULL: none.
+    // - `foreign_ids`: a bit for each event that had an id of another vendor's; NULL: none.
+    // - `hash`: of the producer's bytes, as in `quarantine`: what has it is the same frame again.
+    // - `digests`: 8 bytes for each event, of what it said and when; zeros for those that were erased.
+    // - `sum`: CRC-32 of the row's other columns.
+    "CREATE TABLE tombstones (
+        frame INTEGER PRIMARY KEY,
+        erased BLOB,
+        foreign_ids BLOB,
+        hash BLOB NOT NULL,
+        digests BLOB NOT NULL,
+        sum INTEGER NOT NULL
+    ) STRICT;",
+];
+
 /// Opens a journal to write, and makes it if it is not there.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
-    let open = || -> rusqlite::Result<Connection> {
-        let connection = open_private(path)?;
+    let connection = open_private(path).map_err(Error::database(path))?;
+    SCHEMA.admit(&connection, path)?;
+    let set = || -> rusqlite::Result<()> {
         // Only in a new file.
         connection.pragma_update(None, "page_size", PAGE)?;
         let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         configure(&connection)?;
         // The writer decides when: a checkpoint in the middle of a commit would delay those who wait for it.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        connection.pragma_update(None, "cache_size", -8192)?;
-        Ok(connection)
+        connection.pragma_update(None, "cache_size", -8192)
     };
-    let connection = open().map_err(Error::database(path))?;
-    prepare(&connection, path)?;
+    set().map_err(Error::database(path))?;
+    SCHEMA.prepare(&connection, path)?;
     Ok(connection)
 }
 
@@ -101,33 +121,11 @@ pub(crate) fn open_private(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open(path)
 }
 
-fn prepare(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let number = |pragma: &str| -> Result<i32, Error> {
-        connection.pragma_query_value(None, pragma, |row| row.get(0)).map_err(Error::database(path))
-    };
-    match (number("application_id")?, number("user_version")?) {
-        (APPLICATION, VERSION) => Ok(()),
-        (APPLICATION, version) => {
-            Err(Error::Fault(format!("{}: schema version {version}; this build knows {VERSION}", path.display())))
-        }
-        (0, 0) => connection
-            .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-            ))
-            .map_err(Error::database(path)),
-        _ => Err(Error::Fault(format!("{}: not a journal", path.display()))),
-    }
-}
-
 /// Opens a journal to read. A server may be writing to it.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(Error::database(path))?;
-    let application: i32 =
-        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(Error::database(path))?;
-    if application != APPLICATION {
-        return Err(Error::Fault(format!("{}: not a journal", path.display())));
-    }
+    SCHEMA.check(&connection, path)?;
     configure(&connection).map_err(Error::database(path))?;
     Ok(connection)
 }

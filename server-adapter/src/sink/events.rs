@@ -5,15 +5,16 @@ use std::path::Path;
 use firsthop_core::{Annotation, Frame, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::row::{Buffers, FrameRow, INSERT, TABLE};
+use super::row::{Buffers, FrameRow, INSERT, TABLES};
 use crate::{
     Error,
     journal::{self, Accepted},
+    migrate::Schema,
 };
 
-/// What `PRAGMA application_id` says of an events table: "FHev".
-const APPLICATION: i32 = i32::from_be_bytes(*b"FHev");
-const VERSION: i32 = 2;
+/// An events table. What changes after version 2, the first that was released, is a step.
+const SCHEMA: Schema =
+    Schema { what: "an events table", application: i32::from_be_bytes(*b"FHev"), first: 2, base: TABLES, steps: &[] };
 
 /// Events of one transaction: enough to make its commit cheap for each.
 const BATCH_EVENTS: u64 = 8192;
@@ -47,7 +48,8 @@ impl Events {
         let sql = || Error::database(table);
         let reader = journal::open_reader(journal)?;
         let connection = journal::open_private(table).map_err(sql())?;
-        let open = || -> rusqlite::Result<(i32, i32)> {
+        SCHEMA.admit(&connection, table)?;
+        let open = || -> rusqlite::Result<()> {
             connection.pragma_update(None, "page_size", 8192)?;
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
@@ -57,33 +59,10 @@ impl Events {
             connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
             // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for
             // long.
-            connection.busy_timeout(std::time::Duration::from_secs(1))?;
-            let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
-            Ok((number("application_id")?, number("user_version")?))
+            connection.busy_timeout(std::time::Duration::from_secs(1))
         };
-        match open().map_err(sql())? {
-            (APPLICATION, VERSION) => {}
-            (0, 0) => connection
-                .execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {TABLE}
-                     CREATE TABLE firsthop_cursor (
-                         id INTEGER PRIMARY KEY CHECK (id = 0),
-                         frame INTEGER NOT NULL,
-                         journal INTEGER NOT NULL,
-                         sum INTEGER NOT NULL
-                     ) STRICT;
-                     INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
-                     PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-                ))
-                .map_err(sql())?,
-            (APPLICATION, version) => {
-                return Err(Error::Fault(format!(
-                    "{}: version {version}; this build knows {VERSION}",
-                    table.display()
-                )));
-            }
-            _ => return Err(Error::Fault(format!("{}: not an events table", table.display()))),
-        }
+        open().map_err(sql())?;
+        SCHEMA.prepare(&connection, table)?;
         let was = read_cursor(&connection).map_err(sql())?;
         let cursor = meet(&reader, &connection).map_err(sql())?;
         if cursor != was {

@@ -9,8 +9,8 @@ use rusqlite::{CachedStatement, params};
 use crate::clock;
 
 /// The table that people query. Times are UTC as `2026-11-21T21:18:03.123Z`, which sorts as time does; what is not
-/// known is NULL.
-pub(super) const TABLE: &str = "
+/// known is NULL. And beside it the frame up to which it has the journal's events.
+pub(super) const TABLES: &str = "
 CREATE TABLE events (
     rowid INTEGER PRIMARY KEY,
     event_id TEXT NOT NULL UNIQUE,
@@ -39,6 +39,13 @@ CREATE TABLE events (
     consent TEXT NOT NULL,
     region TEXT NOT NULL
 ) STRICT;
+CREATE TABLE firsthop_cursor (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    frame INTEGER NOT NULL,
+    journal INTEGER NOT NULL,
+    sum INTEGER NOT NULL
+) STRICT;
+INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
 ";
 
 pub(super) const INSERT: &str = "

@@ -10,4 +10,5 @@ mod exactly_once;
 mod life;
 mod metrics;
 mod mounted;
+mod updates;
 mod vectors;

@@ -12,11 +12,13 @@ use std::{
 };
 
 use firsthop_core::TenantId;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
     arrival::{Arrival, SetAside, Verdict},
-    counters::Totals,
+    counters::{Batch, Totals},
+    store::Tables,
     writer::Writer,
 };
 use crate::{
@@ -119,7 +121,6 @@ pub(crate) enum JournalStatus {
 }
 
 /// One tenant's journal.
-#[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -127,7 +128,6 @@ pub(crate) struct Journal {
 }
 
 /// What the writer and those who send to it share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) tenant: TenantId,
     queue: Mutex<Queue>,
@@ -139,7 +139,6 @@ pub(super) struct Shared {
     pub(super) stats: Stats,
 }
 
-#[derive(Debug)]
 struct Queue {
     jobs: VecDeque<Job>,
     /// Of the jobs here, and of those that the writer has and has not answered.
@@ -166,7 +165,6 @@ pub(crate) struct Stats {
 }
 
 /// Something to write, and whom to tell.
-#[derive(Debug)]
 pub(super) struct Job {
     pub(super) work: Work,
     reply: oneshot::Sender<Result<Verdict, Unavailable>>,
@@ -178,11 +176,16 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(crate) struct Sent(Result<oneshot::Receiver<Result<Verdict, Unavailable>>, Unavailable>);
 
-#[derive(Debug)]
 pub(super) enum Work {
     Store(Arrival),
     SetAside(SetAside),
+    /// What a command does.
+    #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
+    Change(Change),
 }
+
+/// Run in the writer's transaction, beside what arrives. Run again if that transaction fails as a whole.
+type Change = Box<dyn FnMut(&Connection, &mut Tables, &mut Batch) -> rusqlite::Result<()> + Send>;
 
 impl Job {
     pub(super) fn answer(self, answer: Result<Verdict, Unavailable>) {
@@ -234,6 +237,28 @@ impl Journal {
     /// [`set_aside`](Self::set_aside) for one of several.
     pub(crate) fn send_aside(&self, entry: SetAside) -> Sent {
         self.send(entry.body.len(), Work::SetAside(entry), None)
+    }
+
+    /// Changes the tables in the writer's thread, in one transaction with what it counts. Returns what `change` did, once it is on
+    /// disk. An error in it takes back all of it. Those who wait for an acknowledgement wait for it too, so it should be short; and it
+    /// may run twice, if the commit fails for another's sake. Blocks.
+    #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        mut change: impl FnMut(&Connection, &mut Tables, &mut Batch) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let done = Arc::new(Mutex::new(None));
+        let put = Arc::clone(&done);
+        let change = Box::new(move |connection: &Connection, tables: &mut Tables, counts: &mut Batch| {
+            let did = change(connection, tables, counts)?;
+            *put.lock().unwrap_or_else(PoisonError::into_inner) = Some(did);
+            Ok(())
+        });
+        let answer = self.send(0, Work::Change(change), None).0?.blocking_recv();
+        // Without an answer the writer is gone: nobody will say.
+        answer.unwrap_or(Err(Unavailable::Down))?;
+        let did = done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        did.ok_or(Unavailable::Down)
     }
 
     fn send(&self, size: usize, work: Work, held: Option<Held>) -> Sent {
@@ -292,8 +317,14 @@ impl Journal {
     }
 }
 
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("tenant", &self.shared.tenant).finish_non_exhaustive()
+    }
+}
+
 /// Waits for commits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Follower(Arc<Shared>);
 
 impl Follower {

@@ -63,8 +63,8 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, jobs: Vec<Job>) {
-        match self.transact(&jobs) {
+    fn commit(&mut self, mut jobs: Vec<Job>) {
+        match self.transact(&mut jobs) {
             Ok(verdicts) => self.answer(jobs, verdicts),
             Err(error) if is_of_the_disk(&error) => self.give_up(jobs, &error),
             // One of them has something that the tables do not take: a defect of ours. The others shall not pay.
@@ -103,7 +103,7 @@ impl Writer {
     }
 
     /// One transaction. On an error nothing of it is left, here or on disk.
-    fn transact(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Verdict>> {
+    fn transact(&mut self, jobs: &mut [Job]) -> rusqlite::Result<Vec<Verdict>> {
         let began = Instant::now();
         let before = (self.tables.last_frame, self.tables.quarantine, self.tables.overflow);
         let Some(connection) = &self.connection else { return Err(rusqlite::Error::InvalidQuery) };
@@ -234,16 +234,17 @@ fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusql
 fn write(
     connection: &Connection,
     tables: &mut Tables,
-    jobs: &[Job],
+    jobs: &mut [Job],
     counts: &mut Batch,
 ) -> rusqlite::Result<Vec<Verdict>> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let before = tables.last_frame;
     let verdicts = jobs
-        .iter()
-        .map(|job| match &job.work {
+        .iter_mut()
+        .map(|job| match &mut job.work {
             Work::Store(arrival) => tables.store(connection, arrival, counts),
             Work::SetAside(entry) => set_aside(connection, tables, entry, counts),
+            Work::Change(change) => change(connection, tables, counts).map(|()| Verdict::default()),
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
     counts.write(connection)?;

@@ -16,6 +16,8 @@ pub enum Error {
     Database(String, rusqlite::Error),
     /// Another server has the data folder.
     Locked(String),
+    /// The way to the server that holds a data folder.
+    Control(String),
     /// A check found something wrong.
     Fault(String),
 }
@@ -43,7 +45,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Settings(what) | Self::Tenant(what) | Self::Fault(what) => f.write_str(what),
+            Self::Settings(what) | Self::Tenant(what) | Self::Control(what) | Self::Fault(what) => f.write_str(what),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Database(what, error) => write!(f, "{what}: {error}"),
             Self::Locked(what) => write!(f, "{what}: another firsthop serves this folder"),

@@ -50,6 +50,9 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+#[cfg(feature = "cli")]
+#[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
+mod control;
 mod error;
 mod http;
 mod ingest;
@@ -62,6 +65,8 @@ pub mod settings;
 mod sink;
 pub mod tenants;
 
+#[cfg(feature = "cli")]
+pub use crate::control::ControlSocket;
 pub use crate::{
     error::Error,
     http::{ClientAddress, Internal, Public},

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -46,13 +47,25 @@ impl Server {
     /// something in it cannot be opened.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         make_folder(&settings.data).map_err(Error::io(&settings.data))?;
-        let lock = lock(&settings)?;
+        let lock = try_lock(&settings.data)?.ok_or_else(|| Error::Locked(settings.data.display().to_string()))?;
         let store = Store::new(&settings.data);
         let made = if store.ids()?.is_empty() {
             Some(store.add("default", firsthop_core::Region::ANY, &["*".to_owned()], clock::now())?)
         } else {
             None
         };
+        Self::start(settings, lock, made)
+    }
+
+    /// Opens a folder whose lock the caller has, as it is: for a command.
+    #[cfg(feature = "cli")]
+    #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
+    pub(crate) fn open_locked(settings: Settings, lock: File) -> Result<Self, Error> {
+        Self::start(settings, lock, None)
+    }
+
+    fn start(settings: Settings, lock: File, made: Option<StoredTenant>) -> Result<Self, Error> {
+        let store = Store::new(&settings.data);
         let tenants = Arc::new(Tenants::open(store, settings.clone())?);
         let watch = Watch::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
         let memory = Memory::new(usize::try_from(settings.memory.0).unwrap_or(usize::MAX));
@@ -124,12 +137,13 @@ impl Drop for Inner {
     }
 }
 
-fn lock(settings: &Settings) -> Result<File, Error> {
-    let path = settings.data.join("server.lock");
+/// Takes a data folder for this process, until the file is dropped. None: another has it.
+pub(crate) fn try_lock(data: &Path) -> Result<Option<File>, Error> {
+    let path = data.join("server.lock");
     let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(settings.data.display().to_string())),
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(error)) => Err(Error::Io(path.display().to_string(), error)),
     }
 }

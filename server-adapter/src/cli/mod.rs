@@ -5,6 +5,7 @@ mod events;
 mod key;
 mod out;
 mod serve;
+mod status;
 mod tenant;
 mod verify;
 
@@ -44,6 +45,8 @@ enum Command {
     Key(key::Command),
     /// Check everything that is stored: checksums, signatures, counts. Ends with 1 if anything is wrong.
     Verify(verify::Verify),
+    /// Who serves a data folder, and how it is.
+    Status(status::Status),
     /// Print every setting and its value.
     Settings(serve::Serve),
 }
@@ -60,10 +63,14 @@ struct Folder {
 }
 
 impl Folder {
-    fn store(&self) -> Result<Store, Error> {
+    fn settings(&self) -> Result<Settings, Error> {
         let mut over = Layer::default();
         over.data.clone_from(&self.data);
-        Ok(Store::new(Settings::resolve(self.config.as_deref(), over)?.data))
+        Settings::resolve(self.config.as_deref(), over)
+    }
+
+    fn store(&self) -> Result<Store, Error> {
+        Ok(Store::new(self.settings()?.data))
     }
 }
 
@@ -89,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Edge(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Status(command) => command.run(&mut out),
         Command::Settings(command) => command.print(&mut out),
     };
     let result = result.and_then(|()| out.flush().map_err(|error| Error::Io("standard output".into(), error)));

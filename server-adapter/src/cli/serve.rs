@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::out::Out;
 use crate::{
-    Error, Server, Settings,
+    ControlSocket, Error, Server, Settings,
     http::listen::{Listening, bind},
     settings::{Layer, LogFormat, LogLevel},
     tenants::StoredTenant,
@@ -68,6 +68,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let (public, internal) = (bind(settings.listen).await?, bind(settings.internal_listen).await?);
     let public = Listening::start(public, server.clone(), server.public()).map_err(listening)?;
     let internal = Listening::start(internal, server.clone(), server.internal()).map_err(listening)?;
+    let control = server.control()?;
     let (public_address, internal_address) = (public.address(), internal.address());
     tracing::info!(public = %public_address, internal = %internal_address, data = %settings.data.display(), "ready");
     if settings.log_format == LogFormat::Text {
@@ -76,7 +77,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     }
     first_of(&mut terminate, &mut interrupt).await;
     tracing::info!("stopping");
-    let end = end(server, public, internal, &settings);
+    let end = end(server, public, internal, control, &settings);
     tokio::select! {
         () = end => tracing::info!("stopped"),
         () = first_of(&mut terminate, &mut interrupt) => {
@@ -88,11 +89,13 @@ async fn serve(settings: Settings) -> Result<(), Error> {
 }
 
 /// Unready, accept no more, answer what is under way, commit, let the table catch up.
-async fn end(server: Server, public: Listening, internal: Listening, settings: &Settings) {
+async fn end(server: Server, public: Listening, internal: Listening, control: ControlSocket, settings: &Settings) {
     server.drain();
     tokio::time::sleep(settings.drain_delay.0).await;
     let deadline = Instant::now() + settings.drain_timeout.0;
     public.stop(deadline.saturating_duration_since(Instant::now())).await;
+    // Commands wait for commits: none may come once the journals close.
+    control.stop(deadline.saturating_duration_since(Instant::now())).await;
     let closing = tokio::task::spawn_blocking(move || server.close(deadline));
     if closing.await.is_err() {
         tracing::error!("closing the journals panicked");

@@ -5,6 +5,7 @@
 mod bad_input;
 mod commands;
 mod common;
+mod control;
 mod edges;
 mod exactly_once;
 mod life;

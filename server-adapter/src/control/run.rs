@@ -1,0 +1,21 @@
+//! What each command does. Blocks; called by the process that holds the folder.
+
+use super::wire::{Command, Reply, Status, VERSION};
+use crate::{Error, Server};
+
+pub(super) fn run(server: &Server, command: &Command) -> Result<Reply, Error> {
+    match command {
+        Command::Status => Ok(Reply::Status(status(server))),
+    }
+}
+
+fn status(server: &Server) -> Status {
+    Status {
+        pid: std::process::id(),
+        uptime_seconds: server.inner.began.elapsed().as_secs(),
+        ready: server.is_ready(),
+        draining: server.is_draining(),
+        tenants: server.inner.tenants.all().len(),
+        version: VERSION.into(),
+    }
+}

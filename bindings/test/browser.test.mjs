@@ -90,11 +90,15 @@ before(async () => {
   });
   await new Promise((done) => shop.listen(0, '127.0.0.1', done));
   shop.origin = `http://127.0.0.1:${shop.address().port}`;
-  browser = await chromium.launch({
+  browser = await launch();
+});
+
+const launch = (options) =>
+  chromium.launch({
     executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
     args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    ...options,
   });
-});
 
 after(async () => {
   await browser?.close();
@@ -102,9 +106,9 @@ after(async () => {
   edge?.server.close();
 });
 
-async function visit(t, path, { wait = true } = {}) {
+async function visit(t, path, { wait = true, from = browser } = {}) {
   Object.assign(edge, { requests: [], methods: [], delay: 0, status: 200 });
-  const context = await browser.newContext();
+  const context = await from.newContext();
   t.after(() => context.close());
   const page = await context.newPage();
   const problems = [];
@@ -113,6 +117,9 @@ async function visit(t, path, { wait = true } = {}) {
   if (wait) await edge.until(() => edge.requests.length > 0);
   return { context, page, problems };
 }
+
+/** A page that was told to go to the bare one is there. To close a context in the middle of that now and then never ends in Chromium. */
+const arrival = (page) => page.waitForURL(`${shop.origin}/bare`);
 
 for (const path of ['/script', '/module', '/inline']) {
   test(`${path}: from a call to a frame, signed from the second on`, async (t) => {
@@ -176,6 +183,7 @@ test('a page that goes to another sends what it had', async (t) => {
     document.addEventListener('visibilitychange', () => firsthop.track('visibility changes'));
     location.href = bare;
   }, `${shop.origin}/bare`);
+  await arrival(page);
   await edge.until(() => edge.events().length >= 103);
   assert.deepEqual(edge.events().slice(1).map(({ name }) => name), [...Array(100).fill('last words'), 'page hides', 'visibility changes']);
 });
@@ -189,7 +197,9 @@ test('a tab that is closed sends what it had, a request under way included', asy
     void firsthop.flush();
     for (let i = 0; i < 50; i++) firsthop.track('queued', { i });
   });
+  const closed = page.waitForEvent('close');
   await page.close({ runBeforeUnload: true });
+  await closed;
   await edge.until(() => edge.events().length >= 52);
   assert.equal(edge.events().length, 52);
 });
@@ -204,7 +214,43 @@ test('some 60 KB leave with the page', async (t) => {
     location.href = bare;
     return 52;
   }, `${shop.origin}/bare`);
+  await arrival(page);
   await edge.until(() => edge.events().length >= sent + 1);
+});
+
+test('back to a page that the browser no longer has: it begins anew', async (t) => {
+  const { page } = await visit(t, '/script');
+  await page.evaluate(() => firsthop.flush());
+  await page.evaluate(() => void firsthop.track('before'));
+  await page.goto(`${shop.origin}/bare`);
+  await page.goBack();
+  await edge.until(() => edge.events().some(({ name }) => name === 'before'));
+  const before = edge.requests.length;
+  await page.evaluate(() => {
+    firsthop.track('after');
+    return firsthop.flush();
+  });
+  assert.ok(edge.requests.length > before);
+});
+
+test('back to a page from the back/forward cache: it goes on where it was', async (t) => {
+  // The driver turns that cache off unless told otherwise.
+  const caching = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] });
+  t.after(() => caching.close());
+  const { page, problems } = await visit(t, '/script', { from: caching });
+  await page.evaluate(async () => {
+    await firsthop.flush();
+    addEventListener('pageshow', ({ persisted }) => firsthop.track(persisted ? 'back' : 'anew'));
+    firsthop.track('before');
+  });
+  await page.goto(`${shop.origin}/bare`);
+  await edge.until(() => edge.events().some(({ name }) => name === 'before'));
+  // Not by the driver: it waits for a load, and there is none.
+  await page.evaluate(() => void setTimeout(() => history.back()));
+  await edge.until(() => edge.events().some(({ name }) => name === 'back'));
+  assert.equal(new Set(edge.requests.map(({ frame }) => frame.source)).size, 1, 'the same source');
+  assert.deepEqual(edge.events().map(({ seq, name }) => [seq, name]), [[0, 'Home'], [1, 'before'], [2, 'back']]);
+  assert.deepEqual(problems, []);
 });
 
 test('offline and online again', async (t) => {

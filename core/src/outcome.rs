@@ -18,6 +18,8 @@ pub enum Outcome {
     Suppressed,
     /// Given up by the producer, which told us the count.
     Dropped,
+    /// Thrown away from quarantine, by somebody who had looked at it.
+    Discarded,
     /// Erased on request; its count stays.
     Erased,
 }
@@ -32,6 +34,7 @@ impl Outcome {
             Self::Quarantined(_) => "quarantined",
             Self::Suppressed => "suppressed",
             Self::Dropped => "dropped",
+            Self::Discarded => "discarded",
             Self::Erased => "erased",
         }
     }

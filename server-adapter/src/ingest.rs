@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use firsthop_core::{Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust};
+use firsthop_core::{
+    Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
+};
 use firsthop_intake::{Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
 
 use crate::{
-    journal::{self, Arrival, Held, SetAside, Unavailable},
+    journal::{self, Arrival, At, Held, SetAside, Unavailable},
     server::Inner,
     tenants::{Found, random_bytes},
 };
@@ -22,20 +24,19 @@ impl Inner {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
         };
-        let region = accepted.account.known.rooted.tenant.region;
+        let at = here(&accepted.account, facts.now);
         if let Err(problem) = check_count(&accepted.frame) {
             let entry = SetAside {
                 body: body.clone(),
                 reason: Cow::Borrowed(problem.code()),
                 events: 0,
                 vouched: true,
-                received: facts.now,
+                at,
                 annotation: Some(journal::encode(&accepted.annotation)?),
-                region,
             };
             return Err(self.aside(&accepted.account, entry, problem, held).await);
         }
-        let arrival = Arrival::new(&body, &accepted.frame, facts.now, Some(&accepted.annotation), region)?;
+        let arrival = Arrival::new(&body, &accepted.frame, at, Some(&accepted.annotation))?;
         let verdict = accepted.account.live.journal.store(arrival, held).await.map_err(unavailable)?;
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
     }
@@ -52,15 +53,15 @@ impl Inner {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
         };
-        let Found { live, known } = &accepted.account;
-        let region = known.rooted.tenant.region;
+        let live = &accepted.account.live;
+        let at = here(&accepted.account, facts.now);
         let mut verdict = Verdict::default();
         let mut waits = Vec::new();
         for frame in accepted.frames {
             held.grow(frame.len()).ok_or_else(full)?;
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
-            let arrival = Arrival::new(&body, &frame, facts.now, Some(&accepted.annotation), region)?;
+            let arrival = Arrival::new(&body, &frame, at, Some(&accepted.annotation))?;
             waits.push(live.journal.send_frame(arrival));
         }
         for rejected in accepted.rejected {
@@ -72,9 +73,8 @@ impl Inner {
                 vouched: true,
                 body: rejected.body.into(),
                 reason: Cow::Borrowed(code),
-                received: facts.now,
+                at,
                 annotation: Some(annotation),
-                region,
             };
             waits.push(live.journal.send_aside(entry));
         }
@@ -102,36 +102,34 @@ impl Inner {
         };
         let header = *outer.header();
         let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
-        let region = header.region;
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
         let envelope = verify_envelope(&outer, &found, now)?;
-        let set_aside = |reason: Cow<'static, str>, received| SetAside {
+        let time = Timestamp::from_millis(envelope.annotation.received_ms);
+        let at = At { time, region: header.region, hop: envelope.worker };
+        let set_aside = |reason: Cow<'static, str>| SetAside {
             body: body.clone(),
             reason,
             events: header.count,
             vouched: is_vouched(envelope.frame, &found, now),
-            received,
+            at,
             annotation: None,
-            region,
         };
-        let received = Timestamp::from_millis(envelope.annotation.received_ms);
         if !envelope.annotation.refused.is_empty() {
             let reason = refused_by_edge(envelope.annotation.refused);
-            found.live.journal.set_aside(set_aside(reason, received), held).await.map_err(unavailable)?;
+            found.live.journal.set_aside(set_aside(reason), held).await.map_err(unavailable)?;
             // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
             return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
         }
-        let opened = open_envelope(&envelope, &found, now).and_then(|(frame, annotation)| {
-            Ok((frame, Arrival::new(&body, &frame, received, annotation.as_ref(), region)?))
-        });
+        let opened = open_envelope(&envelope, &found, now)
+            .and_then(|(frame, annotation)| Ok((frame, Arrival::new(&body, &frame, at, annotation.as_ref())?)));
         match opened {
             Ok((frame, arrival)) => {
                 let verdict = found.live.journal.store(arrival, held).await.map_err(unavailable)?;
                 Ok(receipt(&frame, verdict))
             }
             Err(problem) => {
-                let entry = set_aside(problem.code().into(), received);
+                let entry = set_aside(problem.code().into());
                 Err(self.aside(&found, entry, problem, held).await)
             }
         }
@@ -154,9 +152,8 @@ impl Inner {
             body,
             reason: Cow::Borrowed(problem.code()),
             events: count,
-            received: now,
+            at: here(&found, now),
             annotation: Some(annotation),
-            region: found.known.rooted.tenant.region,
         };
         self.aside(&found, entry, problem, held).await
     }
@@ -171,6 +168,11 @@ impl Inner {
             Err(reason) => unavailable(reason),
         }
     }
+}
+
+/// What this server has as the first hop.
+fn here(found: &Found, now: Timestamp) -> At {
+    At { time: now, region: found.known.rooted.tenant.region, hop: WorkerId::new(0) }
 }
 
 /// Whether somebody answers for bytes that are refused all the same: a session, or a write key of the tenant's. Anybody can make

@@ -59,6 +59,7 @@ fn outcomes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
         [
             ("tenant", id),
             ("region", key.region.as_str().to_owned()),
+            ("hop", key.hop.get().to_string()),
             ("outcome", key.outcome.to_string()),
             ("reason", key.reason.to_string()),
         ]
@@ -66,7 +67,7 @@ fn outcomes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     };
     for (id, key, count) in each() {
         let labels = labels(id.to_owned(), key);
-        page.sample(events, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.events);
+        page.sample(events, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.ever());
     }
     page.family(frames, "counter", "Frames that had events of that outcome, since the journal began.");
     for (id, key, count) in each() {

@@ -3,8 +3,10 @@
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
-use firsthop_core::{Annotation, Error, Frame, Header, Region, SourceId, TenantId, Timestamp};
+use firsthop_core::{Annotation, Error, Flags, Frame, Header, SourceId, TenantId};
 use firsthop_intake::content_digest;
+
+use super::counters::At;
 
 /// A frame that was checked and may be stored.
 #[derive(Debug)]
@@ -15,12 +17,10 @@ pub(crate) struct Arrival {
     pub(super) frame: Range<usize>,
     /// The frame's header.
     pub(super) header: Header,
-    /// When the first hop had it.
-    pub(super) received: Timestamp,
+    /// When the first hop had it, and which that is.
+    pub(super) at: At,
     /// What this server noted, encoded; none if all of it stands in the envelope.
     pub(super) annotation: Option<Box<[u8]>>,
-    /// The first hop's region.
-    pub(super) region: Region,
     /// The events that have an id of another vendor's, in their order.
     pub(super) foreign: Vec<Foreign>,
 }
@@ -45,20 +45,18 @@ impl Arrival {
     pub(crate) fn new(
         body: &Bytes,
         frame: &Frame<'_>,
-        received: Timestamp,
+        at: At,
         annotation: Option<&Annotation<'_>>,
-        region: Region,
     ) -> Result<Self, Error> {
         let header = *frame.header();
         // Where a slice of the body stands in it.
-        let at = frame.bytes().as_ptr().addr() - body.as_ptr().addr();
+        let from = frame.bytes().as_ptr().addr() - body.as_ptr().addr();
         Ok(Self {
             body: body.clone(),
-            frame: at..at + frame.bytes().len(),
+            frame: from..from + frame.bytes().len(),
             header,
-            received,
+            at,
             annotation: annotation.map(encode).transpose()?,
-            region,
             foreign: foreign_of(frame)?,
         })
     }
@@ -66,6 +64,11 @@ impl Arrival {
     /// Bytes that it keeps in memory.
     pub(super) fn size(&self) -> usize {
         self.body.len() + self.foreign.len() * size_of::<Foreign>()
+    }
+
+    /// Whether its session's signature was checked: a frame that claims a session is let in by nothing else.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.header.flags.contains(Flags::TRUST)
     }
 
     pub(super) fn frame_bytes(&self) -> &[u8] {
@@ -105,12 +108,10 @@ pub(crate) struct SetAside {
     pub(crate) events: u16,
     /// Whether somebody answers for it: a session's signature holds, or a write key is the tenant's.
     pub(crate) vouched: bool,
-    /// When the first hop had it.
-    pub(crate) received: Timestamp,
+    /// When the first hop had it, and which that is.
+    pub(crate) at: At,
     /// What this server noted, encoded; none if all of it stands in the envelope.
     pub(crate) annotation: Option<Box<[u8]>>,
-    /// The first hop's region.
-    pub(crate) region: Region,
 }
 
 /// What became of a frame's events. The three counts add up to its count.

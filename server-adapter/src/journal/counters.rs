@@ -1,4 +1,7 @@
 //! What became of every event, counted: in the transaction that made it so, and for the metrics.
+//!
+//! Double entry: what was counted stays counted. A correction takes from one outcome what it gives to another, in the hour in which it
+//! is made. An hour that the ledger has closed takes nothing more: what comes late for it is counted in the first that is open.
 
 use std::{
     borrow::Cow,
@@ -6,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use firsthop_core::{Epoch, Region, Timestamp};
+use firsthop_core::{Epoch, Region, Timestamp, WorkerId};
 use rusqlite::{Connection, params};
 
 /// What is counted apart.
@@ -14,24 +17,50 @@ use rusqlite::{Connection, params};
 pub(crate) struct CounterKey {
     /// The first hop's region.
     pub(crate) region: Region,
+    /// The first hop: 0 is this server, another number an edge.
+    pub(crate) hop: WorkerId,
     /// [`Outcome::as_str`](firsthop_core::Outcome::as_str); or `damaged`, which is none: set aside, but the sender sends it again.
     pub(crate) outcome: Cow<'static, str>,
     /// Why, for what is in quarantine; or empty.
     pub(crate) reason: Cow<'static, str>,
 }
 
+/// Where and when something happened, for the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// When the first hop had it; of a correction, when it is made.
+    pub(crate) time: Timestamp,
+    /// The first hop's region.
+    pub(crate) region: Region,
+    /// The first hop.
+    pub(crate) hop: WorkerId,
+}
+
+/// An outcome and its reason, which is empty for all but quarantine.
+pub(crate) type Kind<'a> = (&'static str, Cow<'a, str>);
+
 /// How many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// Events. Of a body that could not be read: what it says of itself.
-    pub(crate) events: u64,
+    /// Events, as corrected. Of a body that could not be read: what it says of itself.
+    pub(crate) events: i64,
+    /// Events that corrections have taken away.
+    pub(crate) taken: i64,
     /// Frames that had such events.
-    pub(crate) frames: u64,
+    pub(crate) frames: i64,
+}
+
+impl Count {
+    /// What was ever counted: this never falls.
+    pub(crate) const fn ever(&self) -> i64 {
+        self.events.saturating_add(self.taken)
+    }
 }
 
 impl std::ops::AddAssign for Count {
     fn add_assign(&mut self, other: Self) {
         self.events += other.events;
+        self.taken += other.taken;
         self.frames += other.frames;
     }
 }
@@ -46,27 +75,42 @@ impl Batch {
     /// Counts some events of one frame, in the hour in which the first hop had it. None are not counted.
     pub(super) fn add(
         &mut self,
-        received: Timestamp,
-        region: Region,
+        at: At,
         outcome: &'static str,
-        reason: Cow<'static, str>,
-        events: u64,
-        frames: u64,
+        reason: impl Into<Cow<'static, str>>,
+        events: i64,
+        frames: i64,
     ) {
-        if events + frames > 0 {
-            let key = CounterKey { region, outcome: Cow::Borrowed(outcome), reason };
-            *self.counts.entry((Epoch::at(received).get(), key)).or_default() += Count { events, frames };
+        if events != 0 || frames != 0 {
+            let taken = (-events).max(0);
+            *self.entry(at, outcome, reason.into()) += Count { events, taken, frames };
         }
     }
 
-    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Moves some events from one outcome to another. `at`: now, and the region and hop in which they were counted.
+    #[allow(dead_code, reason = "the commands that correct come with quarantine and erasure")]
+    pub(super) fn correct(&mut self, at: At, from: Kind<'_>, to: Kind<'_>, events: i64) {
+        for ((outcome, reason), events) in [(from, -events), (to, events)] {
+            self.add(at, outcome, reason.into_owned(), events, 0);
+        }
+    }
+
+    fn entry(&mut self, at: At, outcome: &'static str, reason: Cow<'static, str>) -> &mut Count {
+        let key = CounterKey { region: at.region, hop: at.hop, outcome: Cow::Borrowed(outcome), reason };
+        self.counts.entry((Epoch::at(at.time).get(), key)).or_default()
+    }
+
+    /// Writes them. `open`: the first hour that is not closed.
+    pub(super) fn write(&self, connection: &Connection, open: u32) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
-            "INSERT INTO counters VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO UPDATE SET events = events + excluded.events, frames = frames + excluded.frames",
+            "INSERT INTO counters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT DO UPDATE SET events = events + excluded.events, taken = taken + excluded.taken,
+                 frames = frames + excluded.frames",
         )?;
-        for ((hour, key), count) in &self.counts {
-            let (events, frames) = (count.events as i64, count.frames as i64);
-            statement.execute(params![hour, key.region.as_str(), key.outcome, key.reason, events, frames])?;
+        for ((hour, CounterKey { region, hop, outcome, reason }), count) in &self.counts {
+            let (hour, hop, region) = ((*hour).max(open), hop.get(), region.as_str());
+            let Count { events, taken, frames } = count;
+            statement.execute(params![hour, region, hop, outcome, reason, events, taken, frames])?;
         }
         Ok(())
     }
@@ -79,16 +123,18 @@ pub(crate) struct Totals(Mutex<BTreeMap<CounterKey, Count>>);
 impl Totals {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<BTreeMap<CounterKey, Count>> {
         let mut statement = connection.prepare(
-            "SELECT region, outcome, reason, SUM(events), SUM(frames) FROM counters GROUP BY region, outcome, reason",
+            "SELECT region, hop, outcome, reason, SUM(events), SUM(taken), SUM(frames) FROM counters
+             GROUP BY region, hop, outcome, reason",
         )?;
         let rows = statement.query_map([], |row| {
             let region: String = row.get(0)?;
             let key = CounterKey {
                 region: region.parse().unwrap_or_default(),
-                outcome: Cow::Owned(row.get(1)?),
-                reason: Cow::Owned(row.get(2)?),
+                hop: WorkerId::new(row.get(1)?),
+                outcome: Cow::Owned(row.get(2)?),
+                reason: Cow::Owned(row.get(3)?),
             };
-            Ok((key, Count { events: row.get::<_, i64>(3)? as u64, frames: row.get::<_, i64>(4)? as u64 }))
+            Ok((key, Count { events: row.get(4)?, taken: row.get(5)?, frames: row.get(6)? }))
         })?;
         rows.collect()
     }

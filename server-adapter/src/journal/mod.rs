@@ -18,6 +18,7 @@
 mod arrival;
 mod checkpoint;
 mod counters;
+mod ledger;
 #[cfg(test)]
 mod model_tests;
 mod quarantine;
@@ -30,7 +31,7 @@ mod writer;
 
 pub(crate) use self::{
     arrival::{Arrival, SetAside, Verdict, encode},
-    counters::CounterKey,
+    counters::{At, CounterKey},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable},
     schema::{open_private, open_reader, read_id},
     store::{Accepted, open_body},

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use firsthop_core::{
     Annotation, Event, ForeignId, Frame, FrameWriter, Header, Region, SourceId, TenantId, Timestamp, Unsigned, Vendor,
+    WorkerId,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::{
     arrival::{Arrival, Verdict},
-    counters::Batch,
+    counters::{At, Batch},
     quarantine::Quarantine,
     queue::{Journal, JournalStatus, Memory, Unavailable},
     schema,
@@ -22,6 +23,7 @@ use crate::Settings;
 
 const TENANT: TenantId = TenantId::new(7);
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const AT: At = At { time: NOW, region: Region::ANY, hop: WorkerId::new(0) };
 
 /// One frame: its source, where it begins, and each of its events.
 #[derive(Clone, Debug)]
@@ -105,12 +107,12 @@ impl Store {
         let body = Bytes::from(sent.bytes());
         let frame = Frame::parse(&body).expect("a frame");
         let annotation = Annotation::default();
-        let arrival = Arrival::new(&body, &frame, NOW, Some(&annotation), Region::ANY).expect("an arrival");
+        let arrival = Arrival::new(&body, &frame, AT, Some(&annotation)).expect("an arrival");
         let mut counts = Batch::default();
         self.connection.execute_batch("BEGIN").expect("begun");
         let before = (self.tables.last_frame, self.tables.quarantine);
         let verdict = self.tables.store(&self.connection, &arrival, &mut counts).expect("stored");
-        counts.write(&self.connection).expect("counted");
+        counts.write(&self.connection, 0).expect("counted");
         self.tables.seen.settle(&self.connection, self.tables.last_frame, 1).expect("settled");
         if fails {
             self.connection.execute_batch("ROLLBACK").expect("rolled back");
@@ -197,7 +199,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     let arrival = |content| {
         let body = Bytes::from(Sent { source: 0, first: 0, events: vec![Said { content, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
-        Arrival::new(&body, &frame, NOW, Some(&Annotation::default()), Region::ANY).expect("an arrival")
+        Arrival::new(&body, &frame, AT, Some(&Annotation::default())).expect("an arrival")
     };
     let begun = std::time::Instant::now();
     assert_eq!(journal.answer(journal.send_frame(arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
@@ -229,7 +231,7 @@ async fn one_that_cannot_be_stored_spoils_no_other() {
     let arrival = |first| {
         let body = Bytes::from(Sent { source: 0, first, events: vec![Said { content: 0, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
-        Arrival::new(&body, &frame, NOW, Some(&Annotation::default()), Region::ANY).expect("an arrival")
+        Arrival::new(&body, &frame, AT, Some(&Annotation::default())).expect("an arrival")
     };
     let other = Connection::open(&path).expect("opens");
     other

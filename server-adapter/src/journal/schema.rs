@@ -78,7 +78,7 @@ INSERT INTO meta VALUES ('journal', random()), ('quarantine_bytes', 0), ('quaran
 ";
 
 /// The steps from version 2 on. What has landed is never changed either: somebody's file has taken it.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // What remains of a frame whose body was removed or rewritten.
     // - `erased`: a bit for each event that was erased, as in `frames.accepted`; NULL: none.
     // - `foreign_ids`: a bit for each event that had an id of another vendor's; NULL: none.
@@ -92,6 +92,49 @@ const MIGRATIONS: [&str; 1] = [
         hash BLOB NOT NULL,
         digests BLOB NOT NULL,
         sum INTEGER NOT NULL
+    ) STRICT;",
+    // The ledger.
+    // - `counters.hop`: the first hop's number, 0 for this server (and for all that was counted before this step). `events` is what
+    //   remains, `taken` how many corrections took away: together, what was ever counted.
+    // - `frames.hop`, `trust` (1: its session's signature was checked), `dropped`: NULL in rows of before, whose bodies say it.
+    // - `claims`: numbers of a source that are accounted for though `seen` does not have them: in quarantine, or discarded from there;
+    //   or of events that are known by another vendor's id. `trust` as in `frames`: only then they prove those before them.
+    // - `meta.unclaimed`: entries in quarantine up to this one are not among the claims yet.
+    // - `ledger`: one entry for each hour that was closed with something counted in it; `body` is text, signed as it is.
+    "CREATE TABLE counters_by_hop (
+        hour INTEGER NOT NULL,
+        region TEXT NOT NULL,
+        hop INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        events INTEGER NOT NULL,
+        taken INTEGER NOT NULL,
+        frames INTEGER NOT NULL,
+        PRIMARY KEY (hour, region, hop, outcome, reason)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO counters_by_hop SELECT hour, region, 0, outcome, reason, events, 0, frames FROM counters;
+    DROP TABLE counters;
+    ALTER TABLE counters_by_hop RENAME TO counters;
+    ALTER TABLE frames ADD COLUMN hop INTEGER;
+    ALTER TABLE frames ADD COLUMN trust INTEGER;
+    ALTER TABLE frames ADD COLUMN dropped INTEGER;
+    CREATE TABLE claims (
+        source BLOB NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        trust INTEGER NOT NULL,
+        received_ms INTEGER NOT NULL,
+        region TEXT NOT NULL,
+        hop INTEGER NOT NULL,
+        PRIMARY KEY (source, first, last, trust)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO meta SELECT 'unclaimed', COALESCE(MAX(id), 0) FROM quarantine;
+    CREATE TABLE ledger (
+        entry INTEGER PRIMARY KEY,
+        hour INTEGER NOT NULL UNIQUE,
+        body TEXT NOT NULL,
+        hash BLOB NOT NULL,
+        signature BLOB NOT NULL
     ) STRICT;",
 ];
 
@@ -155,11 +198,30 @@ pub(crate) struct RowSum<'a> {
     pub region: &'a str,
     pub annotation: Option<&'a [u8]>,
     pub accepted: Option<&'a [u8]>,
+    /// None in rows from before there was such a column.
+    pub ledger: Option<LedgerColumns>,
+}
+
+/// What the ledger asks a row for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LedgerColumns {
+    /// The first hop: 0 for this server.
+    pub hop: i64,
+    /// 1 if its session's signature was checked.
+    pub trust: i64,
+    /// What its producer says it gave up.
+    pub dropped: i64,
 }
 
 /// CRC-32 of a row: so that a flipped bit in a column shows, as one in the body does.
 pub(crate) fn row_sum(row: &RowSum<'_>) -> i64 {
     let length = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i64).to_le_bytes();
+    let mut ledger = [0; 24];
+    if let Some(LedgerColumns { hop, trust, dropped }) = row.ledger {
+        for (bytes, number) in ledger.chunks_exact_mut(8).zip([hop, trust, dropped]) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+    }
     crc32(&[
         &row.id.to_le_bytes(),
         &row.received_ms.to_le_bytes(),
@@ -173,6 +235,7 @@ pub(crate) fn row_sum(row: &RowSum<'_>) -> i64 {
         row.annotation.unwrap_or_default(),
         &length(row.accepted),
         row.accepted.unwrap_or_default(),
+        if row.ledger.is_some() { &ledger } else { &[] },
     ])
     .into()
 }

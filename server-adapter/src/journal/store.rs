@@ -7,8 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     arrival::{Arrival, Verdict},
     counters::Batch,
+    ledger::Claim,
     quarantine::{Entry, Kept, Quarantine},
-    schema::{RowSum, row_sum},
+    schema::{LedgerColumns, RowSum, row_sum},
     seen::{Run, Seen},
 };
 
@@ -94,15 +95,22 @@ impl Tables {
         if verdict.stored > 0 {
             self.insert_frame(connection, arrival, id, &decision.accepted)?;
             self.last_frame = id;
+            // What is known by another vendor's id is not known by its number.
+            if !arrival.foreign.is_empty()
+                && arrival.is_trusted()
+                && let Some(claim) = Claim::of(arrival.frame_bytes(), true)
+            {
+                claim.note(connection, arrival.at)?;
+            }
         }
         let mut conflicts = verdict.conflict;
         if verdict.conflict > 0 {
             let kept = self.set_aside(
                 connection,
                 &Entry {
-                    received_ms: arrival.received.as_millis() as i64,
+                    received_ms: arrival.at.time.as_millis() as i64,
                     reason: "conflict",
-                    region: arrival.region.as_str(),
+                    region: arrival.at.region.as_str(),
                     events: verdict.conflict.try_into().unwrap_or(u16::MAX),
                     annotation: arrival.annotation.as_deref(),
                     body: &arrival.body,
@@ -122,8 +130,8 @@ impl Tables {
             // Told once: a frame that comes again has nothing new in it.
             ("dropped", "", if verdict.stored > 0 { header.dropped } else { 0 }),
         ] {
-            let frames = u64::from(events > 0);
-            counts.add(arrival.received, arrival.region, outcome, reason.into(), events.into(), frames);
+            let frames = i64::from(events > 0);
+            counts.add(arrival.at, outcome, reason, events.into(), frames);
         }
         Ok(verdict)
     }
@@ -215,20 +223,28 @@ impl Tables {
         accepted: &Accepted,
     ) -> rusqlite::Result<()> {
         let header = &arrival.header;
+        let ledger = LedgerColumns {
+            hop: arrival.at.hop.get().into(),
+            trust: arrival.is_trusted().into(),
+            dropped: header.dropped.into(),
+        };
         let row = RowSum {
             id,
-            received_ms: arrival.received.as_millis() as i64,
+            received_ms: arrival.at.time.as_millis() as i64,
             source: header.source.as_bytes(),
             batch_seq: header.batch_seq as i64,
             first_seq: header.first_seq as i64,
             count: header.count.into(),
             ids: arrival.foreign.len() as i64,
-            region: arrival.region.as_str(),
+            region: arrival.at.region.as_str(),
             annotation: arrival.annotation.as_deref(),
             accepted: accepted.column(),
+            ledger: Some(ledger),
         };
         connection
-            .prepare_cached("INSERT INTO frames VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?
+            .prepare_cached(
+                "INSERT INTO frames VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+            )?
             .execute(params![
                 row.id,
                 row.received_ms,
@@ -242,6 +258,9 @@ impl Tables {
                 row.accepted,
                 row_sum(&row),
                 &arrival.body[..],
+                ledger.hop,
+                ledger.trust,
+                ledger.dropped,
             ])?;
         Ok(())
     }

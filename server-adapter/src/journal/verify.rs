@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     arrival::{Foreign, foreign_of},
     quarantine,
-    schema::{RowSum, open_reader, row_sum},
+    schema::{LedgerColumns, RowSum, open_reader, row_sum},
     seen::{Run, own_runs, settled},
     store::Accepted,
 };
@@ -138,7 +138,8 @@ impl Check<'_> {
     fn frames(&mut self, connection: &Connection, progress: &mut impl FnMut(u64, u64)) -> rusqlite::Result<()> {
         let total: i64 = connection.query_row("SELECT COUNT(*) FROM frames", [], |row| row.get(0))?;
         let mut statement = connection.prepare(
-            "SELECT id, received_ms, source, batch_seq, first_seq, count, ids, region, annotation, accepted, sum, body
+            "SELECT id, received_ms, source, batch_seq, first_seq, count, ids, region, annotation, accepted, sum, body,
+                    hop, trust, dropped
              FROM frames ORDER BY id",
         )?;
         let mut lookup = connection.prepare("SELECT last, frame, digest FROM seen WHERE source = ?1 AND first = ?2")?;
@@ -174,6 +175,10 @@ impl Check<'_> {
             region: region.as_str_or_null().unwrap_or_default().unwrap_or_default(),
             annotation: blob(8)?,
             accepted: blob(9)?,
+            ledger: match (row.get(12)?, row.get(13)?, row.get(14)?) {
+                (Some(hop), Some(trust), Some(dropped)) => Some(LedgerColumns { hop, trust, dropped }),
+                _ => None,
+            },
         };
         let accepted = Accepted::from_column(columns.accepted);
         let count = u16::try_from(columns.count).unwrap_or(u16::MAX);
@@ -224,12 +229,12 @@ impl Check<'_> {
         if outer.header().tenant != self.tenant {
             return Err("it is another tenant's".into());
         }
-        let frame = if outer.header().flags.contains(Flags::ENVELOPE) {
+        let (frame, hop) = if outer.header().flags.contains(Flags::ENVELOPE) {
             let envelope = self.envelope(&outer)?;
             self.report.envelopes += 1;
-            Frame::parse(envelope.frame).map_err(say)?
+            (Frame::parse(envelope.frame).map_err(say)?, envelope.worker.get())
         } else if columns.annotation.is_some() {
-            outer
+            (outer, 0)
         } else {
             return Err("it has no annotation".into());
         };
@@ -237,7 +242,13 @@ impl Check<'_> {
             return Err("its annotation is malformed".into());
         }
         let header = frame.header();
+        let ledger = LedgerColumns {
+            hop: hop.into(),
+            trust: header.flags.contains(Flags::TRUST).into(),
+            dropped: header.dropped.into(),
+        };
         let same = header.tenant == self.tenant
+            && columns.ledger.is_none_or(|columns| columns == ledger)
             && header.source.as_bytes() == columns.source
             && header.batch_seq as i64 == columns.batch_seq
             && header.first_seq as i64 == columns.first_seq

@@ -13,6 +13,7 @@ use super::{
     arrival::{SetAside, Verdict},
     checkpoint::Checkpoints,
     counters::{Batch, Totals},
+    ledger::{Claim, note_old},
     quarantine::{Entry, Kept, Quarantine},
     queue::{Job, JournalStatus, Shared, Unavailable, Work},
     schema,
@@ -226,6 +227,7 @@ impl Drop for End {
 fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusqlite::Result<Tables> {
     let last_frame: Option<i64> = connection.query_row("SELECT MAX(id) FROM frames", [], |row| row.get(0))?;
     let quarantine = Quarantine::load(connection, most_quarantine)?;
+    note_old(connection)?;
     shared.totals.set(Totals::load(connection)?);
     shared.stats.quarantine_bytes.set(quarantine.bytes());
     Ok(Tables { seen: Seen::load(connection)?, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0 })
@@ -247,7 +249,7 @@ fn write(
             Work::Change(change) => change(connection, tables, counts).map(|()| Verdict::default()),
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    counts.write(connection)?;
+    counts.write(connection, 0)?;
     if tables.last_frame > before {
         let bytes = jobs.iter().map(|job| job.size as u64).sum();
         tables.seen.settle(connection, tables.last_frame, bytes)?;
@@ -265,9 +267,9 @@ fn set_aside(
     let kept = tables.set_aside(
         connection,
         &Entry {
-            received_ms: entry.received.as_millis() as i64,
+            received_ms: entry.at.time.as_millis() as i64,
             reason: &entry.reason,
-            region: entry.region.as_str(),
+            region: entry.at.region.as_str(),
             events: entry.events,
             annotation: entry.annotation.as_deref(),
             body: &entry.body,
@@ -275,19 +277,25 @@ fn set_aside(
         },
     )?;
     let (events, frames) = match kept {
-        Kept::New => (entry.events.into(), 1),
+        Kept::New => (i64::from(entry.events), 1),
         // The same bytes again are the same events.
         Kept::Again => (0, 1),
         Kept::Full => (0, 0),
     };
     // What may have been damaged on the way comes again, whole, and is then stored: that is what becomes of its events.
-    let outcome = if is_damage(&entry.reason) { "damaged" } else { "quarantined" };
-    counts.add(entry.received, entry.region, outcome, entry.reason.clone(), events, frames);
+    let damaged = is_damage(&entry.reason);
+    if kept == Kept::New
+        && !damaged
+        && let Some(claim) = Claim::of(&entry.body, entry.vouched)
+    {
+        claim.note(connection, entry.at)?;
+    }
+    counts.add(entry.at, if damaged { "damaged" } else { "quarantined" }, entry.reason.clone(), events, frames);
     Ok(Verdict { lost: kept == Kept::Full, ..Verdict::default() })
 }
 
 /// Whether the producer sends it again after a refusal for this reason, also one that an edge gave.
-fn is_damage(reason: &str) -> bool {
+pub(super) fn is_damage(reason: &str) -> bool {
     let codes = [CoreError::Crc, CoreError::Truncated, CoreError::TrailingBytes, CoreError::Signature];
     codes.iter().any(|error| error.code() == reason)
 }

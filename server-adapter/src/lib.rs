@@ -47,6 +47,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;

@@ -1,5 +1,6 @@
 //! The binary's commands.
 
+mod backup;
 mod edge;
 mod events;
 mod key;
@@ -47,6 +48,10 @@ enum Command {
     Verify(verify::Verify),
     /// Who serves a data folder, and how it is.
     Status(status::Status),
+    /// Copy tenants to a folder, whole and consistent, while a server writes.
+    Backup(backup::Backup),
+    /// Put tenants of a backup into a data folder that does not have them, and check them.
+    Restore(backup::Restore),
     /// Print every setting and its value.
     Settings(serve::Serve),
 }
@@ -95,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Tenant(command) => command.run(&mut out),
         Command::Edge(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
+        Command::Backup(command) => command.run(&mut out),
+        Command::Restore(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Status(command) => command.run(&mut out),
         Command::Settings(command) => command.print(&mut out),

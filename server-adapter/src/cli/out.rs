@@ -1,6 +1,9 @@
 //! What people read: tables, and text from outside made harmless.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal, Stdout, Write, stderr},
+    time::{Duration, Instant},
+};
 
 use crate::Error;
 
@@ -44,6 +47,38 @@ impl Out {
             line.extend(std::iter::repeat_n(' ', wide.saturating_sub(width(cell)) + 2));
         }
         self.line(line.trim_end())
+    }
+}
+
+/// How far something is, on a terminal's standard error.
+pub(super) struct Bar {
+    unit: &'static str,
+    shown: Option<Instant>,
+    terminal: bool,
+}
+
+impl Bar {
+    pub(super) fn new(unit: &'static str) -> Self {
+        Self { unit, shown: None, terminal: stderr().is_terminal() }
+    }
+
+    pub(super) fn show(&mut self, what: &str, done: u64, total: u64) {
+        let due = self.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_millis(100));
+        if !self.terminal || !due {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        const WIDTH: u64 = 40;
+        let full = (done * WIDTH).checked_div(total).unwrap_or(WIDTH) as usize;
+        let (unit, rest) = (self.unit, WIDTH as usize - full);
+        // A bar that cannot be drawn is not worth an error.
+        let _ = write!(stderr(), "\r\x1b[K{what} [{}{}] {done}/{total} {unit}", "#".repeat(full), " ".repeat(rest));
+    }
+
+    pub(super) fn clear(&self) {
+        if self.shown.is_some() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
     }
 }
 

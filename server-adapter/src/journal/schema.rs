@@ -164,6 +164,20 @@ pub(crate) fn open_private(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open(path)
 }
 
+/// Brings a journal that nobody serves up to this build's version, and leaves it as one file.
+pub(crate) fn bring_up(path: &Path) -> Result<(), Error> {
+    let connection = open_writer(path)?;
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .and_then(|()| connection.close().map_err(|(_, error)| error))
+        .map_err(Error::database(path))
+}
+
+/// Whether retention has removed bodies: what they held is in no journal any more.
+pub(crate) fn has_removed(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT COUNT(*) > 0 FROM meta WHERE key = 'removed' AND value > 0", [], |row| row.get(0))
+}
+
 /// Opens a journal to read. A server may be writing to it.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

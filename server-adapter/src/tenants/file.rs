@@ -205,7 +205,7 @@ pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// A renamed or new file is there after a power cut only once its folder is on disk.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 

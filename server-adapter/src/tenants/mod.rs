@@ -15,14 +15,14 @@ mod live;
 mod random;
 mod store;
 
+pub use self::{
+    file::{Enrolment, KeyFile, Root, TenantFile},
+    store::{Enrolled, Store, StoredTenant},
+};
 pub(crate) use self::{
-    file::make_folder,
+    file::{make_folder, sync_folder},
     live::{Found, Live, Tenants, Watch},
     random::alphanumeric,
     random::bytes as random_bytes,
     store::token_hash,
-};
-pub use self::{
-    file::{Enrolment, KeyFile, Root, TenantFile},
-    store::{Enrolled, Store, StoredTenant},
 };

@@ -96,7 +96,12 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::Tenant`].
     pub fn load(&self, id: TenantId) -> Result<StoredTenant, Error> {
-        let folder = self.folder(id);
+        self.load_from(&self.folder(id), id)
+    }
+
+    /// Reads one tenant from a folder that may stand elsewhere.
+    pub(crate) fn load_from(&self, folder: &Path, id: TenantId) -> Result<StoredTenant, Error> {
+        let folder = folder.to_path_buf();
         let tenant: TenantFile = file::read(&folder.join("tenant.toml"))?;
         let keys = file::read(&folder.join("keys.toml"))?;
         if tenant.id != id {
@@ -141,6 +146,22 @@ impl Store {
             None => 0,
         };
         Ok(tenants.swap_remove(at))
+    }
+
+    /// The tenants that a person means: each by id or name, or all.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), and [`Error::Tenant`] if there are none.
+    pub fn chosen(&self, said: &[String]) -> Result<Vec<StoredTenant>, Error> {
+        let chosen = if said.is_empty() {
+            self.all()?
+        } else {
+            said.iter().map(|said| self.find(Some(said))).collect::<Result<_, _>>()?
+        };
+        if chosen.is_empty() {
+            return Err(Error::tenant(format!("no tenants in {}", self.data.display())));
+        }
+        Ok(chosen)
     }
 
     /// Makes a tenant, with a root and a write key.
@@ -267,7 +288,7 @@ impl Store {
     }
 
     /// One change at a time; a server reads without it.
-    fn lock(&self) -> Result<File, Error> {
+    pub(crate) fn lock(&self) -> Result<File, Error> {
         file::make_folder(&self.data).map_err(Error::io(&self.data))?;
         let path = self.data.join("admin.lock");
         let lock = || -> std::io::Result<File> {

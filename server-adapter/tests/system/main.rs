@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know for tests")]
 
+mod backup;
 mod bad_input;
 mod commands;
 mod common;

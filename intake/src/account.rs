@@ -6,6 +6,8 @@ use firsthop_core::{
     Epoch, Error, KeyId, Keyring, LeaseKey, LeaseRing, LeaseScope, Region, TenantId, Timestamp, WorkerId, WriteKey,
 };
 
+use crate::Problem;
+
 /// A tenant's settings, as far as a first hop needs them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -62,6 +64,23 @@ pub trait Account {
     /// # Errors
     /// [`Error::UnknownKey`] if no hop has it, and the frame is to be refused.
     fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, Error>;
+
+    /// Whether a body of this size may come at all and the tenant has anything left of its share. Asked for whoever names the
+    /// tenant, before any work is done for them; so it must take nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`](crate::Refusal::RateLimited), [`Refusal::BodyTooLarge`](crate::Refusal::BodyTooLarge).
+    fn has_room(&self, _bytes: usize) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// Takes a request from the tenant's share: asked once, when somebody answers for it, and before its events are read.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`](crate::Refusal::RateLimited).
+    fn admit(&self, _events: u16, _bytes: usize) -> Result<(), Problem> {
+        Ok(())
+    }
 }
 
 macro_rules! account_behind {
@@ -77,6 +96,14 @@ macro_rules! account_behind {
 
             fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, Error> {
                 (**self).lease(root, scope, now)
+            }
+
+            fn has_room(&self, bytes: usize) -> Result<(), Problem> {
+                (**self).has_room(bytes)
+            }
+
+            fn admit(&self, events: u16, bytes: usize) -> Result<(), Problem> {
+                (**self).admit(events, bytes)
             }
         }
     )*};

@@ -94,6 +94,7 @@ fn check<'a>(
     facts: &Facts<'a>,
     account: &impl Account,
 ) -> Result<(Frame<'a>, Trust, Option<Session>), Problem> {
+    account.has_room(body.len())?;
     let frame = parse(body, facts)?;
     let tenant = account.tenant();
     tenant.admits(frame.header().region)?;
@@ -103,6 +104,7 @@ fn check<'a>(
     if let Some(grant) = &grant {
         check_holder(&grant.holder, origin, tenant)?;
     }
+    account.admit(frame.header().count, body.len())?;
     frame.check()?;
     let source = frame.header().source;
     let session = match grant {

@@ -333,7 +333,8 @@ pub struct Refused<'a, T> {
 }
 
 impl<'a, T> Refused<'a, T> {
-    /// A refusal as a whole. Bodies that were not read to their end, or cannot be read at all, are never set aside.
+    /// A refusal as a whole. Bodies that were not read to their end, cannot be read at all, or may come again
+    /// later, are never set aside.
     pub(crate) fn new(
         problem: impl Into<Problem>,
         quarantine: Option<T>,
@@ -344,7 +345,11 @@ impl<'a, T> Refused<'a, T> {
         let problem = problem.into();
         let unread = matches!(
             problem.refusal,
-            Refusal::BodyTooLarge | Refusal::MediaType | Refusal::ContentEncoding | Refusal::Internal
+            Refusal::BodyTooLarge
+                | Refusal::MediaType
+                | Refusal::ContentEncoding
+                | Refusal::RateLimited
+                | Refusal::Internal
         );
         let annotation = Annotation { refused: problem.code(), ..annotation };
         Box::new(Self { quarantine: quarantine.filter(|_| !unread), problem, body: body.into(), count, annotation })

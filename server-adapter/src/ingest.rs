@@ -6,7 +6,7 @@ use bytes::Bytes;
 use firsthop_core::{
     Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
 };
-use firsthop_intake::{Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
+use firsthop_intake::{Account, Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
 
 use crate::{
     journal::{self, Arrival, At, Held, SetAside, Unavailable},
@@ -24,6 +24,8 @@ impl Inner {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
         };
+        let Found { live, known } = &accepted.account;
+        let _place = live.usage.enter(&known.limits)?;
         let at = here(&accepted.account, facts.now);
         if let Err(problem) = check_count(&accepted.frame) {
             let entry = SetAside {
@@ -37,7 +39,7 @@ impl Inner {
             return Err(self.aside(&accepted.account, entry, problem, held).await);
         }
         let arrival = Arrival::new(&body, &accepted.frame, at, Some(&accepted.annotation))?;
-        let verdict = accepted.account.live.journal.store(arrival, held).await.map_err(unavailable)?;
+        let verdict = live.journal.store(arrival, held).await.map_err(unavailable)?;
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
     }
 
@@ -49,11 +51,16 @@ impl Inner {
         facts: &Facts<'_>,
         mut held: Held,
     ) -> Result<Verdict, Problem> {
+        // Reading JSON is the larger part of the work.
+        if let Some(found) = segment::named(facts).and_then(|id| self.tenants.find(id)) {
+            found.has_room(body.len())?;
+        }
         let accepted = match segment::receive(call, &body, facts, &mut random_bytes, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
         };
-        let live = &accepted.account.live;
+        let Found { live, known } = &accepted.account;
+        let _place = live.usage.enter(&known.limits)?;
         let at = here(&accepted.account, facts.now);
         let mut verdict = Verdict::default();
         let mut waits = Vec::new();
@@ -102,6 +109,7 @@ impl Inner {
         };
         let header = *outer.header();
         let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
+        found.has_room(body.len())?;
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
         let envelope = verify_envelope(&outer, &found, now)?;
@@ -117,6 +125,10 @@ impl Inner {
         };
         if !envelope.annotation.refused.is_empty() {
             let reason = refused_by_edge(envelope.annotation.refused);
+            // Anybody can send to an edge what it will refuse, and that must not cost the tenant its share.
+            if !found.live.usage.take_unvouched(&found.known.limits, body.len()) {
+                return Err(unavailable(Unavailable::Quarantine));
+            }
             found.live.journal.set_aside(set_aside(reason), held).await.map_err(unavailable)?;
             // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
             return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
@@ -125,9 +137,11 @@ impl Inner {
             .and_then(|(frame, annotation)| Ok((frame, Arrival::new(&body, &frame, at, annotation.as_ref())?)));
         match opened {
             Ok((frame, arrival)) => {
+                let _place = found.live.usage.enter(&found.known.limits)?;
                 let verdict = found.live.journal.store(arrival, held).await.map_err(unavailable)?;
                 Ok(receipt(&frame, verdict))
             }
+            Err(problem) if problem.refusal() == Refusal::RateLimited => Err(problem),
             Err(problem) => {
                 let entry = set_aside(problem.code().into());
                 Err(self.aside(&found, entry, problem, held).await)
@@ -161,6 +175,11 @@ impl Inner {
     /// The refusal, once what was refused is on disk; until then it is not decided.
     async fn aside(&self, found: &Found, entry: SetAside, problem: Problem, held: Held) -> Problem {
         let events = entry.events;
+        // Of a key that is shown from a page that it is not for, nobody answers either.
+        let vouched = entry.vouched && problem.refusal() != CoreError::Origin.into();
+        if !vouched && !found.live.usage.take_unvouched(&found.known.limits, entry.body.len()) {
+            return problem;
+        }
         match found.live.journal.set_aside(entry, held).await {
             Ok(()) => problem.with_quarantined(events),
             // Refused it is all the same, but nobody says that it is kept.
@@ -224,6 +243,7 @@ fn open_envelope<'a>(
         }
         _ => None,
     };
+    found.admit(header.count, envelope.frame.len())?;
     frame.check()?;
     check_count(&frame)?;
     Ok((frame, annotation))

@@ -102,6 +102,20 @@ settings! {
     queue("FIRSTHOP_QUEUE"): Bytes = Bytes(24 << 20), "24MiB";
     /// Disk for each tenant's quarantine. Over it, what is refused is only counted.
     quarantine("FIRSTHOP_QUARANTINE"): Bytes = Bytes(256 << 20), "256MiB";
+    /// Requests a second of one tenant; 0: any number. This and what follows, a tenant.toml may say otherwise under [limits].
+    limit_requests("FIRSTHOP_LIMIT_REQUESTS"): u64 = 0, "0";
+    /// Events a second of one tenant; 0: any number.
+    limit_events("FIRSTHOP_LIMIT_EVENTS"): u64 = 0, "0";
+    /// Bytes a second of one tenant's bodies; 0: any number.
+    limit_bytes("FIRSTHOP_LIMIT_BYTES"): Bytes = Bytes(0), "0";
+    /// How many seconds' worth of these may come at once.
+    limit_burst("FIRSTHOP_LIMIT_BURST"): Span = Span(Duration::from_secs(2)), "2s";
+    /// Bytes of one body; 0: what the path takes, about 512KiB.
+    limit_body("FIRSTHOP_LIMIT_BODY"): Bytes = Bytes(0), "0";
+    /// Requests of one tenant under way at a time; 0: any number.
+    limit_concurrent("FIRSTHOP_LIMIT_CONCURRENT"): u64 = 0, "0";
+    /// Bytes a second that a tenant's quarantine takes of what nobody answers for, 4KiB more for each; 0: any number.
+    limit_unvouched("FIRSTHOP_LIMIT_UNVOUCHED"): Bytes = Bytes(8 << 20), "8MiB";
     /// Time between the end of readiness and the end of accepting, for load balancers to notice.
     drain_delay("FIRSTHOP_DRAIN_DELAY"): Span = Span(Duration::ZERO), "0s";
     /// Time for requests under way and for the events table to catch up, at the end.
@@ -337,11 +351,24 @@ shown! {
     PathBuf: path => path.display().to_string();
     SocketAddr: address => address.to_string();
     u8: number => number.to_string();
+    u64: number => number.to_string();
     usize: number => number.to_string();
     Span: span => span.to_string();
     Bytes: bytes => bytes.to_string();
     LogLevel: level => format!("{level:?}").to_lowercase();
     LogFormat: format => format!("{format:?}").to_lowercase();
+}
+
+impl serde::Serialize for Span {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl serde::Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl fmt::Display for Span {

@@ -173,6 +173,13 @@ impl Rejected {
     }
 }
 
+/// The tenant that a request's headers name, if they do: before its body is looked at, and before anybody answers for it.
+#[must_use]
+pub fn named(facts: &Facts<'_>) -> Option<TenantId> {
+    let key = request::write_key(facts.authorization, None).ok()?;
+    Some(WriteKey::parse(&key).ok()?.tenant())
+}
+
 /// Decides on a body of one of Segment's paths. `random` fills a buffer with random bytes; `lookup` finds what the hop
 /// knows of a tenant and is asked at most once.
 ///
@@ -211,6 +218,8 @@ pub fn receive<'a, T: Account>(
         let (key, account) = (key?, account.as_ref().ok_or(firsthop_core::Error::WriteKey)?);
         account.tenant().check_write_key(&WriteKey::parse(&key)?)?;
         account.tenant().origins.check(facts.origin)?;
+        account.has_room(body.len())?;
+        account.admit(count, body.len())?;
         let text = text.as_deref().unwrap_or_default();
         Events { account, key: &key, now: facts.now, random }.read(call, request, |message| {
             // Positions in the mended text are positions in the body.

@@ -8,7 +8,7 @@ use crate::{
     Server, clock,
     journal::JournalStatus,
     metrics::{Page, resident_bytes},
-    tenants::Live,
+    tenants::{LimitKind, Live},
 };
 
 /// `GET /readyz`
@@ -42,6 +42,7 @@ pub(super) fn metrics(server: &Server) -> String {
     let tenants: Vec<(String, Arc<Live>)> =
         inner.tenants.all().into_iter().map(|live| (live.id.to_string(), live)).collect();
     outcomes(&mut page, &tenants);
+    limits(&mut page, &tenants);
     journals(&mut page, &tenants);
     sinks(&mut page, &tenants);
     keys(&mut page, &tenants);
@@ -73,6 +74,27 @@ fn outcomes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     for (id, key, count) in each() {
         let labels = labels(id.to_owned(), key);
         page.sample(frames, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.frames);
+    }
+}
+
+fn limits(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    let limited = "firsthop_limited_total";
+    page.family(limited, "counter", "What was over a limit of its tenant's, by limit.");
+    for (id, live) in tenants {
+        for kind in LimitKind::ALL {
+            page.sample(limited, &[("tenant", id), ("limit", kind.as_str())], live.usage.refused(kind));
+        }
+    }
+    let used = "firsthop_limit_used_ratio";
+    page.family(used, "gauge", "How much of its burst a tenant has used, by rate; 1 is all of it.");
+    for (id, live) in tenants {
+        for (kind, ratio) in live.usage.used(&live.known().limits) {
+            page.sample(used, &[("tenant", id), ("limit", kind.as_str())], ratio);
+        }
+    }
+    page.family("firsthop_requests_under_way", "gauge", "Requests of a tenant that wait for their commit.");
+    for (id, live) in tenants {
+        page.sample("firsthop_requests_under_way", &[("tenant", id)], live.usage.under_way());
     }
 }
 

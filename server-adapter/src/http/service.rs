@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -71,6 +71,9 @@ macro_rules! service {
 service!(Public);
 service!(Internal);
 
+/// How long the refusal of what is over a tenant's limits waits before it goes out.
+const LIMITED_PAUSE: Duration = Duration::from_millis(100);
+
 /// A good answer's body.
 enum Good {
     Receipt(String),
@@ -94,9 +97,16 @@ impl Server {
             Err(problem) => Err(problem),
         };
         let inner = &self.inner;
+        if matches!(known, Some(Route::Frame | Route::Segment(_) | Route::Envelope)) {
+            inner.traffic.took(began.elapsed());
+        }
         let mut answer = match result {
             Ok(good) => good.into_answer(),
             Err(problem) => {
+                if problem.refusal() == Refusal::RateLimited && !self.is_draining() {
+                    // Whoever asks again at once, as many do, asks less often so; all that it holds is a connection.
+                    tokio::time::sleep(LIMITED_PAUSE).await;
+                }
                 inner.traffic.refused(problem.code());
                 tracing::debug!(code = problem.code(), status = problem.status(), "refused");
                 refusal(&problem, matches!(known, Some(Route::Segment(_))))
@@ -108,9 +118,6 @@ impl Server {
         if self.is_draining() {
             // The client's next request goes to whoever takes over.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if matches!(known, Some(Route::Frame | Route::Segment(_) | Route::Envelope)) {
-            inner.traffic.took(began.elapsed());
         }
         inner.traffic.answered(known, answer.status().as_u16());
         answer

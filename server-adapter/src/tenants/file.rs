@@ -13,6 +13,7 @@ use firsthop_intake::{Origins, Rooted, Tenant};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
+use super::limits::LimitsFile;
 use crate::{Error, clock};
 
 /// `tenant.toml`: who the tenant is, and who may write to it.
@@ -31,6 +32,9 @@ pub struct TenantFile {
     pub write_keys: Vec<String>,
     /// Origins that pages may be served from: `https://shop.example`, `https://*.example.com`, or `*` for all.
     pub origins: Vec<String>,
+    /// What it may send, where that differs from the server's settings.
+    #[serde(default, skip_serializing_if = "LimitsFile::is_empty")]
+    pub limits: LimitsFile,
     /// Edges that may have leases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrolments: Vec<Enrolment>,

@@ -10,9 +10,9 @@ use std::{
 };
 
 use firsthop_core::{Error as CoreError, KeyId, LeaseKey, LeaseScope, TenantId, Timestamp};
-use firsthop_intake::{Account, Rooted};
+use firsthop_intake::{Account, Problem, Rooted};
 
-use super::{KeyFile, Store, StoredTenant, TenantFile};
+use super::{KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
     journal::{Journal, JournalStatus},
@@ -37,6 +37,7 @@ const RETRY: Duration = Duration::from_secs(30);
 pub(crate) struct Live {
     pub(crate) id: TenantId,
     known: RwLock<Arc<Known>>,
+    pub(crate) usage: Usage,
     pub(crate) journal: Journal,
     pub(crate) sink: Sink,
 }
@@ -47,6 +48,7 @@ pub(crate) struct Known {
     pub(crate) rooted: Rooted,
     pub(crate) file: TenantFile,
     pub(crate) keys: KeyFile,
+    pub(crate) limits: Limits,
     stamps: Stamps,
 }
 
@@ -68,6 +70,14 @@ impl Account for Found {
 
     fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, CoreError> {
         self.known.rooted.lease(root, scope, now)
+    }
+
+    fn has_room(&self, bytes: usize) -> Result<(), Problem> {
+        self.live.usage.check(&self.known.limits, bytes)
+    }
+
+    fn admit(&self, events: u16, bytes: usize) -> Result<(), Problem> {
+        self.live.usage.take(&self.known.limits, events, bytes)
     }
 }
 
@@ -148,7 +158,8 @@ impl Tenants {
         let stored = self.store.load(id)?;
         let rooted = stored.tenant.account(&stored.keys, clock::now())?;
         let StoredTenant { tenant: file, keys, .. } = stored.clone();
-        let known = Arc::new(Known { rooted, file, keys, stamps });
+        let limits = Limits::new(&self.settings, &file.limits);
+        let known = Arc::new(Known { rooted, file, keys, limits, stamps });
         if let Some(found) = self.find(id) {
             *found.live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             tracing::info!(tenant = %id, "tenant changed");
@@ -163,7 +174,7 @@ impl Tenants {
                 return Err(error);
             }
         };
-        let live = Arc::new(Live { id, known: RwLock::new(known), journal, sink });
+        let live = Arc::new(Live { id, known: RwLock::new(known), usage: Usage::default(), journal, sink });
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, live);
         tracing::info!(tenant = %id, "tenant opened");
         Ok(())

@@ -1,7 +1,7 @@
 //! Tenants: who may write, under which keys.
 //!
 //! ```text
-//! DATA/tenants/<id>/tenant.toml   name, region, write keys, origins, enrolled edges     0600, made to be edited by hand
+//! DATA/tenants/<id>/tenant.toml   name, region, write keys, origins, limits, edges      0600, made to be edited by hand
 //!                   keys.toml     roots, each with its beginning and end                0600
 //!                   journal.db    frames, identities, counters, quarantine              journal
 //!                   events.db     the events table                                      sink
@@ -11,16 +11,19 @@
 //! A running server looks at them every second.
 
 mod file;
+mod limits;
 mod live;
 mod random;
 mod store;
 
 pub use self::{
     file::{Enrolment, KeyFile, Root, TenantFile},
+    limits::LimitsFile,
     store::{Enrolled, Store, StoredTenant},
 };
 pub(crate) use self::{
     file::{make_folder, sync_folder},
+    limits::{Kind as LimitKind, Limits, Usage},
     live::{Found, Live, Tenants, Watch},
     random::alphanumeric,
     random::bytes as random_bytes,

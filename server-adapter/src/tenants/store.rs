@@ -11,7 +11,7 @@ use firsthop_intake::Origins;
 use sha2::{Digest, Sha256};
 
 use super::{
-    alphanumeric,
+    LimitsFile, alphanumeric,
     file::{self, Enrolment, KeyFile, Root, TenantFile, check_name},
     random_bytes,
 };
@@ -181,6 +181,7 @@ impl Store {
             region,
             write_keys: vec![format!("fh_{id}_{}", alphanumeric(22))],
             origins: origins.to_vec(),
+            limits: LimitsFile::default(),
             enrolments: Vec::new(),
         };
         let keys = KeyFile { roots: vec![Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() }] };

@@ -15,23 +15,23 @@ use firsthop_intake::{Account, Facts, Leased, Origins, Session, native};
 use crate::common::{Client, Folder, Page, Response, Server, Tenant, now, random};
 
 /// An edge that has its leases from the server, and does with them what the Worker does.
-struct Edge {
-    account: Leased,
+pub(crate) struct Edge {
+    pub(crate) account: Leased,
     source: SourceId,
     batch: u64,
 }
 
 impl Edge {
-    fn enrol(folder: &Folder, tenant: &str, name: &str, region: &str) -> String {
+    pub(crate) fn enrol(folder: &Folder, tenant: &str, name: &str, region: &str) -> String {
         folder.ok(&["edge", "add", "--tenant", tenant, "--name", name, "--region", region]).trim().to_owned()
     }
 
-    fn leases(server: &Server, token: &str) -> Response {
+    pub(crate) fn leases(server: &Server, token: &str) -> Response {
         let bearer = format!("Bearer {token}");
         Client::new(server.internal).request("POST", "/v1/leases", &[("Authorization", &bearer)], b"")
     }
 
-    fn new(server: &Server, token: &str) -> Self {
+    pub(crate) fn new(server: &Server, token: &str) -> Self {
         let due = Instant::now() + Duration::from_secs(5);
         let response = loop {
             let response = Self::leases(server, token);
@@ -69,7 +69,7 @@ impl Edge {
     }
 
     /// What the edge makes of a page's bytes: an envelope, and the session that the page gets.
-    fn forward(&mut self, body: &[u8]) -> (Vec<u8>, Option<Session>) {
+    pub(crate) fn forward(&mut self, body: &[u8]) -> (Vec<u8>, Option<Session>) {
         let facts =
             Facts { country: Some("CH"), pop: Some("ZRH"), network: Network::V4([192, 0, 2]), ..Facts::at(now()) };
         let account = self.account.clone();
@@ -79,7 +79,7 @@ impl Edge {
         }
     }
 
-    fn seal(&mut self, annotation: &Annotation<'_>, body: &[u8], count: u16) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, annotation: &Annotation<'_>, body: &[u8], count: u16) -> Vec<u8> {
         let (key_id, scope, lease) = self.account.current(now()).expect("a lease");
         let header = Header {
             key_id,
@@ -97,7 +97,7 @@ impl Edge {
     }
 }
 
-fn envelope(client: &mut Client, bytes: &[u8]) -> Response {
+pub(crate) fn envelope(client: &mut Client, bytes: &[u8]) -> Response {
     client.request("POST", "/v1/e", &[], bytes)
 }
 

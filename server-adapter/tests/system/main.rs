@@ -10,6 +10,7 @@ mod control;
 mod edges;
 mod exactly_once;
 mod life;
+mod limits;
 mod metrics;
 mod mounted;
 mod updates;

@@ -4,10 +4,7 @@ use std::{thread, time::Duration};
 
 use clap::{Args, builder::PossibleValuesParser};
 use firsthop_core::Timestamp;
-use rusqlite::{
-    Connection, Row,
-    types::{ToSql, ValueRef},
-};
+use rusqlite::{Connection, Row, types::ToSql};
 
 use super::{
     Chosen,
@@ -40,7 +37,7 @@ pub(super) struct Events {
     /// Go on, and show what comes in.
     #[arg(long, short)]
     follow: bool,
-    /// One JSON object a line.
+    /// One JSON object a line, as sinks have it (docs/sinks.md).
     #[arg(long)]
     json: bool,
 }
@@ -145,14 +142,13 @@ struct Found {
 
 fn read(connection: &Connection, sql: &str, parameters: &[Box<dyn ToSql>]) -> rusqlite::Result<Vec<Found>> {
     let mut statement = connection.prepare(sql)?;
-    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let parameters: Vec<&dyn ToSql> = parameters.iter().map(AsRef::as_ref).collect();
     let mut rows = statement.query(&parameters[..])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(Found {
             rowid: row.get("rowid")?,
-            json: json(row, &names)?,
+            json: json(row)?,
             time: row.get("time")?,
             kind: row.get("kind")?,
             name: row.get("name")?,
@@ -163,23 +159,11 @@ fn read(connection: &Connection, sql: &str, parameters: &[Box<dyn ToSql>]) -> ru
     Ok(found)
 }
 
-/// All columns in their order, with properties and context as the objects that they are.
-fn json(row: &Row<'_>, names: &[String]) -> rusqlite::Result<String> {
-    let mut line = String::from("{");
-    for (i, name) in names.iter().enumerate() {
-        let value = row.get_ref(i)?;
-        let text = match value {
-            ValueRef::Null => "null".to_owned(),
-            ValueRef::Integer(number) => number.to_string(),
-            // Copied as they stand, so that a number keeps its digits.
-            _ if name == "properties" || name == "context" => value.as_str().unwrap_or("null").to_owned(),
-            _ => serde_json::Value::from(value.as_str().unwrap_or_default()).to_string(),
-        };
-        let comma = if i == 0 { "" } else { "," };
-        line.push_str(&format!("{comma}\"{name}\":{text}"));
-    }
-    line.push('}');
-    Ok(line)
+/// As every sink writes an event.
+fn json(row: &Row<'_>) -> rusqlite::Result<String> {
+    let mut line = Vec::new();
+    sink::events::read_row(row)?.write_json(&mut line);
+    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
 /// Lines of a table that is not known whole when it begins.

@@ -8,6 +8,7 @@ use crate::{
     Server, clock,
     journal::JournalStatus,
     metrics::{Page, resident_bytes},
+    sink::Runner,
     tenants::{LimitKind, Live},
 };
 
@@ -132,36 +133,46 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 }
 
 fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
-    type Figure = fn(&Live) -> u64;
-    let figures: [(&str, &str, &str, Figure); 5] = [
-        ("firsthop_sink_rows_total", "counter", "Rows written since the start.", |live| live.sink.stats().rows.get()),
-        ("firsthop_sink_errors_total", "counter", "Writes that failed.", |live| live.sink.stats().errors.get()),
-        ("firsthop_sink_unreadable_total", "counter", "Stored frames that could not be read.", |live| {
-            live.sink.stats().unreadable.get()
+    type Figure = fn(&Live, &Runner) -> f64;
+    let figures: [(&str, &str, &str, Figure); 7] = [
+        ("firsthop_sink_rows_total", "counter", "Events delivered since the start.", |_, sink| {
+            sink.stats().rows.get() as f64
+        }),
+        ("firsthop_sink_errors_total", "counter", "Attempts that failed, to be made again.", |_, sink| {
+            sink.stats().errors.get() as f64
+        }),
+        ("firsthop_sink_unreadable_total", "counter", "Stored frames that could not be read.", |_, sink| {
+            sink.stats().unreadable.get() as f64
         }),
         (
             "firsthop_sink_rewinds_total",
             "counter",
-            "Times that the journal was not the one that the table was at.",
-            |live| live.sink.stats().rewinds.get(),
+            "Times that the journal was not the one that the sink was at.",
+            |_, sink| sink.stats().rewinds.get() as f64,
         ),
-        ("firsthop_sink_lag_frames", "gauge", "Frames committed and not yet delivered.", |live| {
-            (live.journal.tip() - live.sink.cursor()).max(0) as u64
+        ("firsthop_sink_lag_frames", "gauge", "Frames committed and not yet delivered.", |live, sink| {
+            (live.journal.tip() - sink.delivered()).max(0) as f64
+        }),
+        (
+            "firsthop_sink_lag_seconds",
+            "gauge",
+            "Time since the oldest frame not yet delivered was received.",
+            |_, sink| sink.lag().as_secs_f64(),
+        ),
+        ("firsthop_sink_confirmed_frame", "gauge", "Last frame that the sink will never ask for again.", |_, sink| {
+            sink.confirmed() as f64
         }),
     ];
+    let each = || tenants.iter().flat_map(|(id, live)| live.sinks.all().iter().map(move |sink| (id, live, sink)));
     for (name, kind, help, figure) in figures {
         page.family(name, kind, help);
-        for (id, live) in tenants {
-            page.sample(name, &[("tenant", id), ("sink", "events")], figure(live));
+        for (id, live, sink) in each() {
+            page.sample(name, &[("tenant", id), ("sink", sink.name())], figure(live, sink));
         }
     }
-    page.family("firsthop_sink_batch_seconds", "histogram", "Time of a sink's transaction.");
-    for (id, live) in tenants {
-        page.histogram(
-            "firsthop_sink_batch_seconds",
-            &[("tenant", id), ("sink", "events")],
-            &live.sink.stats().batches,
-        );
+    page.family("firsthop_sink_batch_seconds", "histogram", "Time of a sink's batch.");
+    for (id, _, sink) in each() {
+        page.histogram("firsthop_sink_batch_seconds", &[("tenant", id), ("sink", sink.name())], &sink.stats().batches);
     }
 }
 

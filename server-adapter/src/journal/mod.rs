@@ -7,7 +7,7 @@
 //!                                                  │ frames, identities, counters, quarantine
 //!                                                  │ COMMIT, synced
 //!                                                  ├──► answers all of them
-//!                                                  └──► wakes the sink
+//!                                                  └──► wakes the sinks
 //! ```
 //!
 //! A frame is one row, as it came. `seen` has one row for each run of events that a frame brought; the runs of a source
@@ -32,7 +32,7 @@ mod writer;
 pub(crate) use self::{
     arrival::{Arrival, SetAside, Verdict, encode},
     counters::{At, CounterKey},
-    queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable},
+    queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     schema::{SCHEMA, bring_up, has_removed, open_private, open_reader, read_id},
     store::{Accepted, open_body},
 };

@@ -14,7 +14,7 @@ use super::{
     arrival::{Arrival, Verdict},
     counters::{At, Batch},
     quarantine::Quarantine,
-    queue::{Journal, JournalStatus, Memory, Unavailable},
+    queue::{Journal, JournalStatus, Memory, Unavailable, Waited},
     schema,
     seen::Seen,
     store::{Accepted, READS, Tables},
@@ -204,7 +204,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     let begun = std::time::Instant::now();
     assert_eq!(journal.answer(journal.send_frame(arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
     let follower = journal.follower();
-    let follows = std::thread::spawn(move || follower.wait_beyond(1));
+    let follows = std::thread::spawn(move || follower.wait_beyond(1, None, || false));
     // It is to be compared with what is stored, and its frame stands where no bytes are.
     let mut broken = arrival(1);
     broken.frame = broken.body.len() + 1..broken.body.len() + 2;
@@ -213,7 +213,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     for sent in sent {
         assert_eq!(journal.answer(sent).await, Err(Unavailable::Down));
     }
-    assert_eq!(follows.join().expect("ended"), None);
+    assert_eq!(follows.join().expect("ended"), Waited::Closed);
     assert_eq!(journal.status(), JournalStatus::Down);
     assert_eq!(journal.answer(journal.send_frame(arrival(0))).await, Err(Unavailable::Down));
     journal.close();

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use firsthop_core::TenantId;
@@ -327,15 +327,50 @@ impl std::fmt::Debug for Journal {
 #[derive(Clone)]
 pub(crate) struct Follower(Arc<Shared>);
 
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Follower").field(&self.0.tenant).finish()
+    }
+}
+
+/// Why a follower waits no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There is a frame after the one that it knows.
+    Beyond,
+    /// There will be none.
+    Closed,
+    /// The time is over, or it was woken for another reason.
+    Otherwise,
+}
+
 impl Follower {
-    /// Waits until a frame after this one is committed. None: there will be none.
-    pub(crate) fn wait_beyond(&self, frame: i64) -> Option<i64> {
-        let tip = self
-            .0
-            .moved
-            .wait_while(self.0.tip(), |tip| tip.frame <= frame && !tip.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        if tip.frame > frame { Some(tip.frame) } else { None }
+    /// Waits until a frame after this one is committed, or until then, or until `woken` says so when it is [woken](Self::wake).
+    pub(crate) fn wait_beyond(&self, frame: i64, until: Option<Instant>, woken: impl Fn() -> bool) -> Waited {
+        let mut tip = self.0.tip();
+        loop {
+            if tip.frame > frame {
+                return Waited::Beyond;
+            } else if tip.closed {
+                return Waited::Closed;
+            } else if woken() || until.is_some_and(|until| until <= Instant::now()) {
+                return Waited::Otherwise;
+            }
+            tip = match until {
+                None => self.0.moved.wait(tip).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.0.moved.wait_timeout(tip, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Has all who wait ask again whether they should.
+    pub(crate) fn wake(&self) {
+        // With the lock, so that nobody is between asking and waiting.
+        let _tip = self.0.tip();
+        self.0.moved.notify_all();
     }
 }
 

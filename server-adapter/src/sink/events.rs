@@ -2,49 +2,80 @@
 
 use std::path::Path;
 
-use firsthop_core::{Annotation, Frame, Timestamp};
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, params};
 
-use super::row::{Buffers, FrameRow, INSERT, TABLES};
-use crate::{
-    Error,
-    journal::{self, Accepted},
-    migrate::Schema,
+use super::{
+    Delivery, Opened, Rejected, Sink,
+    batch::{Batch, Limits, Position, meet},
+    row::{Buffers, Row},
 };
+use crate::{Error, journal, migrate::Schema};
 
 /// An events table. What changes after version 2, the first that was released, is a step.
 const SCHEMA: Schema =
     Schema { what: "an events table", application: i32::from_be_bytes(*b"FHev"), first: 2, base: TABLES, steps: &[] };
 
-/// Events of one transaction: enough to make its commit cheap for each.
-const BATCH_EVENTS: u64 = 8192;
-/// Bodies of one transaction.
-const BATCH_BYTES: usize = 4 << 20;
+/// Of one transaction: enough to make its commit cheap for each event.
+const LIMITS: Limits = Limits { events: 8192, bytes: 4 << 20 };
 /// What the write-ahead log keeps of the disk that it once took.
 const WAL_KEPT: i64 = 16 << 20;
 
-/// The journal on one side, the table on the other.
+/// The table that people query: a [`Row`], side by side. And beside it the frame up to which it has the journal's events.
+const TABLES: &str = "
+CREATE TABLE events (
+    rowid INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    received_at TEXT NOT NULL,
+    time TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    user_id TEXT,
+    anonymous_id TEXT,
+    session_id TEXT,
+    url TEXT,
+    title TEXT,
+    referrer TEXT,
+    properties TEXT NOT NULL,
+    context TEXT NOT NULL,
+    country TEXT,
+    pop TEXT,
+    network TEXT,
+    agent TEXT NOT NULL,
+    traffic TEXT NOT NULL,
+    trust TEXT NOT NULL,
+    source TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    vendor TEXT,
+    foreign_id TEXT,
+    consent TEXT NOT NULL,
+    region TEXT NOT NULL
+) STRICT;
+CREATE TABLE firsthop_cursor (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    frame INTEGER NOT NULL,
+    journal INTEGER NOT NULL,
+    sum INTEGER NOT NULL
+) STRICT;
+INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
+";
+
+const INSERT: &str = "
+INSERT INTO events (event_id, received_at, time, kind, name, user_id, anonymous_id, session_id, url, title, referrer,
+    properties, context, country, pop, network, agent, traffic, trust, source, seq, vendor, foreign_id, consent, region)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
+ON CONFLICT (event_id) DO NOTHING";
+
+/// The table, open to be written.
 #[derive(Debug)]
 pub(super) struct Events {
-    journal: Connection,
     table: Connection,
     buffers: Buffers,
-    pub(super) cursor: i64,
-    /// Whether the journal turned out to be another than the one that the table came from, or an older state of it.
-    pub(super) rewound: bool,
-}
-
-/// What one transaction brought.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Delivered {
-    pub(super) rows: u64,
-    pub(super) frames: u64,
-    /// Frames that could not be read: damaged on disk. `firsthop verify` names them.
-    pub(super) unreadable: u64,
+    rejects: Vec<Rejected>,
 }
 
 impl Events {
-    pub(super) fn open(journal: &Path, table: &Path) -> Result<Self, Error> {
+    /// Opens the table, and makes it if need be.
+    pub(super) fn open(journal: &Path, table: &Path) -> Result<Opened, Error> {
         let sql = || Error::database(table);
         let reader = journal::open_reader(journal)?;
         let connection = journal::open_private(table).map_err(sql())?;
@@ -63,130 +94,131 @@ impl Events {
         };
         open().map_err(sql())?;
         SCHEMA.prepare(&connection, table)?;
-        let was = read_cursor(&connection).map_err(sql())?;
-        let cursor = meet(&reader, &connection).map_err(sql())?;
-        if cursor != was {
-            tracing::error!(
-                table = %table.display(),
-                frame = was,
-                "the journal is not the one that the events table was at: another, or an older state of it; all of it is delivered again"
-            );
-        }
-        Ok(Self { journal: reader, table: connection, buffers: Buffers::default(), cursor, rewound: cursor != was })
+        let met = read_position(&connection).and_then(|(at, known)| meet(&reader, at, known)).map_err(sql())?;
+        connection
+            .execute(
+                "UPDATE firsthop_cursor SET frame = ?1, sum = ?2, journal = ?3 WHERE (frame, journal) IS NOT (?1, ?3)",
+                params![met.at.frame, met.at.sum, met.journal],
+            )
+            .map_err(sql())?;
+        let sink = Self { table: connection, buffers: Buffers::default(), rejects: Vec::new() };
+        Ok(Opened { sink: Box::new(sink), at: met.at, rewound: met.rewound })
     }
 
-    /// Delivers what comes next, in one transaction. No frames: there is nothing more.
-    pub(super) fn deliver(&mut self) -> rusqlite::Result<Delivered> {
-        let mut delivered = Delivered::default();
-        let (mut cursor, mut sum) = (self.cursor, 0_i64);
-        let mut size = 0;
+    /// All of it, and the cursor, in one transaction.
+    fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        self.rejects.clear();
         // Dropped without a commit, it is rolled back.
         let transaction = self.table.unchecked_transaction()?;
-        {
-            let mut insert = transaction.prepare_cached(INSERT)?;
-            let mut select = self.journal.prepare_cached(
-                "SELECT id, received_ms, region, annotation, accepted, body, sum FROM frames WHERE id > ?1 ORDER BY id",
-            )?;
-            let mut rows = select.query([self.cursor])?;
-            while let Some(row) = rows.next()? {
-                (cursor, sum) = (row.get(0)?, row.get(6)?);
-                let received = Timestamp::from_millis(row.get::<_, i64>(1)? as u64);
-                let region = row.get_ref(2)?.as_str()?;
-                let annotation = row.get_ref(3)?.as_blob_or_null()?;
-                let accepted = Accepted::from_column(row.get_ref(4)?.as_blob_or_null()?);
-                let body = row.get_ref(5)?.as_blob()?;
-                delivered.frames += 1;
-                match Readable::new(annotation, body) {
-                    Some(readable) => {
-                        let brought = readable.insert(&mut insert, &mut self.buffers, received, region, &accepted)?;
-                        delivered.rows += brought;
-                    }
-                    None => {
-                        tracing::error!(
-                            frame = cursor,
-                            "a stored frame cannot be read; its events are not in the table"
-                        );
-                        delivered.unreadable += 1;
-                    }
-                }
-                size += body.len();
-                if delivered.rows >= BATCH_EVENTS || size >= BATCH_BYTES {
-                    break;
-                }
+        let mut insert = transaction.prepare_cached(INSERT)?;
+        batch.each(&mut self.buffers, |index, row| match insert_row(&mut insert, row) {
+            Err(error) if is_of_the_row(&error) => {
+                self.rejects.push(Rejected { index, reason: error.to_string() });
+                Ok(())
             }
-        }
-        if delivered.frames > 0 {
-            transaction.prepare_cached("UPDATE firsthop_cursor SET frame = ?1, sum = ?2")?.execute([cursor, sum])?;
-            transaction.commit()?;
-            self.cursor = cursor;
-        }
-        Ok(delivered)
-    }
-}
-
-/// A stored frame that can be decoded.
-struct Readable<'a> {
-    frame: Frame<'a>,
-    annotation: Annotation<'a>,
-}
-
-impl<'a> Readable<'a> {
-    fn new(annotation: Option<&'a [u8]>, body: &'a [u8]) -> Option<Self> {
-        let (enveloped, bytes) = journal::open_body(body).ok()?;
-        // The server's own note is the later word.
-        let annotation = match annotation {
-            Some(own) => Annotation::from_bytes(own).ok()?,
-            None => enveloped?,
-        };
-        let frame = Frame::parse(bytes).ok()?;
-        frame.check().ok()?;
-        Some(Self { frame, annotation })
-    }
-
-    fn insert(
-        &self,
-        statement: &mut rusqlite::CachedStatement<'_>,
-        buffers: &mut Buffers,
-        received: Timestamp,
-        region: &str,
-        accepted: &Accepted,
-    ) -> rusqlite::Result<u64> {
-        // Checked in `new`.
-        let Ok((context, events)) = self.frame.open() else { return Ok(0) };
-        let shared = FrameRow::new(&self.frame, context, self.annotation, received, region);
-        let mut rows = 0;
-        for (index, event) in events.enumerate() {
-            if let Ok(event) = event
-                && accepted.has(index)
-            {
-                rows += shared.insert(statement, buffers, index, &event)? as u64;
-            }
-        }
-        Ok(rows)
-    }
-}
-
-/// Where to go on: the cursor, if the journal still has the frame that it was at. A journal that was put back from a copy gives
-/// ids again that the table has passed, and the events behind them would never be in it. What is delivered twice is there
-/// once, by its id.
-fn meet(journal: &Connection, table: &Connection) -> rusqlite::Result<i64> {
-    let (cursor, known, sum): (i64, i64, i64) =
-        table.query_row("SELECT frame, journal, sum FROM firsthop_cursor", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            result => result,
         })?;
-    let id = journal::read_id(journal)?;
-    let sum_there: Option<i64> =
-        journal.query_row("SELECT sum FROM frames WHERE id = ?1", [cursor], |row| row.get(0)).optional()?;
-    if known == id && (cursor == 0 || sum_there == Some(sum)) {
-        return Ok(cursor);
+        drop(insert);
+        let end = batch.end();
+        transaction.prepare_cached("UPDATE firsthop_cursor SET frame = ?1, sum = ?2")?.execute([end.frame, end.sum])?;
+        transaction.commit()
     }
-    // From the beginning, since nothing says how far the two agree: what is missing at its end may have been given again already.
-    table.execute("UPDATE firsthop_cursor SET frame = 0, journal = ?1, sum = 0", [id])?;
-    Ok(0)
 }
 
-fn read_cursor(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("SELECT frame FROM firsthop_cursor", [], |row| row.get(0))
+impl Sink for Events {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    fn deliver(&mut self, batch: &Batch) -> Delivery {
+        match self.write(batch) {
+            Ok(()) => Delivery { done: batch.len(), rejected: std::mem::take(&mut self.rejects), failed: None },
+            Err(error) => Delivery { failed: Some(error.into()), ..Delivery::default() },
+        }
+    }
+
+    /// A commit is on disk once its part of the log is: moving that into the table begins by its sync.
+    fn flush(&mut self) -> Result<(), super::Failure> {
+        Ok(self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    }
+}
+
+/// Inserts one event. An event that is there already stays as it is.
+fn insert_row(statement: &mut CachedStatement<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
+    statement.execute(params![
+        row.event_id,
+        row.received_at,
+        row.time,
+        row.kind,
+        row.name,
+        row.user_id,
+        row.anonymous_id,
+        row.session_id,
+        row.url,
+        row.title,
+        row.referrer,
+        row.properties,
+        row.context,
+        row.country,
+        row.pop,
+        row.network,
+        row.agent,
+        row.traffic,
+        row.trust,
+        row.source,
+        row.seq,
+        row.vendor,
+        row.foreign_id,
+        row.consent,
+        row.region,
+    ])?;
+    Ok(())
+}
+
+/// Whether the table refuses this row, and would take the next.
+fn is_of_the_row(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch))
+}
+
+/// Where the table is, and in which journal.
+fn read_position(connection: &Connection) -> rusqlite::Result<(Position, i64)> {
+    connection.query_row("SELECT frame, sum, journal FROM firsthop_cursor", [], |row| {
+        Ok((Position { frame: row.get(0)?, within: 0, sum: row.get(1)? }, row.get(2)?))
+    })
+}
+
+/// A row of the table, as it was inserted.
+pub(crate) fn read_row<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Row<'a>> {
+    let text = |name| -> rusqlite::Result<&'a str> { Ok(row.get_ref(name)?.as_str()?) };
+    let some = |name| -> rusqlite::Result<Option<&'a str>> { Ok(row.get_ref(name)?.as_str_or_null()?) };
+    Ok(Row {
+        event_id: text("event_id")?,
+        received_at: text("received_at")?,
+        time: text("time")?,
+        kind: text("kind")?,
+        name: text("name")?,
+        user_id: some("user_id")?,
+        anonymous_id: some("anonymous_id")?,
+        session_id: some("session_id")?,
+        url: some("url")?,
+        title: some("title")?,
+        referrer: some("referrer")?,
+        properties: text("properties")?,
+        context: text("context")?,
+        country: some("country")?,
+        pop: some("pop")?,
+        network: some("network")?,
+        agent: text("agent")?,
+        traffic: text("traffic")?,
+        trust: text("trust")?,
+        source: text("source")?,
+        seq: row.get("seq")?,
+        vendor: some("vendor")?,
+        foreign_id: some("foreign_id")?,
+        consent: text("consent")?,
+        region: text("region")?,
+    })
 }
 
 /// Opens an events table to read. A server may be writing to it.
@@ -217,7 +249,7 @@ impl State {
         let connection = open_reader(path)?;
         let read = || -> rusqlite::Result<Self> {
             connection.execute_batch("BEGIN")?;
-            let cursor = read_cursor(&connection)?;
+            let cursor = read_position(&connection)?.0.frame;
             let rows: i64 = connection.query_row("SELECT COUNT(*) FROM events", [], |row| row.get(0))?;
             let mut check = connection.prepare("PRAGMA quick_check(20)")?;
             let says = check.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;

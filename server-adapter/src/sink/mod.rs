@@ -1,11 +1,86 @@
 //! Sinks: what reads the journal and brings its events to where people look at them.
 //!
-//! Each has a cursor of its own, so a slow one delays no other and no acknowledgement. The cursor moves in the same
-//! transaction as the rows, and the event id is unique: after any crash a sink goes on where it was, and doubles
-//! nothing.
+//! ```text
+//!             ┌─ runner ─ batch ─► events table   its cursor moves in the transaction of the rows
+//! journal.db ─┤
+//!             └─ runner ─ batch ─► …              a thread, a cursor and a pause of its own
+//! ```
+//!
+//! Each sink has a cursor of its own, so one that is down or slow delays no other and no acknowledgement. An event's id is
+//! the same at every delivery: after any crash a sink goes on where it was, and who knows ids doubles nothing.
 
+mod batch;
 pub(crate) mod events;
 mod row;
 mod runner;
+mod set;
 
-pub(crate) use self::runner::Sink;
+use std::time::Duration;
+
+use self::batch::{Batch, Limits, Position};
+pub(crate) use self::{runner::Runner, set::Sinks};
+
+/// Where events go. It decides nothing: it is given events in the journal's order, and says what became of each.
+trait Sink: Send {
+    /// The most that a batch should hold. One frame more is in it where that is what crosses the bound.
+    fn limits(&self) -> Limits;
+
+    /// Delivers events of the batch, from its front. What is not `done` afterwards is given again.
+    fn deliver(&mut self, batch: &Batch) -> Delivery;
+
+    /// Makes what was delivered last, against a power cut.
+    fn flush(&mut self) -> Result<(), Failure>;
+}
+
+/// A sink, and where it is.
+struct Opened {
+    sink: Box<dyn Sink>,
+    at: Position,
+    /// Whether the journal turned out to be another than the one that the sink was at, or an older state of it.
+    rewound: bool,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+struct Delivery {
+    /// How many events, from the front, are delivered or rejected for good.
+    done: usize,
+    /// Those of them that were rejected, in order.
+    rejected: Vec<Rejected>,
+    /// Why it stopped, if something failed. The next attempt is on a sink that was opened anew.
+    failed: Option<Failure>,
+}
+
+/// An event that this sink will never take.
+#[derive(Debug)]
+struct Rejected {
+    /// Its place in the batch.
+    index: usize,
+    reason: String,
+}
+
+/// Something that may be better later.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    /// No attempt before then, if the other side said so.
+    after: Option<Duration>,
+}
+
+impl Failure {
+    fn new(what: impl ToString) -> Self {
+        Self { what: what.to_string(), after: None }
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        Self::new(error)
+    }
+}

@@ -1,66 +1,129 @@
 //! One event as a row: what a frame, its context and its first hop say of it, side by side.
 
-use std::fmt::Write;
+use std::{fmt::Write, io};
 
 use firsthop_core::{Annotation, Consent, Context, Event, Frame, Network, SourceId, Timestamp};
 use firsthop_intake::json::Json;
-use rusqlite::{CachedStatement, params};
 
 use crate::clock;
-
-/// The table that people query. Times are UTC as `2026-11-21T21:18:03.123Z`, which sorts as time does; what is not
-/// known is NULL. And beside it the frame up to which it has the journal's events.
-pub(super) const TABLES: &str = "
-CREATE TABLE events (
-    rowid INTEGER PRIMARY KEY,
-    event_id TEXT NOT NULL UNIQUE,
-    received_at TEXT NOT NULL,
-    time TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    user_id TEXT,
-    anonymous_id TEXT,
-    session_id TEXT,
-    url TEXT,
-    title TEXT,
-    referrer TEXT,
-    properties TEXT NOT NULL,
-    context TEXT NOT NULL,
-    country TEXT,
-    pop TEXT,
-    network TEXT,
-    agent TEXT NOT NULL,
-    traffic TEXT NOT NULL,
-    trust TEXT NOT NULL,
-    source TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    vendor TEXT,
-    foreign_id TEXT,
-    consent TEXT NOT NULL,
-    region TEXT NOT NULL
-) STRICT;
-CREATE TABLE firsthop_cursor (
-    id INTEGER PRIMARY KEY CHECK (id = 0),
-    frame INTEGER NOT NULL,
-    journal INTEGER NOT NULL,
-    sum INTEGER NOT NULL
-) STRICT;
-INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
-";
-
-pub(super) const INSERT: &str = "
-INSERT INTO events (event_id, received_at, time, kind, name, user_id, anonymous_id, session_id, url, title, referrer,
-    properties, context, country, pop, network, agent, traffic, trust, source, seq, vendor, foreign_id, consent, region)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
-ON CONFLICT (event_id) DO NOTHING";
 
 /// Texts that are made anew for every row, in memory that is not.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
+    source: String,
     event_id: String,
     time: String,
     properties: Vec<u8>,
     context: Vec<u8>,
+}
+
+impl Buffers {
+    fn clear(&mut self) {
+        [&mut self.source, &mut self.event_id, &mut self.time].into_iter().for_each(String::clear);
+        [&mut self.properties, &mut self.context].into_iter().for_each(Vec::clear);
+    }
+}
+
+/// An event, as every sink has it. Times are UTC as `2026-11-21T21:18:03.123Z`, which sorts as time does; what is not known is
+/// none. `docs/sinks.md` says what each means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) event_id: &'a str,
+    pub(crate) received_at: &'a str,
+    pub(crate) time: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) user_id: Option<&'a str>,
+    pub(crate) anonymous_id: Option<&'a str>,
+    pub(crate) session_id: Option<&'a str>,
+    pub(crate) url: Option<&'a str>,
+    pub(crate) title: Option<&'a str>,
+    pub(crate) referrer: Option<&'a str>,
+    /// A JSON object.
+    pub(crate) properties: &'a str,
+    /// A JSON object: what of the context has no column.
+    pub(crate) context: &'a str,
+    pub(crate) country: Option<&'a str>,
+    pub(crate) pop: Option<&'a str>,
+    pub(crate) network: Option<&'a str>,
+    pub(crate) agent: &'a str,
+    pub(crate) traffic: &'a str,
+    pub(crate) trust: &'a str,
+    pub(crate) source: &'a str,
+    pub(crate) seq: i64,
+    pub(crate) vendor: Option<&'a str>,
+    pub(crate) foreign_id: Option<&'a str>,
+    pub(crate) consent: &'a str,
+    pub(crate) region: &'a str,
+}
+
+/// A field of a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field<'a> {
+    Text(Option<&'a str>),
+    Json(&'a str),
+    Number(i64),
+}
+
+impl<'a> Row<'a> {
+    /// Names and values, in the order of the columns.
+    pub(crate) const fn fields(&self) -> [(&'static str, Field<'a>); 25] {
+        use Field::{Json, Number, Text};
+        [
+            ("event_id", Text(Some(self.event_id))),
+            ("received_at", Text(Some(self.received_at))),
+            ("time", Text(Some(self.time))),
+            ("kind", Text(Some(self.kind))),
+            ("name", Text(Some(self.name))),
+            ("user_id", Text(self.user_id)),
+            ("anonymous_id", Text(self.anonymous_id)),
+            ("session_id", Text(self.session_id)),
+            ("url", Text(self.url)),
+            ("title", Text(self.title)),
+            ("referrer", Text(self.referrer)),
+            ("properties", Json(self.properties)),
+            ("context", Json(self.context)),
+            ("country", Text(self.country)),
+            ("pop", Text(self.pop)),
+            ("network", Text(self.network)),
+            ("agent", Text(Some(self.agent))),
+            ("traffic", Text(Some(self.traffic))),
+            ("trust", Text(Some(self.trust))),
+            ("source", Text(Some(self.source))),
+            ("seq", Number(self.seq)),
+            ("vendor", Text(self.vendor)),
+            ("foreign_id", Text(self.foreign_id)),
+            ("consent", Text(Some(self.consent))),
+            ("region", Text(Some(self.region))),
+        ]
+    }
+
+    /// The event as one JSON object, without a line break. Properties and context stand as they are, so that a number keeps its
+    /// digits.
+    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
+        let mut next = b'{';
+        for (name, field) in self.fields() {
+            out.extend_from_slice(&[next, b'"']);
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            match field {
+                Field::Text(None) => out.extend_from_slice(b"null"),
+                Field::Text(Some(text)) => write_text(out, text),
+                Field::Json(text) => out.extend_from_slice(text.as_bytes()),
+                Field::Number(number) => {
+                    let _ = io::Write::write_fmt(out, format_args!("{number}"));
+                }
+            }
+            next = b',';
+        }
+        out.push(b'}');
+    }
+}
+
+/// A JSON string.
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
+    // A vector takes everything.
+    let _ = serde_json::to_writer(out, text);
 }
 
 /// What all events of a frame share.
@@ -100,64 +163,66 @@ impl<'a> FrameRow<'a> {
         }
     }
 
-    /// Inserts one event. An event that is there already stays as it is.
-    pub(super) fn insert(
-        &self,
-        statement: &mut CachedStatement<'_>,
-        buffers: &mut Buffers,
-        index: usize,
-        event: &Event<'a>,
-    ) -> rusqlite::Result<usize> {
-        let seq = self.header.first_seq + index as u64;
-        let foreign = event.id.map(|id| SourceId::of_foreign(self.header.tenant, &id).to_string());
-        let (source, seq) = match &foreign {
-            Some(source) => (source, 0),
-            None => (&self.source, seq),
+    /// One event. The row is good until the next one is made.
+    pub(super) fn row<'r>(&'r self, buffers: &'r mut Buffers, index: usize, event: &Event<'r>) -> Row<'r>
+    where
+        'a: 'r,
+    {
+        buffers.clear();
+        let foreign = event.id.map(|id| SourceId::of_foreign(self.header.tenant, &id));
+        let seq = match foreign {
+            Some(source) => {
+                // Writing to a string does not fail.
+                let _ = write!(buffers.source, "{source}");
+                0
+            }
+            None => {
+                buffers.source.push_str(&self.source);
+                self.header.first_seq + index as u64
+            }
         };
-        buffers.event_id.clear();
-        // The text form of an `EventId`. Writing to a string does not fail.
-        let _ = write!(buffers.event_id, "{source}/{seq}");
-        buffers.time.clear();
+        // The text form of an `EventId`.
+        let _ = write!(buffers.event_id, "{}/{seq}", buffers.source);
         clock::push(&mut buffers.time, event.time(self.header.created));
-        buffers.properties.clear();
         write_json(&mut buffers.properties, Json(event.properties));
         // Checked when the frame was stored.
         let context = event.context.apply(&self.context).unwrap_or(self.context);
-        let context_json = if event.context.is_none() {
-            self.context_json.as_str()
-        } else {
-            buffers.context.clear();
+        if !event.context.is_none() {
             write_json(&mut buffers.context, Json(rest_of(&context)));
-            str::from_utf8(&buffers.context).unwrap_or("{}")
-        };
+        }
+        let buffers = &*buffers;
         let note = &self.annotation;
-        statement.execute(params![
-            buffers.event_id,
-            self.received_at,
-            buffers.time,
-            event.kind.as_str(),
-            event.name,
-            context.user_id,
-            context.anonymous_id,
-            context.session_id,
-            context.url,
-            context.title,
-            context.referrer,
-            str::from_utf8(&buffers.properties).unwrap_or("{}"),
-            context_json,
-            known(note.country),
-            known(note.pop),
-            self.network,
-            note.agent.as_str(),
-            note.traffic.as_str(),
-            note.trust.as_str(),
-            source,
-            seq as i64,
-            event.id.map(|id| id.vendor.as_str()),
-            event.id.map(|id| id.id),
-            self.consent,
-            self.region,
-        ])
+        Row {
+            event_id: &buffers.event_id,
+            received_at: &self.received_at,
+            time: &buffers.time,
+            kind: event.kind.as_str(),
+            name: event.name,
+            user_id: context.user_id,
+            anonymous_id: context.anonymous_id,
+            session_id: context.session_id,
+            url: context.url,
+            title: context.title,
+            referrer: context.referrer,
+            properties: str::from_utf8(&buffers.properties).unwrap_or("{}"),
+            context: if event.context.is_none() {
+                &self.context_json
+            } else {
+                str::from_utf8(&buffers.context).unwrap_or("{}")
+            },
+            country: known(note.country),
+            pop: known(note.pop),
+            network: self.network.as_deref(),
+            agent: note.agent.as_str(),
+            traffic: note.traffic.as_str(),
+            trust: note.trust.as_str(),
+            source: &buffers.source,
+            seq: seq as i64,
+            vendor: event.id.map(|id| id.vendor.as_str()),
+            foreign_id: event.id.map(|id| id.id),
+            consent: &self.consent,
+            region: self.region,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::{KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
     journal::{Journal, JournalStatus},
-    sink::Sink,
+    sink::Sinks,
 };
 
 /// All tenants of a server.
@@ -39,7 +39,7 @@ pub(crate) struct Live {
     known: RwLock<Arc<Known>>,
     pub(crate) usage: Usage,
     pub(crate) journal: Journal,
-    pub(crate) sink: Sink,
+    pub(crate) sinks: Sinks,
 }
 
 /// What a tenant's files say.
@@ -167,14 +167,14 @@ impl Tenants {
         }
         // Opened before the map is locked, which all requests of all tenants read; only one thread loads.
         let journal = Journal::open(id, stored.journal(), &self.settings)?;
-        let sink = match Sink::open(id, stored.journal(), stored.events(), journal.follower()) {
-            Ok(sink) => sink,
+        let sinks = match Sinks::open(id, stored.journal(), stored.events(), journal.follower()) {
+            Ok(sinks) => sinks,
             Err(error) => {
                 journal.close();
                 return Err(error);
             }
         };
-        let live = Arc::new(Live { id, known: RwLock::new(known), usage: Usage::default(), journal, sink });
+        let live = Arc::new(Live { id, known: RwLock::new(known), usage: Usage::default(), journal, sinks });
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, live);
         tracing::info!(tenant = %id, "tenant opened");
         Ok(())
@@ -184,7 +184,7 @@ impl Tenants {
     pub(crate) fn close(&self, deadline: Instant) {
         let all = self.all();
         all.iter().for_each(|live| live.journal.close());
-        all.iter().for_each(|live| live.sink.close(deadline));
+        all.iter().for_each(|live| live.sinks.close(deadline));
     }
 }
 

@@ -296,7 +296,7 @@ fn a_journal_put_back_from_a_copy_loses_no_new_event() {
         tenant.settle();
         assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows, "meanwhile: {meanwhile}");
         assert_eq!(server.metric(&rewinds), 1.0);
-        assert!(server.log().contains("the journal is not the one that the events table was at"));
+        assert!(server.log().contains("the journal is not the one that the sink was at"));
         server.stop();
         std::fs::copy(&copy, &journal).expect("put back");
         let mut server = folder.serve();

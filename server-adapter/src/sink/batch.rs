@@ -1,0 +1,216 @@
+//! Frames of the journal, read for a sink, and the events in them as rows.
+
+use std::ops::Range;
+
+use firsthop_core::{Annotation, Frame, Timestamp};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::row::{Buffers, FrameRow, Row};
+use crate::journal::{self, Accepted};
+
+/// A place in the journal's events: all up to and with this frame, and so many events of what follows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) frame: i64,
+    pub(super) within: u32,
+    /// Of that frame's row: by it one sees whether it is still the same journal.
+    pub(super) sum: i64,
+}
+
+/// The most that a batch holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) events: usize,
+    /// Of frames, as they are in the journal.
+    pub(super) bytes: usize,
+}
+
+/// Some frames after a position, and how many of their events are done.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Annotations and bodies, one after the other.
+    bytes: Vec<u8>,
+    frames: Vec<Stored>,
+    from: Position,
+    /// Of all frames here.
+    events: usize,
+    done: usize,
+    /// Frames that could not be read: damaged on disk. `firsthop verify` names them.
+    pub(super) unreadable: u64,
+}
+
+#[derive(Debug)]
+struct Stored {
+    id: i64,
+    received: Timestamp,
+    region: Box<str>,
+    /// What the server noted itself.
+    annotation: Option<Range<usize>>,
+    accepted: Accepted,
+    body: Range<usize>,
+    sum: i64,
+    events: usize,
+}
+
+impl Batch {
+    /// Reads what follows `from`, in place of what is here.
+    pub(super) fn read(&mut self, journal: &Connection, from: Position, limits: Limits) -> rusqlite::Result<()> {
+        self.bytes.clear();
+        self.frames.clear();
+        (self.from, self.events, self.done, self.unreadable) = (from, 0, from.within as usize, 0);
+        let mut select = journal.prepare_cached(
+            "SELECT id, received_ms, region, annotation, accepted, body, sum FROM frames WHERE id > ?1 ORDER BY id",
+        )?;
+        let mut rows = select.query([from.frame])?;
+        while let Some(row) = rows.next()? {
+            let annotation = row.get_ref(3)?.as_blob_or_null()?.map(|bytes| self.keep(bytes));
+            let body = self.keep(row.get_ref(5)?.as_blob()?);
+            let mut stored = Stored {
+                id: row.get(0)?,
+                received: Timestamp::from_millis(row.get::<_, i64>(1)? as u64),
+                region: row.get_ref(2)?.as_str()?.into(),
+                annotation,
+                accepted: Accepted::from_column(row.get_ref(4)?.as_blob_or_null()?),
+                body,
+                sum: row.get(6)?,
+                events: 0,
+            };
+            match stored.open(&self.bytes) {
+                Some(open) => stored.events = stored.accepted.count(open.frame.header().count) as usize,
+                // Its events were erased, or their time is over; the row stays, for what came with them.
+                None if stored.body.is_empty() => {}
+                None => {
+                    tracing::error!(frame = stored.id, "a stored frame cannot be read; its events go nowhere");
+                    self.unreadable += 1;
+                }
+            }
+            self.events += stored.events;
+            self.frames.push(stored);
+            if self.events.saturating_sub(self.done) >= limits.events || self.bytes.len() >= limits.bytes {
+                break;
+            }
+        }
+        // The frame that it was in lost its events since.
+        self.done = self.done.min(self.frames.first().map_or(0, |first| first.events));
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        from..self.bytes.len()
+    }
+
+    pub(super) fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Events that are to be delivered.
+    pub(super) fn len(&self) -> usize {
+        self.events - self.done
+    }
+
+    /// When the first frame here was received.
+    pub(super) fn received(&self) -> Option<Timestamp> {
+        self.frames.first().map(|frame| frame.received)
+    }
+
+    /// So many events, from the front, need no more thought.
+    pub(super) fn advance(&mut self, events: usize) {
+        self.done = (self.done + events).min(self.events);
+    }
+
+    /// Where a sink is that has had `events` more.
+    pub(super) fn position_after(&self, events: usize) -> Position {
+        let mut left = self.done + events;
+        let mut at = Position { within: 0, ..self.from };
+        for frame in &self.frames {
+            if left < frame.events {
+                break;
+            }
+            left -= frame.events;
+            at = Position { frame: frame.id, within: 0, sum: frame.sum };
+        }
+        Position { within: left as u32, ..at }
+    }
+
+    /// Where a sink is that has had all of it.
+    pub(super) fn end(&self) -> Position {
+        self.position_after(self.len())
+    }
+
+    /// Every event that is to be delivered, as a row, with its place among them; until one is an error.
+    pub(super) fn each<E>(
+        &self,
+        buffers: &mut Buffers,
+        mut visit: impl FnMut(usize, &Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut count = 0;
+        for stored in &self.frames {
+            if count + stored.events <= self.done {
+                count += stored.events;
+                continue;
+            }
+            // Was read before, in `read`.
+            let Some(open) = stored.open(&self.bytes) else { continue };
+            let Ok((context, events)) = open.frame.open() else { continue };
+            let shared = FrameRow::new(&open.frame, context, open.annotation, stored.received, &stored.region);
+            for (index, event) in events.enumerate() {
+                if let Ok(event) = event
+                    && stored.accepted.has(index)
+                {
+                    if count >= self.done {
+                        visit(count - self.done, &shared.row(buffers, index, &event))?;
+                    }
+                    count += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A stored frame that can be decoded.
+struct Open<'a> {
+    frame: Frame<'a>,
+    annotation: Annotation<'a>,
+}
+
+impl Stored {
+    fn open<'a>(&self, bytes: &'a [u8]) -> Option<Open<'a>> {
+        let (enveloped, frame) = journal::open_body(&bytes[self.body.clone()]).ok()?;
+        // The server's own note is the later word.
+        let annotation = match &self.annotation {
+            Some(own) => Annotation::from_bytes(&bytes[own.clone()]).ok()?,
+            None => enveloped?,
+        };
+        let frame = Frame::parse(frame).ok()?;
+        frame.check().ok()?;
+        Some(Open { frame, annotation })
+    }
+}
+
+/// Where to go on: at the position, if the journal still has the frame that it names. A journal that was put back from a copy gives
+/// ids again that the sink has passed, and the events behind them would never reach it. Then it begins again, since nothing says how
+/// far the two agree: what is missing at its end may have been given again already.
+pub(super) fn meet(journal: &Connection, at: Position, known: i64) -> rusqlite::Result<Met> {
+    let id = journal::read_id(journal)?;
+    let sum: Option<i64> =
+        journal.query_row("SELECT sum FROM frames WHERE id = ?1", [at.frame], |row| row.get(0)).optional()?;
+    let same = known == id && (at.frame == 0 || sum == Some(at.sum));
+    Ok(Met {
+        journal: id,
+        at: if same { at } else { Position::default() },
+        rewound: !same && at != Position::default(),
+    })
+}
+
+/// A sink's position, seen beside the journal.
+#[derive(Debug)]
+pub(super) struct Met {
+    /// Which journal it is.
+    pub(super) journal: i64,
+    pub(super) at: Position,
+    /// Whether that is not where the sink was.
+    pub(super) rewound: bool,
+}

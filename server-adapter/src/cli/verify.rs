@@ -34,6 +34,11 @@ impl Verify {
 fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
     let name = &stored.tenant.name;
     if !stored.journal().exists() {
+        // The table comes from a journal: where there is one, there was the other.
+        if stored.events().exists() {
+            out.line(format_args!("{name}: FAULT: there is an events table, and its journal is gone"))?;
+            return Ok(1);
+        }
         out.line(format_args!("{name}: no journal yet"))?;
         return Ok(0);
     }

@@ -8,8 +8,10 @@ SHELL := bash
 STAGE ?=
 FUZZ ?=
 SECS ?= 60
+ROW ?=
+WRITE ?=
 
-.PHONY: help demo test bench build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
+.PHONY: help demo test faults bench build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -21,6 +23,11 @@ demo: ## Start server, edge and the shop page; click, and watch the rows arrive
 
 test: ## Run every test (STAGE="name …" for some; tools/test --list names them)
 	@tools/test $(STAGE)
+
+faults: ## Try kills, power cuts, bad disks, clocks and clients on the server (ROW="name …" for some; WRITE=docs/faults.md)
+	@tools/setup rust cxx
+	@tools/build server
+	@tools/faults $(if $(WRITE),--write $(WRITE)) $(ROW)
 
 bench: ## Measure, and print one table
 	@tools/setup rust npm wasm-bindgen worker-build

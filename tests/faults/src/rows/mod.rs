@@ -1,0 +1,13 @@
+//! All rows, in the order of the table.
+
+mod again;
+mod crash;
+mod damage;
+mod disk;
+mod time;
+
+use crate::row::Row;
+
+pub(crate) fn all() -> Vec<Row> {
+    [crash::ROWS, damage::ROWS, disk::ROWS, time::ROWS, again::ROWS].concat()
+}

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
+    answers::{Answer, Reply},
     arrival::{Arrival, SetAside, Verdict},
     counters::{Batch, Totals},
     store::Tables,
@@ -167,14 +168,13 @@ pub(crate) struct Stats {
 /// Something to write, and whom to tell.
 pub(super) struct Job {
     pub(super) work: Work,
-    reply: oneshot::Sender<Result<Verdict, Unavailable>>,
+    pub(super) reply: Reply,
     pub(super) size: usize,
-    _held: Option<Held>,
+    pub(super) _held: Option<Held>,
 }
 
 /// Something in the queue, or why it is not.
-#[derive(Debug)]
-pub(crate) struct Sent(Result<oneshot::Receiver<Result<Verdict, Unavailable>>, Unavailable>);
+pub(crate) struct Sent(Result<oneshot::Receiver<Answer>, Unavailable>);
 
 pub(super) enum Work {
     Store(Arrival),
@@ -190,7 +190,7 @@ type Change = Box<dyn FnMut(&Connection, &mut Tables, &mut Batch) -> rusqlite::R
 impl Job {
     pub(super) fn answer(self, answer: Result<Verdict, Unavailable>) {
         // Whoever asked may have gone; what was committed stays.
-        let _ = self.reply.send(answer);
+        let _ = self.reply.send(Answer::one(answer));
     }
 }
 
@@ -256,7 +256,7 @@ impl Journal {
         });
         let answer = self.send(0, Work::Change(change), None).0?.blocking_recv();
         // Without an answer the writer is gone: nobody will say.
-        answer.unwrap_or(Err(Unavailable::Down))?;
+        answer.map_or(Err(Unavailable::Down), Answer::pass)?;
         let did = done.lock().unwrap_or_else(PoisonError::into_inner).take();
         did.ok_or(Unavailable::Down)
     }
@@ -269,8 +269,10 @@ impl Journal {
     /// Waits for the commit of what was sent.
     pub(crate) async fn answer(&self, sent: Sent) -> Result<Verdict, Unavailable> {
         match tokio::time::timeout(self.commit_timeout, sent.0?).await {
-            Ok(Ok(Ok(verdict))) if verdict.lost => Err(Unavailable::Quarantine),
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => match answer.pass() {
+                Ok(verdict) if verdict.lost => Err(Unavailable::Quarantine),
+                verdict => verdict,
+            },
             // The writer is gone: nobody will say.
             Ok(Err(_)) => Err(Unavailable::Down),
             Err(_) => Err(Unavailable::Slow),

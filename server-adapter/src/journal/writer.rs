@@ -10,6 +10,7 @@ use firsthop_core::{Error as CoreError, Frame};
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
+    answers::answer_all,
     arrival::{SetAside, Verdict},
     checkpoint::Checkpoints,
     counters::{Batch, Totals},
@@ -21,6 +22,11 @@ use super::{
     store::Tables,
 };
 use crate::Error;
+
+/// Jobs in one commit from which on there is a crowd: the next commit begins no sooner than this one took, and at most [`GATHER`],
+/// after it. What arrives meanwhile shares it, and half as many commits leave the processors to the requests.
+const CROWD: usize = 8;
+const GATHER: Duration = Duration::from_micros(300);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -45,7 +51,11 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _end = End(Arc::clone(&self.shared));
         while let Some(jobs) = self.shared.take() {
+            let (began, is_crowd) = (Instant::now(), jobs.len() >= CROWD);
             self.commit(jobs);
+            if is_crowd {
+                std::thread::sleep(began.elapsed().min(GATHER));
+            }
             if self.connection.is_none() {
                 self.reopen();
             }
@@ -91,9 +101,7 @@ impl Writer {
 
     fn answer(&mut self, jobs: Vec<Job>, verdicts: Vec<Verdict>) {
         self.shared.done(&jobs);
-        for (job, verdict) in jobs.into_iter().zip(verdicts) {
-            job.answer(Ok(verdict));
-        }
+        answer_all(jobs, verdicts);
         self.shared.advance(self.tables.last_frame);
         if let Some(connection) = &self.connection
             && let Err(error) = self.checkpoints.tend(connection)

@@ -64,13 +64,14 @@ impl<'a> Frame<'a> {
         Ok((context, Events { reader: Reader::new(rest), left: self.header.count, names: Names::default() }))
     }
 
-    /// Decodes all of it once and throws it away: after it, [`open`](Self::open) and its events cannot fail.
+    /// Decodes all of it once and throws it away: after it, [`open`](Self::open) and its events cannot fail. Returns how many of the
+    /// events have an id of another vendor's.
     ///
     /// # Errors
     /// What is wrong with the payload.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<usize, Error> {
         let (_, mut events) = self.open()?;
-        events.try_for_each(|event| event.map(|_| ()))
+        events.try_fold(0, |foreign, event| Ok(foreign + usize::from(event?.id.is_some())))
     }
 
     /// The header.

@@ -20,6 +20,8 @@ pub struct Accepted<'a, T> {
     pub account: T,
     /// The frame; its [`open`](Frame::open) and events cannot fail.
     pub frame: Frame<'a>,
+    /// How many of its events have an id of another vendor's.
+    pub foreign: usize,
     /// What to note on it. Its `trust` says who answers for the frame.
     pub annotation: Annotation<'a>,
     /// The session that goes into the receipt, if the source needs one.
@@ -47,8 +49,8 @@ pub fn receive<'a, T: Account>(
         None => Err(nobodys(body, facts)),
     };
     match (checked, account) {
-        (Ok((frame, trust, session)), Some(account)) => {
-            Ok(Accepted { account, frame, annotation: Annotation { trust, ..annotation }, session })
+        (Ok(Checked { frame, foreign, trust, session }), Some(account)) => {
+            Ok(Accepted { account, frame, foreign, annotation: Annotation { trust, ..annotation }, session })
         }
         (Ok(_), None) => Err(Refused::new(Refusal::Internal, None, body, 1, annotation)),
         (Err(problem), account) => {
@@ -88,12 +90,16 @@ pub fn authenticate(
     }
 }
 
+/// A frame that nothing is wrong with.
+struct Checked<'a> {
+    frame: Frame<'a>,
+    foreign: usize,
+    trust: Trust,
+    session: Option<Session>,
+}
+
 /// Everything that can be wrong with the bytes, in the order in which it is looked for.
-fn check<'a>(
-    body: &'a [u8],
-    facts: &Facts<'a>,
-    account: &impl Account,
-) -> Result<(Frame<'a>, Trust, Option<Session>), Problem> {
+fn check<'a>(body: &'a [u8], facts: &Facts<'a>, account: &impl Account) -> Result<Checked<'a>, Problem> {
     account.has_room(body.len())?;
     let frame = parse(body, facts)?;
     let tenant = account.tenant();
@@ -105,13 +111,13 @@ fn check<'a>(
         check_holder(&grant.holder, origin, tenant)?;
     }
     account.admit(frame.header().count, body.len())?;
-    frame.check()?;
+    let foreign = frame.check()?;
     let source = frame.header().source;
     let session = match grant {
         Some(grant) => Session::renewal(account, source, &grant, facts.now),
         None => Session::mint(account, source, Holder::new(origin, frame.write_key()?.as_str()), facts.now),
     };
-    Ok((frame, trust, session))
+    Ok(Checked { frame, foreign, trust, session })
 }
 
 /// Whether a session may be used here: its write key is one of the tenant's still, and the request comes from its origin.

@@ -38,7 +38,7 @@ impl Inner {
             };
             return Err(self.aside(&accepted.account, entry, problem, held).await);
         }
-        let arrival = Arrival::new(&body, &accepted.frame, at, Some(&accepted.annotation))?;
+        let arrival = Arrival::new(&body, &accepted.frame, accepted.foreign > 0, at, Some(&accepted.annotation))?;
         let verdict = live.journal.store(arrival, held).await.map_err(unavailable)?;
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
     }
@@ -68,7 +68,7 @@ impl Inner {
             held.grow(frame.len()).ok_or_else(full)?;
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
-            let arrival = Arrival::new(&body, &frame, at, Some(&accepted.annotation))?;
+            let arrival = Arrival::new(&body, &frame, true, at, Some(&accepted.annotation))?;
             waits.push(live.journal.send_frame(arrival));
         }
         for rejected in accepted.rejected {
@@ -133,8 +133,9 @@ impl Inner {
             // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
             return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
         }
-        let opened = open_envelope(&envelope, &found, now)
-            .and_then(|(frame, annotation)| Ok((frame, Arrival::new(&body, &frame, at, annotation.as_ref())?)));
+        let opened = open_envelope(&envelope, &found, now).and_then(|(frame, foreign, annotation)| {
+            Ok((frame, Arrival::new(&body, &frame, foreign, at, annotation.as_ref())?))
+        });
         match opened {
             Ok((frame, arrival)) => {
                 let _place = found.live.usage.enter(&found.known.limits)?;
@@ -219,12 +220,12 @@ fn verify_envelope<'a>(outer: &Frame<'a>, found: &Found, now: Timestamp) -> Resu
     Ok(Envelope::open(outer)?)
 }
 
-/// The producer's frame, and the annotation if there is more to it than the edge noted.
+/// The producer's frame, whether any of its events has an id of another vendor's, and the annotation if there is more to it than the edge noted.
 fn open_envelope<'a>(
     envelope: &Envelope<'a>,
     found: &Found,
     now: Timestamp,
-) -> Result<(Frame<'a>, Option<Annotation<'a>>), Problem> {
+) -> Result<(Frame<'a>, bool, Option<Annotation<'a>>), Problem> {
     let frame = Frame::parse(envelope.frame)?;
     let header = frame.header();
     let tenant = &found.known.rooted.tenant;
@@ -244,9 +245,9 @@ fn open_envelope<'a>(
         _ => None,
     };
     found.admit(header.count, envelope.frame.len())?;
-    frame.check()?;
+    let foreign = frame.check()?;
     check_count(&frame)?;
-    Ok((frame, annotation))
+    Ok((frame, foreign > 0, annotation))
 }
 
 /// A frame without events has no identity by which it would be known again, so what its producer says it dropped could not be

@@ -37,14 +37,15 @@ pub(crate) struct Foreign {
 }
 
 impl Arrival {
-    /// A frame that a first hop has checked, in the body in which it came. `annotation`: what this server noted on it;
-    /// none if all of that stands in the envelope.
+    /// A frame that a first hop has checked, in the body in which it came. `foreign`: whether any of its events has an id of another
+    /// vendor's, which the check says. `annotation`: what this server noted on it; none if all of that stands in the envelope.
     ///
     /// # Errors
     /// What [`Frame::check`] says of events: none, if it was checked.
     pub(crate) fn new(
         body: &Bytes,
         frame: &Frame<'_>,
+        foreign: bool,
         at: At,
         annotation: Option<&Annotation<'_>>,
     ) -> Result<Self, Error> {
@@ -57,7 +58,7 @@ impl Arrival {
             header,
             at,
             annotation: annotation.map(encode).transpose()?,
-            foreign: foreign_of(frame)?,
+            foreign: if foreign { foreign_of(frame)? } else { Vec::new() },
         })
     }
 

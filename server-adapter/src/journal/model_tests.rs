@@ -107,7 +107,7 @@ impl Store {
         let body = Bytes::from(sent.bytes());
         let frame = Frame::parse(&body).expect("a frame");
         let annotation = Annotation::default();
-        let arrival = Arrival::new(&body, &frame, AT, Some(&annotation)).expect("an arrival");
+        let arrival = Arrival::new(&body, &frame, true, AT, Some(&annotation)).expect("an arrival");
         let mut counts = Batch::default();
         self.connection.execute_batch("BEGIN").expect("begun");
         let before = (self.tables.last_frame, self.tables.quarantine);
@@ -199,7 +199,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     let arrival = |content| {
         let body = Bytes::from(Sent { source: 0, first: 0, events: vec![Said { content, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
-        Arrival::new(&body, &frame, AT, Some(&Annotation::default())).expect("an arrival")
+        Arrival::new(&body, &frame, true, AT, Some(&Annotation::default())).expect("an arrival")
     };
     let begun = std::time::Instant::now();
     assert_eq!(journal.answer(journal.send_frame(arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
@@ -231,7 +231,7 @@ async fn one_that_cannot_be_stored_spoils_no_other() {
     let arrival = |first| {
         let body = Bytes::from(Sent { source: 0, first, events: vec![Said { content: 0, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
-        Arrival::new(&body, &frame, AT, Some(&Annotation::default())).expect("an arrival")
+        Arrival::new(&body, &frame, true, AT, Some(&Annotation::default())).expect("an arrival")
     };
     let other = Connection::open(&path).expect("opens");
     other

@@ -50,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) keys: KeyFile,
     pub(crate) limits: Limits,
     stamps: Stamps,
+    /// The lease that was asked for last.
+    lease: Mutex<Option<(KeyId, LeaseScope, LeaseKey)>>,
 }
 
 /// A tenant as one request sees it: a change of its files in the middle does not reach it.
@@ -69,7 +71,13 @@ impl Account for Found {
     }
 
     fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, CoreError> {
-        self.known.rooted.lease(root, scope, now)
+        let key = self.known.rooted.roots.get(root, now)?;
+        // An hour's sessions are nearly all of one lease, and to derive it takes half as long as to check a small frame.
+        let mut last = self.known.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((id, of, lease)) if (*id, of) == (root, scope) => Ok(Some(lease.clone())),
+            _ => Ok(Some(last.insert((root, *scope, key.lease(scope))).2.clone())),
+        }
     }
 
     fn has_room(&self, bytes: usize) -> Result<(), Problem> {
@@ -159,7 +167,7 @@ impl Tenants {
         let rooted = stored.tenant.account(&stored.keys, clock::now())?;
         let StoredTenant { tenant: file, keys, .. } = stored.clone();
         let limits = Limits::new(&self.settings, &file.limits);
-        let known = Arc::new(Known { rooted, file, keys, limits, stamps });
+        let known = Arc::new(Known { rooted, file, keys, limits, stamps, lease: Mutex::default() });
         if let Some(found) = self.find(id) {
             *found.live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             tracing::info!(tenant = %id, "tenant changed");

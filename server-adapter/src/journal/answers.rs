@@ -3,6 +3,8 @@
 //! To wake a task from outside its runtime costs more than the task has to do then. So the writer answers one of those who wait, and
 //! hands it all other answers: they go out from there, inside the runtime, with one wake-up for a whole commit.
 
+use std::{iter::Zip, vec::IntoIter};
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -16,17 +18,16 @@ pub(super) type Reply = oneshot::Sender<Answer>;
 /// What a job's sender receives.
 pub(super) struct Answer {
     pub(super) verdict: Result<Verdict, Unavailable>,
-    rest: Rest,
+    rest: Option<Rest>,
 }
 
 /// The others of the same commit. They are answered when this is dropped, wherever that is: also if whoever was to pass it on has
 /// gone, or has stopped waiting.
-#[derive(Default)]
-struct Rest(Vec<(Job, Verdict)>);
+struct Rest(Zip<IntoIter<Job>, IntoIter<Verdict>>);
 
 impl Drop for Rest {
     fn drop(&mut self) {
-        for (job, verdict) in self.0.drain(..) {
+        for (job, verdict) in self.0.by_ref() {
             job.answer(Ok(verdict));
         }
     }
@@ -34,7 +35,7 @@ impl Drop for Rest {
 
 impl Answer {
     pub(super) fn one(verdict: Result<Verdict, Unavailable>) -> Self {
-        Self { verdict, rest: Rest::default() }
+        Self { verdict, rest: None }
     }
 
     /// Passes the others' answers on.
@@ -44,13 +45,15 @@ impl Answer {
     }
 }
 
-/// Answers all jobs of a commit through one of them whose sender still waits.
+/// Answers all jobs of a commit through the first of them whose sender still waits. It must be the first: who has sent several waits for
+/// them in their order, so an answer to the first is the one that is looked at.
 pub(super) fn answer_all(jobs: Vec<Job>, verdicts: Vec<Verdict>) {
-    let mut rest: Vec<(Job, Verdict)> = jobs.into_iter().zip(verdicts).collect();
-    while let Some((job, verdict)) = rest.pop() {
-        match job.reply.send(Answer { verdict: Ok(verdict), rest: Rest(rest) }) {
+    let mut rest = Rest(jobs.into_iter().zip(verdicts));
+    while let Some((job, verdict)) = rest.0.next() {
+        match job.reply.send(Answer { verdict: Ok(verdict), rest: Some(rest) }) {
             Ok(()) => return,
-            Err(mut refused) => rest = std::mem::take(&mut refused.rest.0),
+            Err(Answer { rest: Some(others), .. }) => rest = others,
+            Err(_) => return,
         }
     }
 }
@@ -71,15 +74,27 @@ mod tests {
 
     #[test]
     fn everyone_gets_their_own_answer_also_from_one_who_has_gone() {
-        let (jobs, mut answers): (Vec<_>, Vec<_>) = (0..5).map(|_| job()).unzip();
-        // The first two to be asked have gone before the commit; the third goes without looking at its answer.
-        drop(answers.pop());
-        drop(answers.pop());
-        answer_all(jobs, (0..5).map(verdict).collect());
-        assert!(answers[0].try_recv().is_err(), "one is told, and no other yet");
-        drop(answers.pop());
-        for (i, answer) in answers.iter_mut().enumerate() {
-            assert_eq!(answer.try_recv().expect("answered").pass(), Ok(verdict(i as u32)));
+        let (jobs, answers): (Vec<_>, Vec<_>) = (0..6).map(|_| job()).unzip();
+        let mut answers = answers.into_iter();
+        // Two have gone before the commit; the third goes without looking at its answer.
+        drop(answers.by_ref().take(2).collect::<Vec<_>>());
+        answer_all(jobs, (0..6).map(verdict).collect());
+        let third = answers.next();
+        let mut others: Vec<_> = answers.collect();
+        assert!(others.iter_mut().all(|answer| answer.try_recv().is_err()), "one is told, and no other yet");
+        drop(third);
+        for (i, answer) in (3..).zip(&mut others) {
+            assert_eq!(answer.try_recv().ok().map(Answer::pass), Some(Ok(verdict(i))));
+        }
+    }
+
+    /// As a batch that became several frames, or an event and a refusal.
+    #[test]
+    fn one_who_sent_several_and_waits_in_their_order_waits_for_nothing_else() {
+        let (jobs, answers): (Vec<_>, Vec<_>) = (0..3).map(|_| job()).unzip();
+        answer_all(jobs, (0..3).map(verdict).collect());
+        for (i, mut answer) in (0..).zip(answers) {
+            assert_eq!(answer.try_recv().ok().map(Answer::pass), Some(Ok(verdict(i))));
         }
     }
 }

@@ -229,7 +229,8 @@ impl Journal {
         self.answer(self.send(entry.body.len(), Work::SetAside(entry), Some(held))).await.map(|_| ())
     }
 
-    /// [`store`](Self::store) for one of several, whose memory the caller holds until all are answered.
+    /// [`store`](Self::store) for one of several, whose memory the caller holds until all are answered, and whose answers it awaits in
+    /// the order in which it sent them.
     pub(crate) fn send_frame(&self, arrival: Arrival) -> Sent {
         self.send(arrival.size(), Work::Store(arrival), None)
     }

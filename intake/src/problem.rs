@@ -15,6 +15,10 @@ use crate::Verdict;
 pub enum Refusal {
     /// A frame or event failed a check of the core's.
     Core(Error),
+    /// What came is no HTTP/1.1 request.
+    Head,
+    /// The request line and the headers are over the hop's bound.
+    HeadTooLarge,
     /// No such path.
     NotFound,
     /// The path has other methods.
@@ -57,6 +61,8 @@ impl Refusal {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Core(error) => error.code(),
+            Self::Head => "malformed-head",
+            Self::HeadTooLarge => "head-too-large",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::BodyTooLarge => "body-too-large",
@@ -90,7 +96,7 @@ impl Refusal {
                 Error::Sealed => 501,
                 _ => 400,
             },
-            Self::Json | Self::JsonDepth => 400,
+            Self::Head | Self::Json | Self::JsonDepth => 400,
             Self::Enrolment => 401,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -99,6 +105,7 @@ impl Refusal {
             Self::MediaType | Self::ContentEncoding => 415,
             Self::WrongRegion => 421,
             Self::RateLimited => 429,
+            Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::Unavailable => 503,
         }
@@ -121,6 +128,8 @@ impl Refusal {
     pub fn title(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Core(error) => return Cow::Owned(error.to_string()),
+            Self::Head => "not an HTTP/1.1 request",
+            Self::HeadTooLarge => "request line and headers over the size limit",
             Self::NotFound => "no such path",
             Self::MethodNotAllowed => "method not allowed on this path",
             Self::BodyTooLarge => "body over the size limit",

@@ -163,6 +163,8 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("Segment: wrong origin", of_segment(Call::Track, &message(""), &elsewhere)),
         ("Segment: form", of_segment(Call::Track, &message(""), &form)),
         ("Segment: compressed", of_segment(Call::Track, &message(""), &gzip)),
+        ("no HTTP", hop(Refusal::Head)),
+        ("headers too large", hop(Refusal::HeadTooLarge)),
         ("unknown path", routed("POST", "/v1/nothing")),
         ("wrong method", routed("GET", "/v1/f")),
         ("a frame where an envelope goes", hop(Error::State.into())),
@@ -223,6 +225,8 @@ fn every_bad_input_has_its_answer() {
         ("Segment: wrong origin", 403, "wrong-origin", false, true),
         ("Segment: form", 415, "unsupported-media-type", false, false),
         ("Segment: compressed", 415, "unsupported-encoding", false, false),
+        ("no HTTP", 400, "malformed-head", false, false),
+        ("headers too large", 431, "head-too-large", false, false),
         ("unknown path", 404, "not-found", false, false),
         ("wrong method", 405, "method-not-allowed", false, false),
         ("a frame where an envelope goes", 400, "wrong-state", false, false),
@@ -296,6 +300,8 @@ fn a_problem_is_what_rfc_9457_says() {
 fn codes_are_names() {
     let mut codes = BTreeSet::new();
     for refusal in [
+        Refusal::Head,
+        Refusal::HeadTooLarge,
         Refusal::NotFound,
         Refusal::MethodNotAllowed,
         Refusal::BodyTooLarge,

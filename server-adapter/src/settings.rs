@@ -90,10 +90,14 @@ settings! {
     threads("FIRSTHOP_THREADS"): usize = 0, "0";
     /// Connections at a time, on each address.
     connections("FIRSTHOP_CONNECTIONS"): usize = 10_000, "10000";
+    /// Of those, from one address (of IPv6: from one /64); 0: any number. Behind proxies (see there) there is no such bound.
+    connections_per_address("FIRSTHOP_CONNECTIONS_PER_ADDRESS"): usize = 2500, "2500";
     /// Time for the headers of a request, and for a connection to stay idle.
     header_timeout("FIRSTHOP_HEADER_TIMEOUT"): Span = Span(Duration::from_secs(15)), "15s";
     /// Time for the body of a request.
     body_timeout("FIRSTHOP_BODY_TIMEOUT"): Span = Span(Duration::from_secs(15)), "15s";
+    /// Least bytes a second of a body, once it has had three seconds; 0: only body_timeout.
+    body_rate("FIRSTHOP_BODY_RATE"): Bytes = Bytes(1024), "1KiB";
     /// Time for a commit before a request is answered with 503.
     commit_timeout("FIRSTHOP_COMMIT_TIMEOUT"): Span = Span(Duration::from_secs(10)), "10s";
     /// Memory for requests under way, of all tenants together. Over it, requests are answered with 503.

@@ -56,6 +56,7 @@ impl Serve {
 }
 
 async fn serve(settings: Settings) -> Result<(), Error> {
+    raise_file_limit();
     let signals = |error| Error::Io("signals".into(), error);
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
@@ -102,6 +103,19 @@ async fn end(server: Server, public: Listening, internal: Listening, control: Co
     }
     // Last, so that readiness and figures can be asked until the end.
     internal.stop(std::time::Duration::from_millis(500)).await;
+}
+
+/// Each connection is a file descriptor, and what a process gets without asking is often 1,024.
+fn raise_file_limit() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
 }
 
 async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {

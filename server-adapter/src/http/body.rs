@@ -2,16 +2,20 @@
 
 use std::{
     pin::{Pin, pin},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use firsthop_core::limits::MAX_ENVELOPE;
 use firsthop_intake::{Problem, Refusal};
 use http::{header::EXPECT, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
-use crate::{ingest::full, journal::Held};
+use super::connections::{Connection, Taken};
+use crate::{Settings, ingest::full, journal::Held};
 
 /// The whole body. What it takes of the memory is `held`'s.
 ///
@@ -22,17 +26,24 @@ pub(super) async fn read<B>(
     parts: &Parts,
     body: B,
     most: usize,
-    time: Duration,
+    settings: &Settings,
     held: &mut Held,
 ) -> Result<Bytes, Problem>
 where
     B: Body<Data: Buf>,
 {
     let mut body = pin!(body);
-    let read = match tokio::time::timeout(time, collect(body.as_mut(), most, held)).await {
-        Ok(read) => read,
-        Err(_) => return Err(Problem::new(Refusal::BodyTimeout)),
-    };
+    let connection = parts.extensions.get::<Arc<Connection>>();
+    let pace = Pace::new(settings);
+    // Behind a proxy, its address is that of all.
+    let of_peer = connection.filter(|_| settings.proxies == 0).map(|connection| Arc::clone(&connection.share));
+    let most_of_peer = usize::try_from(settings.memory.0 / 4).unwrap_or(usize::MAX).max(2 * MAX_ENVELOPE);
+    let mut memory = Memory { held, of_peer: of_peer.map(Taken::new), most_of_peer };
+    let read = collect(body.as_mut(), most, &pace, &mut memory).await;
+    drop(memory);
+    if let Some(connection) = connection {
+        connection.serving();
+    }
     if read.is_err() {
         held.release();
         // Who asked whether to send it has not begun.
@@ -43,7 +54,48 @@ where
     read
 }
 
-async fn collect<B>(mut body: Pin<&mut B>, most: usize, held: &mut Held) -> Result<Bytes, Problem>
+/// When a body must be here, and how much of it meanwhile.
+struct Pace {
+    began: Instant,
+    whole: Duration,
+    rate: u64,
+}
+
+impl Pace {
+    const GRACE: Duration = Duration::from_secs(3);
+
+    fn new(settings: &Settings) -> Self {
+        Self { began: Instant::now(), whole: settings.body_timeout.0, rate: settings.body_rate.0 }
+    }
+
+    /// When the next piece must have come, after so many bytes.
+    fn due(&self, bytes: usize) -> Instant {
+        let nanos = (bytes as u128 * 1_000_000_000).checked_div(self.rate.into());
+        let slow = nanos.map_or(self.whole, |nanos| {
+            Self::GRACE.saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        });
+        self.began + self.whole.min(slow)
+    }
+}
+
+/// What a body takes while it is being read: of the memory of all, which it keeps, and of its peer's share.
+struct Memory<'a> {
+    held: &'a mut Held,
+    of_peer: Option<Taken>,
+    most_of_peer: usize,
+}
+
+impl Memory<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        if let Some(of_peer) = &mut self.of_peer {
+            let many = || full().with_detail("too much under way from this address");
+            of_peer.grow(bytes, self.most_of_peer).ok_or_else(many)?;
+        }
+        self.held.grow(bytes).ok_or_else(full)
+    }
+}
+
+async fn collect<B>(mut body: Pin<&mut B>, most: usize, pace: &Pace, memory: &mut Memory<'_>) -> Result<Bytes, Problem>
 where
     B: Body<Data: Buf>,
 {
@@ -51,37 +103,49 @@ where
     if body.size_hint().lower() > most as u64 {
         return Err(Problem::body_too_large(most));
     }
-    let mut next = async || loop {
-        match body.as_mut().frame().await {
-            None => return Ok(None),
-            Some(Err(_)) => return Err(Problem::new(firsthop_core::Error::Truncated).with_detail("the body broke off")),
+    let mut next = async |size: usize| loop {
+        match tokio::time::timeout_at(pace.due(size), body.as_mut().frame()).await {
+            Err(_) => return Err(Problem::new(Refusal::BodyTimeout)),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(_))) => {
+                return Err(Problem::new(firsthop_core::Error::Truncated).with_detail("the body broke off"));
+            }
             // Trailers say nothing to us.
-            Some(Ok(frame)) => {
+            Ok(Some(Ok(frame))) => {
                 if let Ok(mut data) = frame.into_data() {
                     return Ok(Some(data.copy_to_bytes(data.remaining())));
                 }
             }
         }
     };
-    let mut grow = |bytes: usize, size: usize| {
+    let Some(first) = next(0).await? else { return Ok(Bytes::new()) };
+    if first.len() > most {
+        return Err(Problem::body_too_large(most));
+    }
+    memory.grow(first.len())?;
+    // A body in one piece, as small ones are, is not copied.
+    let Some(second) = next(first.len()).await? else { return Ok(first) };
+    // Room for what has come and as much again, and not for what a length promises: that would be memory for nothing.
+    let mut whole = BytesMut::new();
+    let mut piece = Some(second);
+    let mut put = |bytes: &[u8], whole: &mut BytesMut| {
+        let size = whole.len() + bytes.len();
         if size > most {
             return Err(Problem::body_too_large(most));
         }
-        held.grow(bytes).ok_or_else(full)
+        if size > whole.capacity() {
+            let room = (2 * size).max(16 << 10).min(known.unwrap_or(most)).max(size);
+            memory.grow(room - whole.capacity())?;
+            whole.reserve(room - whole.len());
+        }
+        whole.extend_from_slice(bytes);
+        Ok(())
     };
-    let Some(first) = next().await? else { return Ok(Bytes::new()) };
-    let mut size = first.len();
-    grow(size, size)?;
-    // A body in one piece, as small ones are, is not copied.
-    let Some(second) = next().await? else { return Ok(first) };
-    let mut whole = BytesMut::with_capacity(known.unwrap_or(2 * (first.len() + second.len())).min(most));
-    whole.extend_from_slice(&first);
-    let mut piece = Some(second);
+    put(&first, &mut whole)?;
+    drop(first);
     while let Some(bytes) = piece {
-        size += bytes.len();
-        grow(bytes.len(), size)?;
-        whole.extend_from_slice(&bytes);
-        piece = next().await?;
+        put(&bytes, &mut whole)?;
+        piece = next(whole.len()).await?;
     }
     Ok(whole.freeze())
 }

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use firsthop_intake::Refusal;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
@@ -10,15 +11,16 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tower_service::Service;
 
-use super::ClientAddress;
-use crate::{Error, Server};
+use super::{
+    ClientAddress,
+    connections::{Connections, Place},
+    traffic::Closed,
+    wire::{Wire, answer},
+};
+use crate::{Error, Server, ingest::full};
 
 /// A listener at work.
 pub(crate) struct Listening {
@@ -27,8 +29,9 @@ pub(crate) struct Listening {
     task: JoinHandle<GracefulShutdown>,
 }
 
-/// Bytes of a request's head; more is answered with 431. A body is read in pieces of up to as much.
-const BUFFER: usize = 64 << 10;
+/// Bytes of a request's head; more is answered with 431. A body is read in pieces of up to as much. A connection holds one such buffer,
+/// and a second one while a body is being read: so this times `connections` is part of the ceiling of memory.
+const BUFFER: usize = 16 << 10;
 
 /// Binds an address.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -76,52 +79,83 @@ where
 {
     let graceful = GracefulShutdown::new();
     let settings = server.settings().clone();
-    let slots = Arc::new(Semaphore::new(settings.connections));
+    let of_address = settings.connections_per_address;
+    // Behind a proxy, its address is that of all.
+    let of_address = if of_address == 0 || settings.proxies > 0 { settings.connections } else { of_address };
+    let connections = Connections::new(settings.connections, of_address);
+    let turned_away = answer(&full().with_detail("too many connections"));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout.0).max_buf_size(BUFFER);
     loop {
-        // Without a slot nothing is accepted: the rest waits in the kernel's queue, where it costs nothing.
         let accepted = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => break,
-            accepted = accept_one(&listener, &slots) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (stream, address, slot) = match accepted {
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, most likely: some will come back.
+                // Out of file descriptors, most likely.
                 tracing::warn!(%error, "accept");
+                connections.make_room();
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
+        let traffic = &server.inner.traffic;
+        traffic.opened();
+        let Some(place) = connections.enter(address.ip()) else {
+            // The socket is new, so this fits; who does not read it learns less.
+            let _ = stream.try_write(&turned_away);
+            traffic.refused(full().code());
+            traffic.closed(Closed::Refused);
+            continue;
+        };
         // Answers are small and complete; none shall wait for another packet.
         let _ = stream.set_nodelay(true);
-        let service = service.clone();
+        let (connection, service) = (Arc::clone(&place.connection), service.clone());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            connection.reading();
             request.extensions_mut().insert(ClientAddress(address.ip()));
-            service.clone().call(request)
-        });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let traffic = server.clone();
-        traffic.inner.traffic.opened();
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // Clients break off as they like.
-                tracing::trace!(%error, "connection");
+            request.extensions_mut().insert(Arc::clone(&connection));
+            let (connection, answering) = (Arc::clone(&connection), service.clone().call(request));
+            async move {
+                let answer = answering.await;
+                connection.waiting();
+                answer
             }
-            traffic.inner.traffic.closed();
-            drop(slot);
+        });
+        let wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
+        let served = graceful.watch(http.serve_connection(TokioIo::new(wire), service));
+        let server = server.clone();
+        tokio::spawn(async move {
+            let closed = tokio::select! {
+                served = served => why(served, &place, &server),
+                () = place.connection.shed() => Closed::Shed,
+            };
+            server.inner.traffic.closed(closed);
         });
     }
     graceful
 }
 
-async fn accept_one(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, address) = listener.accept().await?;
-    Ok((stream, address, slot))
+/// How a connection ended.
+fn why(served: Result<(), hyper::Error>, place: &Place, server: &Server) -> Closed {
+    let connection = &place.connection;
+    match served {
+        _ if connection.was_refused() => Closed::NotHttp,
+        Ok(()) => Closed::End,
+        Err(error) if error.is_timeout() && connection.was_heard() => Closed::HeadTimeout,
+        Err(error) if error.is_timeout() => Closed::Idle,
+        Err(error) if error.is_parse() => {
+            // One of those that hyper has no answer to, such as HTTP/2.
+            server.inner.traffic.refused(Refusal::Head.code());
+            Closed::NotHttp
+        }
+        Err(error) => {
+            // Clients break off as they like.
+            tracing::trace!(%error, "connection");
+            Closed::BrokenOff
+        }
+    }
 }

@@ -2,12 +2,15 @@
 //! somebody's router.
 
 mod body;
+mod connections;
 mod health;
 mod leases;
 #[cfg(feature = "cli")]
 pub(crate) mod listen;
 mod service;
 mod traffic;
+#[cfg(feature = "cli")]
+mod wire;
 
 pub use self::service::{ClientAddress, Internal, Public};
 pub(crate) use self::traffic::Traffic;

@@ -142,7 +142,7 @@ impl Server {
                     _ => native::MAX_BODY,
                 };
                 let mut held = inner.memory.hold();
-                let body = body::read(parts, body, most, inner.settings.body_timeout.0, &mut held).await?;
+                let body = body::read(parts, body, most, &inner.settings, &mut held).await?;
                 let now = clock::now();
                 if route == Route::Envelope {
                     return inner.envelope(body, now, held).await.map(|receipt| Good::Receipt(receipt.to_json()));

@@ -17,7 +17,37 @@ pub(crate) struct Traffic {
     refused: Mutex<BTreeMap<&'static str, u64>>,
     ingest: Histogram,
     opened: Counter,
-    closed: Counter,
+    closed: [Counter; Closed::ALL.len()],
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a mounted router has no connections"))]
+pub(super) enum Closed {
+    End,
+    Idle,
+    HeadTimeout,
+    NotHttp,
+    BrokenOff,
+    Shed,
+    Refused,
+}
+
+impl Closed {
+    const ALL: [Self; 7] =
+        [Self::End, Self::Idle, Self::HeadTimeout, Self::NotHttp, Self::BrokenOff, Self::Shed, Self::Refused];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Idle => "idle",
+            Self::HeadTimeout => "head-timeout",
+            Self::NotHttp => "not-http",
+            Self::BrokenOff => "broken-off",
+            Self::Shed => "shed",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// A label for each, so that a path that somebody invents is no new series.
@@ -31,7 +61,7 @@ impl Default for Traffic {
             refused: Mutex::default(),
             ingest: Histogram::default(),
             opened: Counter::default(),
-            closed: Counter::default(),
+            closed: std::array::from_fn(|_| Counter::default()),
         }
     }
 }
@@ -43,8 +73,8 @@ impl Traffic {
     }
 
     #[cfg(feature = "cli")]
-    pub(super) fn closed(&self) {
-        self.closed.add(1);
+    pub(super) fn closed(&self, why: Closed) {
+        self.closed[why as usize].add(1);
     }
 
     pub(super) fn answered(&self, route: Option<Route<'_>>, status: u16) {
@@ -88,8 +118,13 @@ impl Traffic {
             "Time from a request's headers to its answer, commit included.",
         );
         page.histogram("firsthop_ingest_seconds", &[], &self.ingest);
-        let (closed, opened) = (self.closed.get(), self.opened.get());
+        let (closed, opened) = (self.closed.iter().map(Counter::get).sum::<u64>(), self.opened.get());
         page.single("firsthop_connections", "gauge", "Open connections.", opened.saturating_sub(closed));
         page.single("firsthop_connections_total", "counter", "Connections accepted.", opened);
+        let ended = "firsthop_connections_closed_total";
+        page.family(ended, "counter", "Connections that ended, by why.");
+        for why in Closed::ALL {
+            page.sample(ended, &[("reason", why.as_str())], self.closed[why as usize].get());
+        }
     }
 }

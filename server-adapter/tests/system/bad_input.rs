@@ -10,7 +10,7 @@ use std::{
 
 use firsthop_core::{Epoch, SourceId, TenantId};
 
-use crate::common::{Client, Folder, Page, Response, Server, Tenant, base64};
+use crate::common::{Client, Folder, Page, Response, Server, Tenant, base64, connect_from};
 
 struct Bad {
     server: Server,
@@ -284,21 +284,35 @@ fn requests_that_are_none_of_ours() {
         assert!(began.elapsed() < Duration::from_secs(3), "{head:?}");
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", crate::common::text(&answer));
     }
-    let mut many = b"GET /livez HTTP/1.1\r\nHost: test\r\n".to_vec();
-    many.extend_from_slice("X-Filler: 0123456789012345678901234567890123456789\r\n".repeat(4000).as_bytes());
-    many.extend_from_slice(b"\r\n");
-    // Slowly, so that the answer is there before the rest meets a closed door.
-    let mut stream = TcpStream::connect(server).expect("connects");
-    for piece in many.chunks(4096) {
-        if stream.write_all(piece).is_err() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(5));
+    let filler = "X-Filler: 0123456789012345678901234567890123456789\r\n";
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000));
+    let large = format!("GET /livez HTTP/1.1\r\nHost: test\r\n{}\r\n", filler.repeat(400));
+    // The rest of it is read, for a while: else a reset could overtake the answer.
+    for (what, head) in [("head over the bound", &large), ("request line over the bound", &long)] {
+        bad.row(what, 431, "head-too-large", Counted, |client| client.raw(head.as_bytes()).expect("an answer"));
     }
-    let response = crate::common::read_response(&mut std::io::BufReader::new(stream), true).expect("an answer");
-    assert_eq!(response.status, 431);
-    let response = Client::new(server).raw(b"nonsense\r\n\r\n").expect("an answer");
-    assert_eq!(response.status, 400);
+    let many = format!("GET /livez HTTP/1.1\r\nHost: test\r\n{}\r\n", "X: y\r\n".repeat(150));
+    bad.row("too many headers", 431, "head-too-large", Counted, |client| {
+        client.raw(many.as_bytes()).expect("an answer")
+    });
+    for bytes in [
+        &b"nonsense\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client, for example\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v1/f HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ] {
+        bad.row("no HTTP", 400, "malformed-head", Counted, |_| {
+            let response = Client::new(server).raw(bytes).expect("an answer");
+            assert_eq!((response.header("connection"), response.header("cache-control")), ("close", "no-store"));
+            response
+        });
+    }
+    let closed = bad.server.metric("firsthop_connections_closed_total{reason=\"not-http\"}");
+    assert_eq!(closed, 9.0);
+    assert_eq!(bad.server.metric("firsthop_connections_closed_total{reason=\"head-timeout\"}"), 1.0);
+    assert!(bad.server.metric("firsthop_connections_closed_total{reason=\"idle\"}") >= 1.0);
 
     // None of it keeps a good client from being served.
     let slow: Vec<_> = (0..300).map(|_| TcpStream::connect(server).expect("connects")).collect();
@@ -333,50 +347,63 @@ fn a_trickle_after_the_answer_ends() {
     bad.end(0);
 }
 
-/// Memory for requests under way has an end, and what does not fit is told to come back.
+/// Memory for requests under way has an end, for one address and for all, and what does not fit is told to come back.
 #[test]
 fn what_is_under_way_is_bounded() {
-    let mut bad = Bad::new(&["--memory", "3MiB", "--queue", "2MiB", "--body-timeout", "3s"]);
-    // Bodies that came nearly whole, and stop.
-    let mut stalled: Vec<TcpStream> = Vec::new();
-    for _ in 0..8 {
-        let mut stream = TcpStream::connect(bad.server.public).expect("connects");
+    let mut bad = Bad::new(&["--memory", "5MiB", "--queue", "2MiB", "--body-timeout", "5s"]);
+    let server = bad.server.public;
+    let stall = |own: u8| {
+        let mut stream = connect_from(own, server);
         stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n").expect("sent");
         // Past the bound the server hangs up.
         let _ = stream.write_all(&vec![b'x'; 499_000]);
-        stalled.push(stream);
-    }
+        stream
+    };
+    let used = |server: &Server| server.metric("firsthop_memory_bytes");
+    // Bodies that came nearly whole, and stop. One address has its share and no more, whoever comes from elsewhere is served.
+    let mut stalled: Vec<TcpStream> = (0..8).map(|_| stall(2)).collect();
     thread::sleep(Duration::from_millis(300));
-    let used = bad.server.metric("firsthop_memory_bytes");
-    assert!(used > 1_500_000.0 && used <= 3.0 * 1_048_576.0, "{used}");
-    let mut page = Page::new(&bad.tenant);
-    let large = page.frame(4000);
-    assert!(large.len() > 150_000);
-    bad.row("no memory left", 503, "unavailable", Counted, |client| {
-        let mut response = client.frame(&large);
-        // The stalled ones may leave room for one or two.
-        for _ in 0..10 {
-            if response.status == 503 {
-                break;
-            }
-            stalled.push(TcpStream::connect(client.address()).expect("connects"));
-            let stream = stalled.last_mut().expect("pushed");
-            let _ = stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n");
-            let _ = stream.write_all(&vec![b'x'; 100_000]);
-            thread::sleep(Duration::from_millis(50));
-            response = client.frame(&large);
-        }
-        assert_eq!(response.header("retry-after"), "1");
+    let (held, most) = (used(&bad.server), 5.0 * 1_048_576.0);
+    assert!(held > 900_000.0 && held < most / 4.0, "{held}");
+    let large = Page::new(&bad.tenant).frame_at(0, 4000, &"Product Viewed ".repeat(4));
+    assert!(large.len() > 300_000);
+    assert_eq!(bad.client.frame(&large).receipt().stored, 4000);
+    let again = "too much under way from this address";
+    bad.row("the address's share", 503, "unavailable", Counted, |_| {
+        let mut client = Client::from(2, server);
+        let response =
+            (0..10).map(|_| client.frame(&large)).find(|response| response.status == 503).expect("a refusal");
+        assert_eq!((response.header("retry-after"), response.json()["detail"].as_str()), ("1", Some(again)));
         response
     });
-    drop(stalled);
+
+    stalled.extend((3..12).flat_map(|own| [stall(own), stall(own)]));
+    thread::sleep(Duration::from_millis(300));
+    let held = used(&bad.server);
+    assert!(held > most * 0.7 && held <= most, "{held}");
+    let label = "firsthop_refused_total{code=\"unavailable\"}";
+    let refused = bad.server.metric(label);
+    // What the stalled ones have left over may be room for one or two.
+    let mut others: Vec<TcpStream> = Vec::new();
+    while used(&bad.server) < most - 150_000.0 {
+        assert!(others.len() < 100, "memory is not used up: {}", used(&bad.server));
+        let mut stream = connect_from(20 + others.len() as u8, server);
+        stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n").expect("sent");
+        let _ = stream.write_all(&vec![b'x'; 99_000]);
+        others.push(stream);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let response = bad.client.frame(&large);
+    assert_eq!((response.status, response.header("retry-after")), (503, "1"), "{}", response.text());
+    assert_eq!(response.json()["detail"], "too much under way");
+    assert!(bad.server.metric(label) > refused);
+    drop((stalled, others));
     let due = Instant::now() + Duration::from_secs(10);
-    while bad.server.metric("firsthop_memory_bytes") > 0.0 {
+    while used(&bad.server) > 0.0 {
         assert!(Instant::now() < due, "memory is not given back");
         thread::sleep(Duration::from_millis(50));
     }
-    let receipt = bad.client.frame(&large).receipt();
-    assert_eq!(receipt.stored + receipt.duplicate, 4000);
+    assert_eq!(bad.client.frame(&large).receipt().duplicate, 4000);
     bad.end(4000);
 }
 

@@ -329,8 +329,9 @@ impl Client {
         Self { address, stream: None }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// A client that is another peer.
+    pub(crate) fn from(own: u8, address: SocketAddr) -> Self {
+        Self { address, stream: Some(BufReader::new(connect_from(own, address))) }
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
@@ -399,6 +400,23 @@ impl Client {
         }
         Ok(response)
     }
+}
+
+/// Connects from another of the machine's own addresses, 127.0.0.`own`: to the server, another peer.
+pub(crate) fn connect_from(own: u8, address: SocketAddr) -> TcpStream {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    }
+    let connect = async {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, own], 0))).expect("an address");
+        socket.connect(address).await.expect("connects").into_std().expect("a stream")
+    };
+    let stream = RUNTIME.with(|runtime| runtime.block_on(connect));
+    stream.set_nonblocking(false).expect("blocking");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    stream
 }
 
 pub(crate) fn read_response(stream: &mut impl BufRead, has_body: bool) -> std::io::Result<Response> {

@@ -13,5 +13,6 @@ mod life;
 mod limits;
 mod metrics;
 mod mounted;
+mod slow;
 mod updates;
 mod vectors;

@@ -1,0 +1,343 @@
+//! Who is connected: how many at all, how many from one address, what each is doing, and whom to part with when there are too many.
+//!
+//! Slow clients cost a good one nothing: where a newcomer finds no place, the connections that have kept the server waiting for longest
+//! make room. Nothing that was acknowledged is at stake, since none of them has sent a whole request.
+
+#![cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a mounted router has no connections of its own"))]
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use tokio::sync::Notify;
+
+/// Whom connections are counted for: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer(IpAddr);
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into()),
+            v4 => Self(v4),
+        }
+    }
+}
+
+/// What bodies of one peer hold while they are being read.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    bytes: AtomicUsize,
+}
+
+/// A part of a peer's share, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    share: Arc<Share>,
+    bytes: usize,
+}
+
+impl Taken {
+    pub(crate) fn new(share: Arc<Share>) -> Self {
+        Self { share, bytes: 0 }
+    }
+
+    /// Takes more of at most so much. None: there is no more.
+    pub(crate) fn grow(&mut self, bytes: usize, most: usize) -> Option<()> {
+        let add = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= most);
+        self.share.bytes.fetch_update(Relaxed, Relaxed, add).ok()?;
+        self.bytes += bytes;
+        Some(())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.share.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// One connection of our own listener's; in the extensions of each of its requests.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) share: Arc<Share>,
+    peer: Peer,
+    began: Instant,
+    /// What it is doing, and since when: milliseconds since `began`, shifted.
+    phase: AtomicU64,
+    /// Whether a byte of the next request has come.
+    heard: AtomicBool,
+    /// Whether hyper has answered for us: to what is no request.
+    refused: AtomicBool,
+    shed: Notify,
+}
+
+impl Connection {
+    /// The body is here: from now on it is the server that is awaited.
+    pub(crate) fn serving(&self) {
+        self.set(Phase::Serving);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// For the head of a request.
+    Waiting,
+    /// A body.
+    Reading,
+    /// A request that is here.
+    Serving,
+}
+
+/// A body may take this long before its connection is one of those that make room, in milliseconds.
+const READING: u64 = 2000;
+
+impl Connection {
+    /// The next request may come.
+    pub(super) fn waiting(&self) {
+        self.heard.store(false, Relaxed);
+        self.set(Phase::Waiting);
+    }
+
+    /// A head has come, and perhaps a body will.
+    pub(super) fn reading(&self) {
+        self.set(Phase::Reading);
+    }
+
+    /// Some bytes have come.
+    pub(super) fn hear(&self) {
+        self.heard.store(true, Relaxed);
+    }
+
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard.load(Relaxed)
+    }
+
+    /// What came was no request, and was answered so.
+    pub(super) fn refuse(&self) {
+        self.refused.store(true, Relaxed);
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.load(Relaxed)
+    }
+
+    /// Until it is to make room.
+    pub(super) async fn shed(&self) {
+        self.shed.notified().await;
+    }
+
+    fn set(&self, phase: Phase) {
+        self.phase.store(self.now() << 2 | phase as u64, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Since when it has kept the server waiting, if it is the one that does.
+    fn idle_since(&self, now: u64) -> Option<u64> {
+        let phase = self.phase.load(Relaxed);
+        let since = phase >> 2;
+        let idle = match phase & 3 {
+            phase if phase == Phase::Waiting as u64 => true,
+            phase if phase == Phase::Reading as u64 => since + READING < now,
+            _ => false,
+        };
+        idle.then_some(since)
+    }
+}
+
+/// The connections of one listener.
+#[derive(Debug)]
+pub(super) struct Connections {
+    most: usize,
+    most_of_peer: usize,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<u64, Arc<Connection>>,
+    peers: HashMap<Peer, (usize, Arc<Share>)>,
+    next: u64,
+}
+
+/// A place among the connections, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Connections {
+    /// At most so many, and so many of one peer.
+    pub(super) fn new(most: usize, most_of_peer: usize) -> Arc<Self> {
+        Arc::new(Self { most, most_of_peer, began: Instant::now(), state: Mutex::default() })
+    }
+
+    /// A place for a newcomer. None: all who are there are being served.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let peer = Peer::from(address);
+        let mut state = self.lock();
+        let of_peer = state.peers.get(&peer).map_or(0, |(count, _)| *count);
+        if of_peer >= self.most_of_peer && !self.shed(&mut state, peer) {
+            return None;
+        }
+        if state.open.len() >= self.most {
+            let (&busiest, _) = state.peers.iter().max_by_key(|(_, (count, _))| *count)?;
+            if !self.shed(&mut state, busiest) {
+                return None;
+            }
+        }
+        let entry = state.peers.entry(peer).or_default();
+        entry.0 += 1;
+        let connection = Arc::new(Connection {
+            share: Arc::clone(&entry.1),
+            peer,
+            began: self.began,
+            phase: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            shed: Notify::new(),
+        });
+        connection.waiting();
+        state.next += 1;
+        let number = state.next;
+        state.open.insert(number, Arc::clone(&connection));
+        Some(Place { connections: Arc::clone(self), number, connection })
+    }
+
+    /// Parts with those of a peer's connections that have kept the server waiting for longest: several at once, so that looking for
+    /// them costs little for each. Whether there were any.
+    fn shed(&self, state: &mut State, peer: Peer) -> bool {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let of_peer = state.open.iter().filter(|(_, connection)| connection.peer == peer);
+        let idle = of_peer.filter_map(|(&number, connection)| Some((connection.idle_since(now)?, number)));
+        let mut idle: Vec<_> = idle.collect();
+        let count = idle.len().div_ceil(64);
+        if count == 0 {
+            return false;
+        }
+        idle.select_nth_unstable(count - 1);
+        for &(_, number) in &idle[..count] {
+            if let Some(connection) = state.remove(number) {
+                connection.shed.notify_one();
+            }
+        }
+        true
+    }
+
+    /// Makes room in the process: there are no file descriptors left.
+    pub(super) fn make_room(&self) -> bool {
+        let mut state = self.lock();
+        let busiest = state.peers.iter().max_by_key(|(_, (count, _))| *count).map(|(&peer, _)| peer);
+        busiest.is_some_and(|busiest| self.shed(&mut state, busiest))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
+        let connection = self.open.remove(&number)?;
+        if let Some(entry) = self.peers.get_mut(&connection.peer) {
+            entry.0 -= 1;
+            if entry.0 == 0 {
+                self.peers.remove(&connection.peer);
+            }
+        }
+        Some(connection)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> IpAddr {
+        [192, 0, 2, n].into()
+    }
+
+    fn is_shed(place: &Place) -> bool {
+        !place.connections.lock().open.contains_key(&place.number)
+    }
+
+    #[test]
+    fn the_longest_idle_of_the_busiest_makes_room() {
+        let connections = Connections::new(4, 3);
+        let enter = |n| connections.enter(peer(n));
+        let busy = enter(1).expect("room");
+        busy.connection.serving();
+        let places: Vec<_> = [1, 1, 2].into_iter().map(|n| enter(n).expect("room")).collect();
+        places[0].connection.set(Phase::Waiting);
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        // It has asked for something since; the other has not.
+        places[0].connection.waiting();
+        let newcomer = enter(3).expect("room is made");
+        assert_eq!(
+            [&busy, &places[0], &places[1], &places[2], &newcomer].map(is_shed),
+            [false, false, true, false, false]
+        );
+        // One address over its own bound parts with one of its own.
+        let (again, third) = (enter(1).expect("room"), enter(1).expect("room is made"));
+        assert!(is_shed(&places[0]) && !is_shed(&places[2]) && !is_shed(&third));
+        again.connection.serving();
+        third.connection.serving();
+        assert!(enter(1).is_none(), "all of them are being served");
+    }
+
+    #[test]
+    fn a_body_has_a_while() {
+        let connections = Connections::new(1, 1);
+        let reading = connections.enter(peer(1)).expect("room");
+        reading.connection.reading();
+        assert!(connections.enter(peer(2)).is_none());
+        assert_eq!(
+            reading.connection.idle_since(READING + 1_000_000),
+            Some(reading.connection.phase.load(Relaxed) >> 2)
+        );
+    }
+
+    #[test]
+    fn places_come_back_and_nothing_is_left() {
+        let connections = Connections::new(100, 100);
+        let places: Vec<_> = (0..100).map(|n| connections.enter(peer(n)).expect("room")).collect();
+        drop(places);
+        let state = connections.lock();
+        assert!(state.open.is_empty() && state.peers.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_version_6_is_one() {
+        let peer = |text: &str| Peer::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(peer("2001:db8:1:2::1"), peer("2001:db8:1:2:ffff::9"));
+        assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
+        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_share_is_given_back() {
+        let share = Arc::new(Share::default());
+        let (mut a, mut b) = (Taken::new(Arc::clone(&share)), Taken::new(share));
+        assert_eq!((a.grow(70, 100), b.grow(31, 100), b.grow(30, 100)), (Some(()), None, Some(())));
+        drop(a);
+        assert_eq!(b.grow(70, 100), Some(()));
+    }
+}

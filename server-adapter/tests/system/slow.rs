@@ -1,0 +1,148 @@
+//! Slow clients, and thousands of them: good ones are served all the same, and memory stays under its ceiling.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::common::{Client, Folder, Page, connect_from};
+
+/// How many connections this process may have open, less those that it has for itself.
+fn descriptors(most: usize) -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let limit = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok()).unwrap_or(1024);
+    most.min(limit.saturating_sub(200))
+}
+
+fn is_open(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("nonblocking");
+    matches!(stream.read(&mut [0; 256]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+fn half_a_head(own: u8, server: SocketAddr) -> TcpStream {
+    let mut stream = connect_from(own, server);
+    stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: te").expect("sent");
+    stream
+}
+
+/// Far more slow connections than there are places: whoever comes with a whole request has one, also from the same address.
+#[test]
+fn slow_clients_make_room_for_good_ones() {
+    let folder = Folder::new();
+    let server =
+        folder.serve_with(&["--connections", "300", "--connections-per-address", "200", "--header-timeout", "60s"]);
+    let tenant = folder.only_tenant();
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for own in [2, 3, 4] {
+        slow.extend((0..220).map(|_| half_a_head(own, server.public)));
+        for from in [2, 9] {
+            // New ones each time: a place is found, and nobody waits for the timeout of sixty seconds.
+            for _ in 0..5 {
+                let (mut client, mut page) = (Client::from(from, server.public), Page::new(&tenant));
+                let began = Instant::now();
+                assert_eq!(client.frame(&page.frame(3)).receipt().stored, 3);
+                assert!(began.elapsed() < Duration::from_secs(5));
+            }
+        }
+    }
+    let shed = server.metric("firsthop_connections_closed_total{reason=\"shed\"}");
+    assert!(shed >= 360.0, "{shed}");
+    assert_eq!(server.metric("firsthop_connections_closed_total{reason=\"refused\"}"), 0.0);
+    assert!(server.metric("firsthop_connections") <= 302.0);
+    // The longest in waiting were let go, the latest were not.
+    let open = |slow: &[TcpStream]| slow.iter().filter(|stream| is_open(stream)).count();
+    assert_eq!(open(&slow[..100]), 0);
+    assert!(open(&slow[560..]) > 90);
+}
+
+/// A connection whose request is being served is not parted with; then there is no room, and that is said.
+#[test]
+fn who_is_being_served_stays() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--connections", "3", "--commit-timeout", "20s"]);
+    let tenant = folder.only_tenant();
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let (mut client, mut page) = (server.client(), Page::new(&tenant));
+            thread::spawn(move || client.frame(&page.frame(1)).status)
+        })
+        .collect();
+    let due = Instant::now() + Duration::from_secs(5);
+    while server.metric(&format!("firsthop_requests_under_way{{tenant=\"{}\"}}", tenant.id)) < 3.0 {
+        assert!(Instant::now() < due);
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut stream = std::io::BufReader::new(connect_from(2, server.public));
+    let refusal = crate::common::read_response(&mut stream, true).expect("an answer before anything was asked");
+    assert_eq!((refusal.status, refusal.code().as_str(), refusal.header("retry-after")), (503, "unavailable", "1"));
+    assert_eq!(refusal.json()["detail"], "too many connections");
+    assert_eq!(server.metric("firsthop_connections_closed_total{reason=\"refused\"}"), 1.0);
+    journal.execute_batch("ROLLBACK").expect("unlocked");
+    for status in waiting {
+        assert!([200, 503].contains(&status.join().expect("an answer")));
+    }
+}
+
+/// A body that comes by the byte is given up on long before the time that a whole one has.
+#[test]
+fn a_body_keeps_a_pace() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--body-timeout", "60s", "--body-rate", "64KiB"]);
+    let mut trickle = connect_from(2, server.public);
+    trickle.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n").expect("sent");
+    let began = Instant::now();
+    let mut answer = [0; 12];
+    trickle.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    while trickle.read_exact(&mut answer).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(8), "a trickle is waited for");
+        let _ = trickle.write_all(b"x");
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert!(began.elapsed() > Duration::from_millis(2900), "three seconds are everybody's");
+}
+
+/// Thousands of connections that stall, in the middle of a head that is as large as it may be or of a body: what the process holds is
+/// what `docs/operations.md` says at most.
+#[test]
+fn memory_has_a_ceiling_that_holds() {
+    let folder = Folder::new();
+    let many = descriptors(2000);
+    let server = folder.serve_with(&[
+        "--connections",
+        &many.to_string(),
+        "--memory",
+        "32MiB",
+        "--header-timeout",
+        "60s",
+        "--body-timeout",
+        "60s",
+    ]);
+    let tenant = folder.only_tenant();
+    let resident = || server.metric("process_resident_memory_bytes");
+    let idle = resident();
+    let head = format!("POST /v1/f HTTP/1.1\r\nHost: test\r\nX-Filler: {}", "x".repeat(15_000));
+    let mut stalled = Vec::new();
+    for i in 0..many - 20 {
+        let mut stream = connect_from(2 + (i % 16) as u8, server.public);
+        // Some are refused for want of memory, and hang up in the middle.
+        let _ = if i % 2 == 0 {
+            stream.write_all(head.as_bytes())
+        } else {
+            let _ = stream.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n");
+            stream.write_all(&[b'x'; 40_000])
+        };
+        stalled.push(stream);
+    }
+    thread::sleep(Duration::from_secs(1));
+    let held = resident();
+    let ceiling = idle + many as f64 * 48.0 * 1024.0 + 32.0 * 1_048_576.0;
+    assert!(held < ceiling, "{held} over {ceiling}");
+    assert!(held - idle > many as f64 / 2.0 * 15_000.0, "they are held: {held} of {ceiling}, idle {idle}");
+    let mut page = Page::new(&tenant);
+    assert_eq!(Client::from(99, server.public).frame(&page.frame(1)).receipt().stored, 1, "and one more is served");
+}

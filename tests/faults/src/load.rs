@@ -28,6 +28,7 @@ pub(crate) struct Log {
     frames: Mutex<HashMap<(SourceId, u64), Sent>>,
     acks: AtomicU64,
     duplicates: AtomicU64,
+    retries: AtomicU64,
 }
 
 /// A frame that was sent.
@@ -127,6 +128,11 @@ impl Log {
         self.acks.load(Ordering::Relaxed)
     }
 
+    /// How often something had to be sent again.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many frames more are acknowledged.
     pub(crate) fn await_acks(&self, more: u64, most: Duration) -> Outcome<Duration> {
         let (began, before) = (Instant::now(), self.acks());
@@ -196,6 +202,7 @@ pub(crate) fn deliver_to(
             }
             Err(error) => error.to_string(),
         };
+        log.retries.fetch_add(1, Ordering::Relaxed);
         if give_up() {
             return Ok(None);
         }

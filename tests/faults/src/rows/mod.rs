@@ -4,10 +4,12 @@ mod again;
 mod crash;
 mod damage;
 mod disk;
+mod hostile;
+mod slow;
 mod time;
 
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [crash::ROWS, damage::ROWS, disk::ROWS, time::ROWS, again::ROWS].concat()
+    [crash::ROWS, damage::ROWS, disk::ROWS, time::ROWS, again::ROWS, slow::ROWS, hostile::ROWS].concat()
 }

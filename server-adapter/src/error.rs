@@ -20,6 +20,8 @@ pub enum Error {
     Control(String),
     /// A check found something wrong.
     Fault(String),
+    /// The ledger's balance does not close.
+    Unbalanced(String),
 }
 
 impl Error {
@@ -45,7 +47,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Settings(what) | Self::Tenant(what) | Self::Control(what) | Self::Fault(what) => f.write_str(what),
+            Self::Settings(what)
+            | Self::Tenant(what)
+            | Self::Control(what)
+            | Self::Fault(what)
+            | Self::Unbalanced(what) => f.write_str(what),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Database(what, error) => write!(f, "{what}: {error}"),
             Self::Locked(what) => write!(f, "{what}: another firsthop serves this folder"),

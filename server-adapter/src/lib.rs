@@ -71,6 +71,7 @@ pub use crate::control::ControlSocket;
 pub use crate::{
     error::Error,
     http::{ClientAddress, Internal, Public},
+    journal::ledger,
     journal::verify::{Report, verify},
     server::Server,
     settings::Settings,

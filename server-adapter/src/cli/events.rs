@@ -42,7 +42,7 @@ pub(super) struct Events {
     json: bool,
 }
 
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     let ago = |ago: Duration| clock::now().offset(-i64::try_from(ago.as_millis()).unwrap_or(i64::MAX));
     clock::parse_duration(text)
         .map(ago)

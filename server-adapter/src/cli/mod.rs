@@ -5,6 +5,7 @@ mod edge;
 mod events;
 mod key;
 mod out;
+mod reconcile;
 mod serve;
 mod status;
 mod tenant;
@@ -46,6 +47,8 @@ enum Command {
     Key(key::Command),
     /// Check everything that is stored: checksums, signatures, counts. Ends with 1 if anything is wrong.
     Verify(verify::Verify),
+    /// Draw up the balance: what became of every event that was issued. Ends with 3 if some are unaccounted for.
+    Reconcile(reconcile::Reconcile),
     /// Who serves a data folder, and how it is.
     Status(status::Status),
     /// Copy tenants to a folder, whole and consistent, while a server writes.
@@ -89,6 +92,9 @@ struct Chosen {
     tenant: Option<String>,
 }
 
+/// What a balance that does not close ends with: for a job that pages somebody, who then knows that it is not a wrong option.
+const UNBALANCED: u8 = 3;
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // Prints help or what is wrong, and ends the process itself: 2 for a wrong command line.
@@ -103,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Reconcile(command) => command.run(&mut out),
         Command::Status(command) => command.run(&mut out),
         Command::Settings(command) => command.print(&mut out),
     };
@@ -114,7 +121,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nobody left to tell, if this fails.
             let _ = writeln!(std::io::stderr(), "firsthop: {error}");
-            ExitCode::FAILURE
+            if matches!(error, Error::Unbalanced(_)) { ExitCode::from(UNBALANCED) } else { ExitCode::FAILURE }
         }
     }
 }

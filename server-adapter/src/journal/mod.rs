@@ -19,7 +19,7 @@ mod answers;
 mod arrival;
 mod checkpoint;
 mod counters;
-mod ledger;
+pub mod ledger;
 #[cfg(test)]
 mod model_tests;
 mod quarantine;

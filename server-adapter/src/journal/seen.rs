@@ -12,7 +12,10 @@
 //! table in the table's order, some with every commit, many to a page. Nothing depends on that memory: the frames of
 //! the same transaction say it all, and `meta.settled` says from which frame on they have to be asked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use firsthop_core::{Frame, SourceId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -70,6 +73,8 @@ struct Settling {
 #[derive(Debug, Default)]
 struct Open {
     added: Vec<(SourceId, u64)>,
+    /// The last of the young ones' frames, and their bytes, as they were before.
+    young: Option<(i64, u64)>,
     /// Where the settling ones are, if the transaction has written some: none at their end.
     moved: Option<Option<(SourceId, u64)>>,
 }
@@ -179,6 +184,7 @@ impl Seen {
     /// runs that settle. Twice as many as were added, so that they are done before the young ones are too many.
     pub(super) fn settle(&mut self, connection: &Connection, frame: i64, bytes: u64) -> rusqlite::Result<()> {
         let budget = 2 * self.open.added.len() + 16;
+        self.open.young.get_or_insert((self.young_frame, self.young_bytes));
         (self.young_frame, self.young_bytes) = (frame, self.young_bytes + bytes);
         self.settle_some(connection, budget)
     }
@@ -221,10 +227,26 @@ impl Seen {
 
     /// The transaction failed: what it added is not so.
     pub(super) fn undo(&mut self) {
-        for key in std::mem::take(&mut self.open).added {
+        let open = std::mem::take(&mut self.open);
+        for key in open.added {
             self.young.remove(&key);
         }
+        // Its frames are not there. Were the last of them taken for settled, the next one of that number would be too.
+        if let Some(before) = open.young {
+            (self.young_frame, self.young_bytes) = before;
+        }
         self.ends = Ends::default();
+    }
+
+    /// Runs that may not be in the table yet, of the sources after this one: what [`load`](Self::load) has read.
+    pub(super) fn young_after(&self, after: Option<SourceId>) -> impl Iterator<Item = (SourceId, Run)> {
+        let from = after.map_or(Bound::Unbounded, |source| Bound::Excluded((source, u64::MAX)));
+        self.young.range((from, Bound::Unbounded)).map(|((source, _), run)| (*source, *run))
+    }
+
+    /// Those of one source.
+    pub(super) fn young_of(&self, source: SourceId) -> impl Iterator<Item = (SourceId, Run)> {
+        self.young.range((source, 0)..=(source, u64::MAX)).map(|((source, _), run)| (*source, *run))
     }
 
     /// Forgets where sources end, as if there were too many.

@@ -266,7 +266,7 @@ fn write(
     Ok(verdicts)
 }
 
-fn set_aside(
+pub(super) fn set_aside(
     connection: &Connection,
     tables: &mut Tables,
     entry: &SetAside,

@@ -40,7 +40,10 @@ impl Claim {
 
     pub(crate) fn note(&self, connection: &Connection, at: At) -> rusqlite::Result<()> {
         connection
-            .prepare_cached("INSERT INTO claims VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING")?
+            .prepare_cached(
+                "INSERT INTO claims VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT DO UPDATE SET received_ms = MAX(received_ms, excluded.received_ms)",
+            )?
             .execute(params![
                 &self.source.as_bytes()[..],
                 self.first as i64,

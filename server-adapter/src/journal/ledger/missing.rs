@@ -1,0 +1,389 @@
+//! What is missing: numbers that a source has given, and that nobody has.
+//!
+//! ```text
+//!  seen, in its order ─┐
+//!  runs not settled ───┼─► by source, by number ──► a gap? no: next source                       one row of `seen`
+//!  claims ─────────────┘                            └─ yes: who proves it, when, what was dropped   its frames' rows, once
+//! ```
+//!
+//! A number proves all before it, if somebody answers for it: a session's signature. What nobody answers for may be made up, so the
+//! gaps that only such numbers prove are told apart. What a source says it gave up explains as many of its gaps.
+//!
+//! The memory that this needs is bounded, whatever is stored: runs that have not settled, and of one source at a time its first gaps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::Peekable,
+};
+
+use firsthop_core::{Epoch, Flags, Frame, Region, SourceId, Timestamp};
+use rusqlite::{Connection, Row, Rows, Statement, params, types::ValueRef};
+
+use super::{
+    super::{
+        seen::{Run, Seen},
+        store::open_body,
+    },
+    claims::hop_of,
+};
+
+/// Where something is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Hours since the Unix epoch.
+    pub(crate) hour: u32,
+    pub(crate) region: Region,
+    pub(crate) hop: u32,
+}
+
+/// Neighbouring numbers that are missing, and where the frame was that showed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) place: Place,
+}
+
+/// What one source misses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) source: SourceId,
+    /// A session answers for the numbers that prove the gaps.
+    pub(crate) trusted: bool,
+    /// Events, without those that the source says it gave up.
+    pub(crate) events: u64,
+    /// Of the ranges, how many events the source says it gave up: which of them, it does not say.
+    pub(crate) given_up: u64,
+    /// When it was last heard of: a trusted source, by what is trusted.
+    pub(crate) heard: Timestamp,
+    /// The first few ranges.
+    pub(crate) ranges: Vec<Range>,
+    /// How many ranges there are.
+    pub(crate) range_count: u64,
+    /// Where `events` are counted.
+    pub(crate) places: BTreeMap<Place, u64>,
+}
+
+/// Ranges that are named of one source.
+const NAMED: usize = 64;
+
+/// A walk through all sources, which can be interrupted between two.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    young: Seen,
+    /// The last source that is done.
+    after: Option<SourceId>,
+    /// Events that are noted as seen, so far.
+    pub(crate) noted: u64,
+}
+
+/// Some numbers of a source, and how they are known.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    source: SourceId,
+    first: u64,
+    last: u64,
+    known: Known,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    /// Stored, with this frame.
+    Frame(i64),
+    /// Claimed.
+    Claim { trusted: bool, received: Timestamp, region: Region, hop: u32 },
+}
+
+impl Scan {
+    /// From the first source on. Reads which runs have not settled.
+    pub(crate) fn begin(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self { young: Seen::load(connection)?, after: None, noted: 0 })
+    }
+
+    /// Goes on for about so many rows, and tells what each source misses. Says whether all sources are done.
+    pub(crate) fn step(
+        &mut self,
+        connection: &Connection,
+        rows: u64,
+        mut each: impl FnMut(Missing),
+    ) -> rusqlite::Result<bool> {
+        let mut statements = Statements::new(connection, "source > ?1")?;
+        let mut look = Look::new(connection)?;
+        let begin = self.after.map_or(Vec::new(), |source| source.as_bytes().to_vec());
+        let mut pieces = statements.pieces(&begin, self.young.young_after(self.after))?.peekable();
+        let mut done = 0;
+        while let Some(head) = pieces.peek() {
+            let source = match head {
+                Ok(piece) => piece.source,
+                Err(_) => return pieces.next().transpose().map(|_| false),
+            };
+            if done >= rows {
+                return Ok(false);
+            }
+            let (mut next, mut gap) = (0, false);
+            while let Some(piece) = pieces.next_if(|piece| piece.as_ref().map_or(true, |piece| piece.source == source))
+            {
+                let piece = piece?;
+                gap |= piece.first > next;
+                next = next.max(piece.last + 1);
+                if let Known::Frame(_) = piece.known {
+                    self.noted += piece.last - piece.first + 1;
+                }
+                done += 1;
+            }
+            if gap {
+                look.at(source, &self.young, &mut each)?;
+            }
+            self.after = Some(source);
+        }
+        Ok(true)
+    }
+}
+
+/// The two tables, asked for the same sources.
+struct Statements<'c> {
+    seen: Statement<'c>,
+    claims: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn new(connection: &'c Connection, which: &str) -> rusqlite::Result<Self> {
+        Ok(Self {
+            seen: connection
+                .prepare(&format!("SELECT source, first, last, frame FROM seen WHERE {which} ORDER BY source, first"))?,
+            claims: connection.prepare(&format!(
+                "SELECT source, first, last, trust, received_ms, region, hop FROM claims WHERE {which} ORDER BY source, first"
+            ))?,
+        })
+    }
+
+    fn pieces<'s>(
+        &'s mut self,
+        source: &[u8],
+        young: impl Iterator<Item = (SourceId, Run)> + 's,
+    ) -> rusqlite::Result<impl Iterator<Item = rusqlite::Result<Piece>> + 's> {
+        let seen = read(self.seen.query(params![source])?, |row| {
+            let known = Known::Frame(row.get(3)?);
+            Ok(Piece { source: SourceId::new(row.get(0)?), first: number(row, 1)?, last: number(row, 2)?, known })
+        });
+        let claims = read(self.claims.query(params![source])?, |row| {
+            let known = Known::Claim {
+                trusted: row.get(3)?,
+                received: Timestamp::from_millis(number(row, 4)?),
+                region: region(row, 5)?,
+                hop: row.get(6)?,
+            };
+            Ok(Piece { source: SourceId::new(row.get(0)?), first: number(row, 1)?, last: number(row, 2)?, known })
+        });
+        let young = young.map(|(source, Run { first, last, frame, .. })| {
+            Ok(Piece { source, first, last, known: Known::Frame(frame) })
+        });
+        Ok(merge(once_each(merge(seen, young)), claims))
+    }
+}
+
+fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    // A negative one is damage, which `firsthop verify` tells.
+    row.get::<_, i64>(index).map(|number| number.max(0) as u64)
+}
+
+fn region(row: &Row<'_>, index: usize) -> rusqlite::Result<Region> {
+    Ok(row.get_ref(index)?.as_str().ok().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
+fn read<'s>(
+    mut rows: Rows<'s>,
+    piece: impl Fn(&Row<'_>) -> rusqlite::Result<Piece> + 's,
+) -> impl Iterator<Item = rusqlite::Result<Piece>> + 's {
+    std::iter::from_fn(move || rows.next().and_then(|row| row.map(&piece).transpose()).transpose())
+}
+
+type Read = rusqlite::Result<Piece>;
+
+/// Two in order to one in order. An error comes first.
+fn merge(a: impl Iterator<Item = Read>, b: impl Iterator<Item = Read>) -> impl Iterator<Item = Read> {
+    let (mut a, mut b): (Peekable<_>, Peekable<_>) = (a.peekable(), b.peekable());
+    let place = |read: &Read| read.as_ref().ok().map(|piece| (piece.source, piece.first));
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(first), Some(second)) if place(second) < place(first) => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
+}
+
+/// Without what comes twice in a row: a run that is settling stands in both places.
+fn once_each(pieces: impl Iterator<Item = Read>) -> impl Iterator<Item = Read> {
+    let mut last = None;
+    pieces.filter(move |read| match read {
+        Ok(piece) => last.replace((piece.source, piece.first)) != Some((piece.source, piece.first)),
+        Err(_) => true,
+    })
+}
+
+/// A second look, at a source that has gaps.
+struct Look<'c> {
+    statements: Statements<'c>,
+    frames: Statement<'c>,
+    bodies: Statement<'c>,
+}
+
+/// What a piece says of the numbers before it.
+struct Evidence {
+    proves: bool,
+    trusted: bool,
+    received: Timestamp,
+    place: Place,
+    /// What its frame says was given up, if this is the frame's first piece.
+    given_up: u64,
+}
+
+/// Gaps that have the same kind of proof.
+#[derive(Debug, Default)]
+struct Gaps {
+    events: u64,
+    ranges: Vec<Range>,
+    range_count: u64,
+    places: BTreeMap<Place, u64>,
+}
+
+impl Gaps {
+    fn add(&mut self, range: Range) {
+        let events = range.last - range.first + 1;
+        self.events = self.events.saturating_add(events);
+        self.range_count += 1;
+        if self.ranges.len() < NAMED {
+            self.ranges.push(range);
+        }
+        let place = self.places.entry(range.place).or_default();
+        *place = place.saturating_add(events);
+    }
+
+    fn append(&mut self, other: Self) {
+        self.events = self.events.saturating_add(other.events);
+        self.range_count += other.range_count;
+        let room = NAMED - self.ranges.len();
+        self.ranges.extend(other.ranges.into_iter().take(room));
+        for (place, events) in other.places {
+            let sum = self.places.entry(place).or_default();
+            *sum = sum.saturating_add(events);
+        }
+    }
+
+    /// What is left, of which some are explained: the earliest, as far as figures go.
+    fn finish(mut self, source: SourceId, trusted: bool, heard: Timestamp, given_up: &mut u64) -> Option<Missing> {
+        let explained = self.events.min(*given_up);
+        *given_up -= explained;
+        let mut rest = explained;
+        self.places.retain(|_, events| {
+            let taken = rest.min(*events);
+            rest -= taken;
+            *events -= taken;
+            *events > 0
+        });
+        let Self { events, ranges, range_count, places } = self;
+        let events = events - explained;
+        (events > 0).then_some(Missing {
+            source,
+            trusted,
+            events,
+            given_up: explained,
+            heard,
+            ranges,
+            range_count,
+            places,
+        })
+    }
+}
+
+impl<'c> Look<'c> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            statements: Statements::new(connection, "source = ?1")?,
+            frames: connection
+                .prepare("SELECT received_ms, region, hop, trust, dropped, ids, accepted FROM frames WHERE id = ?1")?,
+            bodies: connection.prepare("SELECT body FROM frames WHERE id = ?1")?,
+        })
+    }
+
+    fn at(&mut self, source: SourceId, young: &Seen, each: &mut impl FnMut(Missing)) -> rusqlite::Result<()> {
+        // By what proves them: a session, a write key, nothing yet.
+        let (mut trusted, mut untrusted, mut unproven) = (Gaps::default(), Gaps::default(), Gaps::default());
+        let (mut heard_trusted, mut heard) = (Timestamp::default(), Timestamp::default());
+        let (mut next, mut given_up) = (0_u64, 0_u64);
+        // Frames with several pieces here that have told what was given up.
+        let mut told = BTreeSet::new();
+        let of_source = young.young_of(source);
+        for piece in self.statements.pieces(source.as_bytes(), of_source)? {
+            let piece = piece?;
+            let evidence = match piece.known {
+                Known::Claim { trusted, received, region, hop } => Evidence {
+                    proves: trusted,
+                    trusted,
+                    received,
+                    place: Place { hour: Epoch::at(received).get(), region, hop },
+                    given_up: 0,
+                },
+                Known::Frame(id) => match frame(&mut self.frames, &mut self.bodies, id, &mut told)? {
+                    Some(evidence) => evidence,
+                    None => continue,
+                },
+            };
+            if piece.first > next {
+                unproven.add(Range { first: next, last: piece.first - 1, place: evidence.place });
+            }
+            if evidence.proves {
+                untrusted.append(std::mem::take(&mut unproven));
+                heard = heard.max(evidence.received);
+            }
+            if evidence.trusted {
+                trusted.append(std::mem::take(&mut untrusted));
+                heard_trusted = heard_trusted.max(evidence.received);
+            }
+            given_up = given_up.saturating_add(evidence.given_up);
+            next = next.max(piece.last + 1);
+        }
+        trusted.finish(source, true, heard_trusted, &mut given_up).map(&mut *each);
+        untrusted.finish(source, false, heard, &mut given_up).map(&mut *each);
+        Ok(())
+    }
+}
+
+/// What a stored frame proves. None: its row is gone, which `firsthop verify` tells.
+fn frame(
+    frames: &mut Statement<'_>,
+    bodies: &mut Statement<'_>,
+    id: i64,
+    told: &mut BTreeSet<i64>,
+) -> rusqlite::Result<Option<Evidence>> {
+    let mut rows = frames.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let received = Timestamp::from_millis(number(row, 0)?);
+    let (hop, trusted, dropped) = match (row.get(2)?, row.get(3)?, row.get::<_, Option<u32>>(4)?) {
+        (Some(hop), Some(trusted), Some(dropped)) => (hop, trusted, dropped),
+        _ => from_body(bodies, id)?,
+    };
+    // A frame that a hop has made of another vendor's events is numbered by that hop: its numbers prove nothing.
+    let foreign = row.get::<_, i64>(5)? > 0;
+    let proves = trusted || !foreign;
+    let in_one_piece = !foreign && row.get_ref(6)? == ValueRef::Null;
+    let tells = dropped > 0 && (in_one_piece || told.insert(id));
+    Ok(Some(Evidence {
+        proves,
+        trusted,
+        received,
+        place: Place { hour: Epoch::at(received).get(), region: region(row, 1)?, hop },
+        given_up: if tells { dropped.into() } else { 0 },
+    }))
+}
+
+/// First hop, trust and what was dropped, of a row that was written before it had columns for that.
+fn from_body(bodies: &mut Statement<'_>, id: i64) -> rusqlite::Result<(u32, bool, u32)> {
+    bodies.query_row([id], |row| {
+        let body = row.get_ref(0)?.as_blob()?;
+        let header = open_body(body).and_then(|(_, bytes)| Frame::parse(bytes).map(|frame| *frame.header()));
+        Ok(match header {
+            Ok(header) => (hop_of(body).get(), header.flags.contains(Flags::TRUST), header.dropped),
+            Err(_) => (0, false, 0),
+        })
+    })
+}

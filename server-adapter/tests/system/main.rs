@@ -13,6 +13,7 @@ mod life;
 mod limits;
 mod metrics;
 mod mounted;
+mod reconcile;
 mod slow;
 mod updates;
 mod vectors;

@@ -289,7 +289,7 @@ fn scope(hours: bool) -> Scope {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn the_balance_always_closes(steps in prop::collection::vec(step(), 1..40)) {

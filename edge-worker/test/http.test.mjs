@@ -2,35 +2,21 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { FakeServer, Tenant, newSource } from './server.mjs';
+import { isProblem, pair } from './pair.mjs';
+import { Tenant, newSource } from './server.mjs';
 import { startWorker } from './worker.mjs';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const VERSION = readFileSync(`${ROOT}/Cargo.toml`, 'utf8').match(/^version = "(.*)"/m)[1];
 const DIST = `${ROOT}/bindings/dist`;
 const tenant = new Tenant(0xc8);
-let server;
-let edge;
+const { server, edge } = await pair({ tenants: [tenant] });
 
-before(async () => {
-  server = await FakeServer.start(tenant);
-  edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment });
-});
-after(async () => {
-  await edge?.dispose();
-  await server?.stop();
-});
 
 const get = (path, options = {}) => fetch(`${edge.url}${path}`, { redirect: 'manual', ...options });
-
-async function isProblem(answer, status, code) {
-  assert.equal(answer.status, status);
-  assert.equal(answer.headers.get('content-type'), 'application/problem+json');
-  assert.equal((await answer.json()).code, code);
-}
 
 describe('the SDK', () => {
   const files = readdirSync(DIST).filter((name) => /\.(m?js|wasm)$/.test(name));

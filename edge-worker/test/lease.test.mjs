@@ -1,26 +1,11 @@
 // Leases: how the Worker comes by its keys, and what it does without them.
 
 import assert from 'node:assert/strict';
-import { after, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { FakeServer, Tenant, json, newSource, problem } from './server.mjs';
-import { startWorker } from './worker.mjs';
-
-const stops = [];
-after(async () => {
-  for (const stop of stops.reverse()) await stop();
-});
-
-/** A server and an edge of their own; the edge has not been asked for anything yet. */
-async function pair({ tenants = [new Tenant(0xc8)], ...bindings } = {}) {
-  const server = await FakeServer.start(...tenants);
-  stops.push(() => server.stop().catch(() => {}));
-  const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings });
-  stops.push(() => edge.dispose());
-  const send = (body, headers = {}) => fetch(`${edge.url}/v1/f`, { method: 'POST', body, headers });
-  return { server, edge, send, tenant: tenants[0], tenants };
-}
+import { pair, refusal, serverOf } from './pair.mjs';
+import { Tenant, json, newSource, problem } from './server.mjs';
 
 const logged = (edge, event) => edge.log.filter((line) => line.includes(`"${event}"`)).map((line) => JSON.parse(line));
 
@@ -46,8 +31,7 @@ describe('leases', { concurrency: true }, () => {
   });
 
   test('come from LEASES where that is another address', async () => {
-    const internal = await FakeServer.start(new Tenant(0xc8));
-    stops.push(() => internal.stop());
+    const internal = await serverOf(new Tenant(0xc8));
     const { server, send, tenant } = await pair({ LEASES: `${internal.url}/` });
     assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
     assert.deepEqual([server.leaseCalls.length, server.stored.length], [0, 1]);
@@ -85,8 +69,7 @@ describe('leases', { concurrency: true }, () => {
 
   test('are not taken from an answer that is none, is for somebody else, or stands behind a redirect', async () => {
     const { server, edge, send, tenant } = await pair();
-    const elsewhere = await FakeServer.start(tenant);
-    stops.push(() => elsewhere.stop());
+    const elsewhere = await serverOf(tenant);
     const bad = [
       (response) => response.writeHead(307, { location: `${elsewhere.url}/v1/leases` }).end(),
       (response) => json(response, 500, {}),
@@ -173,5 +156,22 @@ describe('leases', { concurrency: true }, () => {
     assert.equal((await send(fresh())).status, 200);
     assert.equal((await send(tenant.frame({ source: newSource() }), { origin })).status, 200);
     assert.equal(server.leaseCalls.length, 2);
+  });
+
+  test('end a write key that was taken away with the next renewal', async () => {
+    const tenant = new Tenant(0xc8, { refreshAfter: 10 });
+    const { server, send } = await pair({ tenants: [tenant] });
+    const writeKey = tenant.writeKey;
+    const frame = () => tenant.frame({ source: newSource(), writeKey });
+    assert.equal((await send(frame())).status, 200);
+    tenant.writeKeys = [`fh_${tenant.id}_${'n'.repeat(24)}`];
+    await sleep(10_200);
+    // Renewed behind the back of this one, which is judged by what is known.
+    assert.equal((await send(frame())).status, 200);
+    await sleep(500);
+    await refusal(await send(frame()), 401, 'wrong-write-key');
+    assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200, 'the new one');
+    assert.equal(server.leaseCalls.length, 2);
+    assert.deepEqual(server.opened().map(({ annotation }) => annotation.refused), ['', '', 'wrong-write-key', ''], 'set aside, not lost');
   });
 });

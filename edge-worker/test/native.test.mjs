@@ -3,16 +3,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { FakeServer, Tenant, bytes, json, kit, newSource, problem, resealed } from './server.mjs';
+import { pair, refusal, serverOf } from './pair.mjs';
+import { Tenant, bytes, json, kit, newSource, problem, resealed } from './server.mjs';
 import { CF, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
 const ORIGIN = 'https://shop.example';
-let server;
-let edge;
+const { server, edge } = await pair({ tenants: [tenant] });
 
 /** Posts a frame as a page would. Not by `fetch`, which on a 421 sends the body again, and in Node another one. */
 async function send(body, headers = {}) {
@@ -35,26 +35,6 @@ async function settled(source = newSource()) {
   return { source, session };
 }
 
-/** Asserts a refusal and returns its problem. */
-async function refusal(answer, status, code) {
-  assert.equal(answer.status, status);
-  assert.equal(answer.headers.get('content-type'), 'application/problem+json');
-  assert.equal(answer.headers.get('access-control-allow-origin'), '*');
-  const body = await answer.json();
-  assert.equal(body.code, code);
-  assert.equal(body.status, status);
-  assert.equal(body.type, `https://firsthop.dev/problems/${code}`);
-  return body;
-}
-
-before(async () => {
-  server = await FakeServer.start(tenant);
-  edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment });
-});
-after(async () => {
-  await edge?.dispose();
-  await server?.stop();
-});
 beforeEach(() => server.forget());
 
 describe('a page', () => {
@@ -288,16 +268,12 @@ describe('acknowledgement', () => {
   });
 
   test('a redirect is not followed', async () => {
-    const elsewhere = await FakeServer.start(tenant);
-    try {
-      for (const status of [301, 302, 307, 308]) {
-        server.plans.push((request, response) => response.writeHead(status, { location: `${elsewhere.url}/v1/e` }).end());
-        await refusal(await send(tenant.frame({ source: newSource() })), 503, 'unavailable');
-      }
-      assert.equal(elsewhere.received.length, 0);
-    } finally {
-      await elsewhere.stop();
+    const elsewhere = await serverOf(tenant);
+    for (const status of [301, 302, 307, 308]) {
+      server.plans.push((request, response) => response.writeHead(status, { location: `${elsewhere.url}/v1/e` }).end());
+      await refusal(await send(tenant.frame({ source: newSource() })), 503, 'unavailable');
     }
+    assert.equal(elsewhere.received.length, 0);
   });
 
   test("the server's verdict on a frame that it has set aside is passed on", async () => {
@@ -360,6 +336,7 @@ describe('bad input', () => {
     ['no tenant of ours', async () => [other.frame({ source: newSource() })], 401, 'wrong-write-key', false],
     ['another region', async () => [tenant.frame({ source: newSource(), region: 'US' })], 421, 'wrong-region', false],
     ['wrong origin', async () => [first(), { origin: 'https://shop.example.evil.example' }], 403, 'wrong-origin', true],
+    ['the origin of a page that hides its own', async () => [first(), { origin: 'null' }], 403, 'wrong-origin', true],
     [
       'a session of another origin',
       async () => {

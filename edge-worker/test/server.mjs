@@ -35,9 +35,9 @@ export const bytes = (text) => Buffer.from(text, 'base64');
 
 /** One tenant, enrolled for one edge. */
 export class Tenant {
-  constructor(number, { region = 'EU', worker = 7, origins = ['*'] } = {}) {
+  constructor(number, { region = 'EU', worker = 7, origins = ['*'], refreshAfter = 300 } = {}) {
     this.id = number.toString(16).padStart(16, '0');
-    Object.assign(this, { region, worker, origins, keyId: 1 });
+    Object.assign(this, { region, worker, origins, refreshAfter, keyId: 1 });
     this.root = base64(Buffer.alloc(32, number));
     this.writeKeys = [`fh_${this.id}_${'k'.repeat(24)}`];
     this.enrolment = `fhe_${this.id}_${worker.toString(16).padStart(8, '0')}_${'t'.repeat(32)}`;
@@ -59,7 +59,7 @@ export class Tenant {
       writeKeys: this.writeKeys,
       origins: this.origins,
       leases: leases.map((lease) => ({ keyId: this.keyId, ...lease })),
-      refreshAfter: 300,
+      refreshAfter: this.refreshAfter,
     };
   }
 

@@ -3,25 +3,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 
-import { FakeServer, Tenant, newSource } from './server.mjs';
-import { startWorker } from './worker.mjs';
+import { pair } from './pair.mjs';
+import { Tenant, newSource } from './server.mjs';
 
 const tenant = new Tenant(0xc8);
-let server;
-let edge;
+const { server, edge, send } = await pair({ tenants: [tenant] });
 
-before(async () => {
-  server = await FakeServer.start(tenant);
-  edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment });
-});
-after(async () => {
-  await edge?.dispose();
-  await server?.stop();
-});
-
-const send = (body) => fetch(`${edge.url}/v1/f`, { method: 'POST', body });
 
 describe('patience', { concurrency: true }, () => {
   test('a server that does not answer is given ten seconds; then the page keeps its events', async () => {

@@ -1,0 +1,43 @@
+// An edge and the stand-in for its server, for one test or for a file of them.
+
+import assert from 'node:assert/strict';
+import { after } from 'node:test';
+
+import { FakeServer, Tenant } from './server.mjs';
+import { startWorker } from './worker.mjs';
+
+const stops = [];
+after(async () => {
+  for (const stop of stops.reverse()) await stop();
+});
+
+/** A stand-in for a server of these tenants, until the end of the file. */
+export async function serverOf(...tenants) {
+  const server = await FakeServer.start(...tenants);
+  stops.push(() => server.stop().catch(() => {}));
+  return server;
+}
+
+/** A server and an edge in front of it, with more variables if wanted; the edge has not been asked for anything yet. Until the end of the file. */
+export async function pair({ tenants = [new Tenant(0xc8)], ...bindings } = {}) {
+  const server = await serverOf(...tenants);
+  const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings });
+  stops.push(() => edge.dispose());
+  const send = (body, headers = {}) => fetch(`${edge.url}/v1/f`, { method: 'POST', body, headers });
+  return { server, edge, send, tenant: tenants[0], tenants };
+}
+
+/** Asserts a problem (RFC 9457) and returns it. */
+export async function isProblem(answer, status, code) {
+  assert.equal(answer.status, status);
+  assert.equal(answer.headers.get('content-type'), 'application/problem+json');
+  const body = await answer.json();
+  assert.deepEqual([body.code, body.status, body.type], [code, status, `https://firsthop.dev/problems/${code}`]);
+  return body;
+}
+
+/** The same from a path that pages write to, where a page may read it. */
+export async function refusal(answer, status, code) {
+  assert.equal(answer.headers.get('access-control-allow-origin'), '*');
+  return isProblem(answer, status, code);
+}

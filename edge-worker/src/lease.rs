@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
     time::Duration,
 };
@@ -136,8 +137,8 @@ impl Enrolled {
                 console_error!("{{\"event\":\"enrolment-refused\",\"tenant\":\"{}\"}}", self.tenant);
                 *self.held.borrow_mut() = None;
             }
-            Err(Failure::Away(why)) => {
-                console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{}\",\"why\":\"{why}\"}}", self.tenant);
+            Err(failure) => {
+                console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{}\",\"why\":\"{failure}\"}}", self.tenant);
             }
         }
     }
@@ -158,7 +159,7 @@ impl Enrolled {
                 }
                 // Only the server's own word: a proxy's 401 says nothing of the enrolment.
                 Some(answer) if answer.is_problem(Refusal::Enrolment) => failure = failure.or_revoked(),
-                Some(_) => failure = Failure::Away("unexpected status"),
+                Some(answer) => failure = Failure::Status(answer.status),
                 None => failure = Failure::Away("no answer"),
             }
         }
@@ -178,6 +179,19 @@ enum Failure {
     Revoked,
     /// The server could not say.
     Away(&'static str),
+    /// Something answered, and not with leases: 404 is most often a LEASES that leads to the public address.
+    Status(u16),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked => f.write_str("enrolment refused"),
+            Self::Away(why) => f.write_str(why),
+            Self::Status(404) => f.write_str("status 404: does LEASES name the server's internal address?"),
+            Self::Status(status) => write!(f, "status {status}"),
+        }
+    }
 }
 
 impl Failure {

@@ -73,6 +73,7 @@ describe('leases', { concurrency: true }, () => {
     const bad = [
       (response) => response.writeHead(307, { location: `${elsewhere.url}/v1/leases` }).end(),
       (response) => json(response, 500, {}),
+      (response) => problem(response, 404, 'not-found'),
       (response) => json(response, 200, { hello: 'world' }),
       (response) => response.writeHead(200).end('<html>'),
       (response) => json(response, 200, { ...tenant.lease(), tenant: new Tenant(5).id }),
@@ -91,7 +92,9 @@ describe('leases', { concurrency: true }, () => {
     assert.equal(elsewhere.leaseCalls.length, 0, 'a token went to a host that nobody named');
     assert.equal(server.received.length, 0);
     // An answer without a usable lease is an answer, so the next look is later; with one, all is well.
-    assert.ok(logged(edge, 'no-lease').some(({ why }) => why === 'enrolled for another region than REGION'));
+    for (const told of ['enrolled for another region than REGION', 'status 500', "status 404: does LEASES name the server's internal address?"]) {
+      assert.ok(logged(edge, 'no-lease').some(({ why }) => why === told), told);
+    }
   });
 
   test('end at once when the server no longer knows the enrolment', async () => {

@@ -161,6 +161,7 @@ impl std::error::Error for Refusal {}
 pub struct Problem {
     refusal: Refusal,
     detail: Cow<'static, str>,
+    reason: &'static str,
     retry_after: Option<u32>,
     allow: Option<&'static str>,
     quarantined: u32,
@@ -183,7 +184,7 @@ impl Problem {
     pub fn new(refusal: impl Into<Refusal>) -> Self {
         let refusal = refusal.into();
         let retry_after = matches!(refusal.status(), 429 | 503).then_some(RETRY_AFTER);
-        Self { refusal, detail: Cow::Borrowed(""), retry_after, allow: None, quarantined: 0 }
+        Self { refusal, detail: Cow::Borrowed(""), reason: "", retry_after, allow: None, quarantined: 0 }
     }
 
     /// [`Refusal::MethodNotAllowed`] with the methods that are.
@@ -202,6 +203,12 @@ impl Problem {
     #[must_use]
     pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: detail.into(), ..self }
+    }
+
+    /// What keeps a hop from taking anything, for machines: one word.
+    #[must_use]
+    pub fn with_reason(self, reason: &'static str) -> Self {
+        Self { reason, ..self }
     }
 
     /// When to come back, in seconds.
@@ -298,6 +305,8 @@ impl Problem {
             #[serde(skip_serializing_if = "str::is_empty")]
             detail: &'a str,
             code: &'a str,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            reason: &'a str,
             retryable: bool,
             #[serde(skip_serializing_if = "Option::is_none")]
             success: Option<bool>,
@@ -308,6 +317,7 @@ impl Problem {
             status: self.status(),
             detail: &self.detail,
             code: self.code(),
+            reason: self.reason,
             retryable: self.refusal.retryable(),
             success,
         };

@@ -54,6 +54,7 @@ mod clock;
 #[cfg(feature = "cli")]
 #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
 mod control;
+mod disk;
 mod error;
 mod http;
 mod ingest;

@@ -23,6 +23,28 @@ pub struct Server {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Why a server takes no events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hindrance {
+    /// It is at its end.
+    Stopping,
+    /// What is left of the disk is the reserve.
+    Disk,
+    /// No journal takes commits in time.
+    Journals,
+}
+
+impl Hindrance {
+    /// For machines, and for people.
+    pub(crate) const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Stopping => ("stopping", "the server is stopping"),
+            Self::Disk => ("disk-full", crate::disk::FULL),
+            Self::Journals => ("journals-down", "no journal can be written"),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) settings: Settings,
@@ -101,7 +123,18 @@ impl Server {
     /// turn all others away; a full disk is every tenant's.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.is_draining() && !self.inner.tenants.are_down()
+        self.hindrance().is_none()
+    }
+
+    /// Why it takes no events, if it takes none.
+    pub(crate) fn hindrance(&self) -> Option<Hindrance> {
+        let tenants = &self.inner.tenants;
+        match () {
+            () if self.is_draining() => Some(Hindrance::Stopping),
+            () if tenants.disk.is_low() => Some(Hindrance::Disk),
+            () if tenants.are_down() => Some(Hindrance::Journals),
+            () => None,
+        }
     }
 
     /// Begins the end: not ready from here on. Requests are still served, so that load balancers have time to notice.

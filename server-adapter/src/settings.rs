@@ -104,6 +104,9 @@ settings! {
     memory("FIRSTHOP_MEMORY"): Bytes = Bytes(64 << 20), "64MiB";
     /// How much of that one tenant may have waiting for its journal.
     queue("FIRSTHOP_QUEUE"): Bytes = Bytes(24 << 20), "24MiB";
+    /// What is kept free on the data folder's disk: with less than that left, events are answered with 503. 0: a twentieth of the
+    /// disk, 256MiB at most.
+    disk_reserve("FIRSTHOP_DISK_RESERVE"): Bytes = Bytes(0), "0";
     /// Disk for each tenant's quarantine. Over it, what is refused is only counted.
     quarantine("FIRSTHOP_QUARANTINE"): Bytes = Bytes(256 << 20), "256MiB";
     /// Requests a second of one tenant; 0: any number. This and what follows, a tenant.toml may say otherwise under [limits].

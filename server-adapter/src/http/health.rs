@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use firsthop_intake::{Problem, Refusal};
+use serde::Serialize;
 
 use crate::{
     Server, clock,
@@ -12,16 +13,35 @@ use crate::{
     tenants::{LimitKind, Live},
 };
 
-/// `GET /readyz`
-pub(super) fn ready(server: &Server) -> Result<String, Problem> {
-    let unavailable = |detail: String| Problem::new(Refusal::Unavailable).with_detail(detail).with_retry_after(1);
-    if server.is_draining() {
-        return Err(unavailable("the server is stopping".into()));
+/// `GET /readyz`: whether it takes events, and why not. `inside` names the tenants that alone have trouble as well.
+pub(super) fn ready(server: &Server, inside: bool) -> Result<String, Problem> {
+    if let Some(hindrance) = server.hindrance() {
+        let (reason, detail) = hindrance.words();
+        return Err(Problem::new(Refusal::Unavailable).with_detail(detail).with_reason(reason).with_retry_after(1));
     }
-    if server.inner.tenants.are_down() {
-        return Err(unavailable("no journal can be written".into()));
+    #[derive(Serialize)]
+    struct Ready<'a> {
+        ready: bool,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        trouble: Vec<Trouble<'a>>,
     }
-    Ok("ready\n".into())
+    #[derive(Serialize)]
+    struct Trouble<'a> {
+        tenant: String,
+        reason: &'a str,
+    }
+    let all = if inside { server.inner.tenants.all() } else { Vec::new() };
+    let trouble = all.iter().filter_map(|live| {
+        let reason = match live.journal.status() {
+            JournalStatus::Up => return None,
+            JournalStatus::Down => "journal-down",
+            JournalStatus::Slow => "journal-slow",
+        };
+        Some(Trouble { tenant: live.id.to_string(), reason })
+    });
+    let ready = Ready { ready: true, trouble: trouble.collect() };
+    // Texts only: nothing in it can fail.
+    Ok(serde_json::to_string(&ready).unwrap_or_default())
 }
 
 /// `GET /metrics`
@@ -39,6 +59,14 @@ pub(super) fn metrics(server: &Server) -> String {
     page.single("firsthop_memory_bytes", "gauge", "Memory that requests under way hold.", inner.memory.used());
     let most = inner.settings.memory.0;
     page.single("firsthop_memory_limit_bytes", "gauge", "How much they may hold.", most);
+    let disk = &inner.tenants.disk;
+    page.single("firsthop_disk_free_bytes", "gauge", "Free on the data folder's disk.", disk.free());
+    page.single(
+        "firsthop_disk_reserve_bytes",
+        "gauge",
+        "With less than that free, no events are taken.",
+        disk.reserved(),
+    );
     inner.traffic.write(&mut page);
     let tenants: Vec<(String, Arc<Live>)> =
         inner.tenants.all().into_iter().map(|live| (live.id.to_string(), live)).collect();

@@ -80,7 +80,7 @@ enum Good {
     Segment(Verdict),
     Preflight,
     Text(String),
-    Leases(String),
+    Json(String),
 }
 
 impl Server {
@@ -131,9 +131,9 @@ impl Server {
         match (side, route) {
             (_, Route::Live) => Ok(Good::Text("live\n".into())),
             (_, Route::Startup) => Ok(Good::Text("started\n".into())),
-            (_, Route::Ready) => health::ready(self).map(Good::Text),
+            (side, Route::Ready) => health::ready(self, side == Side::Internal).map(Good::Json),
             (Side::Internal, Route::Metrics) => Ok(Good::Text(health::metrics(self))),
-            (Side::Internal, Route::Leases) => leases::grant(inner, &parts.headers).map(Good::Leases),
+            (Side::Internal, Route::Leases) => leases::grant(inner, &parts.headers).map(Good::Json),
             (Side::Public, Route::Preflight) => Ok(Good::Preflight),
             (Side::Public, Route::Frame | Route::Segment(_) | Route::Envelope) => {
                 let most = match route {
@@ -143,6 +143,7 @@ impl Server {
                 };
                 let mut held = inner.memory.hold();
                 let body = body::read(parts, body, most, &inner.settings, &mut held).await?;
+                inner.tenants.disk.check()?;
                 let now = clock::now();
                 if route == Route::Envelope {
                     return inner.envelope(body, now, held).await.map(|receipt| Good::Receipt(receipt.to_json()));
@@ -189,7 +190,7 @@ impl Good {
                 answer.headers_mut().insert(CONTENT_TYPE, plain);
                 answer
             }
-            Self::Leases(json) => {
+            Self::Json(json) => {
                 let mut answer = Response::new(Full::from(json));
                 answer.headers_mut().insert(CONTENT_TYPE, JSON);
                 answer

@@ -117,6 +117,8 @@ impl Unavailable {
 pub(crate) enum JournalStatus {
     /// They do.
     Up,
+    /// One takes longer than a request waits for it.
+    Slow,
     /// One failed; it is being opened again.
     Down,
 }
@@ -145,6 +147,8 @@ struct Queue {
     /// Of the jobs here, and of those that the writer has and has not answered.
     bytes: usize,
     status: JournalStatus,
+    /// Somebody waited for a commit in vain, and none has ended since.
+    slow: bool,
     closing: bool,
 }
 
@@ -202,7 +206,13 @@ impl Journal {
     pub(crate) fn open(tenant: TenantId, path: PathBuf, settings: &crate::Settings) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             tenant,
-            queue: Mutex::new(Queue { jobs: VecDeque::new(), bytes: 0, status: JournalStatus::Up, closing: false }),
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::new(),
+                bytes: 0,
+                status: JournalStatus::Up,
+                slow: false,
+                closing: false,
+            }),
             arrived: Condvar::new(),
             most: usize::try_from(settings.queue.0).unwrap_or(usize::MAX),
             tip: Mutex::default(),
@@ -276,7 +286,10 @@ impl Journal {
             },
             // The writer is gone: nobody will say.
             Ok(Err(_)) => Err(Unavailable::Down),
-            Err(_) => Err(Unavailable::Slow),
+            Err(_) => {
+                self.shared.lock().slow = true;
+                Err(Unavailable::Slow)
+            }
         }
     }
 
@@ -293,7 +306,8 @@ impl Journal {
     }
 
     pub(crate) fn status(&self) -> JournalStatus {
-        self.shared.lock().status
+        let queue = self.shared.lock();
+        if queue.status == JournalStatus::Up && queue.slow { JournalStatus::Slow } else { queue.status }
     }
 
     /// Bytes that wait for the writer, and for the commit.
@@ -428,7 +442,9 @@ impl Shared {
 
     /// The jobs were answered.
     pub(super) fn done(&self, jobs: &[Job]) {
-        self.lock().bytes -= jobs.iter().map(|job| job.size).sum::<usize>();
+        let mut queue = self.lock();
+        queue.bytes -= jobs.iter().map(|job| job.size).sum::<usize>();
+        queue.slow = false;
     }
 
     /// Says whether commits succeed. What waits while they do not is answered.

@@ -15,6 +15,7 @@ use firsthop_intake::{Account, Problem, Rooted};
 use super::{KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
+    disk::Disk,
     journal::{Journal, JournalStatus},
     sink::Sinks,
 };
@@ -25,6 +26,7 @@ pub(crate) struct Tenants {
     store: Store,
     settings: Settings,
     tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
+    pub(crate) disk: Disk,
     /// Tenants that could not be loaded, as their files were then: tried again when those change, or after a while.
     failed: Mutex<HashMap<TenantId, (Stamps, Instant)>>,
 }
@@ -107,7 +109,8 @@ impl Tenants {
     /// Opens every tenant of the data folder. One that cannot be opened is an error: its producers would be told that
     /// their keys are wrong, and throw their events away.
     pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
-        let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default() };
+        let disk = Disk::new(settings.data.clone(), settings.disk_reserve);
+        let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default(), disk };
         for id in tenants.store.ids()? {
             tenants.load(id)?;
         }
@@ -128,10 +131,10 @@ impl Tenants {
         all
     }
 
-    /// Whether there are journals, and none of them can be written.
+    /// Whether there are journals, and none of them takes commits in time.
     pub(crate) fn are_down(&self) -> bool {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        !tenants.is_empty() && tenants.values().all(|live| live.journal.status() == JournalStatus::Down)
+        !tenants.is_empty() && tenants.values().all(|live| live.journal.status() != JournalStatus::Up)
     }
 
     /// Looks for new tenants and changed files. What is wrong is logged, and what was known stays in force. Tenants
@@ -226,6 +229,7 @@ impl Watch {
                         return;
                     }
                     drop(stopped);
+                    tenants.disk.look();
                     tenants.refresh();
                 }
             }

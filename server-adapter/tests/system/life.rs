@@ -43,12 +43,13 @@ fn a_drain_finishes_what_it_began() {
         }
         thread::sleep(Duration::from_millis(300));
         let before = Client::new(internal).get("/readyz");
-        assert_eq!((before.status, before.text().as_str()), (200, "ready\n"));
+        assert_eq!((before.status, before.text().as_str()), (200, "{\"ready\":true}"));
         server.signal("-TERM");
         thread::sleep(Duration::from_millis(100));
         // Unready first, and still serving: load balancers need the time.
         let during = Client::new(internal).get("/readyz");
         assert_eq!((during.status, during.code().as_str()), (503, "unavailable"));
+        assert_eq!(during.json()["reason"], "stopping");
         assert_eq!(Client::new(internal).get("/livez").status, 200);
         let status = server.wait(Duration::from_secs(25));
         assert_eq!(status.code(), Some(0), "{}", server.log());
@@ -192,7 +193,10 @@ fn one_journal_that_fails_takes_nothing_from_the_others() {
     let is_down = (0..400).any(|_| client.frame(&page.frame(300)).status == 503 && up(&broken) == 0.0);
     assert!(is_down, "its disk is full");
     assert_eq!(up(&well), 1.0);
-    assert_eq!(server.internal_get("/readyz").status, 200);
+    let ready = server.internal_get("/readyz");
+    let trouble = format!(r#"{{"ready":true,"trouble":[{{"tenant":"{}","reason":"journal-down"}}]}}"#, broken.id);
+    assert_eq!((ready.status, ready.text()), (200, trouble));
+    assert_eq!(server.client().get("/readyz").text(), r#"{"ready":true}"#, "whose it is, is nobody's business outside");
     assert_eq!(server.metric("firsthop_ready"), 1.0);
     assert_eq!(client.frame(&Page::new(&well).frame(3)).receipt().stored, 3);
     // Until there is nobody left to take events for.
@@ -202,6 +206,54 @@ fn one_journal_that_fails_takes_nothing_from_the_others() {
         server.internal_get("/readyz").status == 503
     });
     assert!(is_unready);
+}
+
+/// A disk that takes too long: 503 and unready; and nobody has to do anything once it is as quick as before.
+#[test]
+fn a_slow_disk_is_said_and_forgotten() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--commit-timeout", "200ms"]);
+    let tenant = folder.only_tenant();
+    let (mut client, mut page) = (server.client(), Page::new(&tenant));
+    assert_eq!(client.frame(&page.frame(1)).receipt().stored, 1);
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let frame = page.frame(2);
+    let response = client.frame(&frame);
+    assert_eq!((response.status, response.header("retry-after")), (503, "1"));
+    assert_eq!(response.json()["detail"], "the disk is slow");
+    let unready = server.internal_get("/readyz");
+    assert_eq!((unready.status, unready.json()["reason"].as_str()), (503, Some("journals-down")));
+    journal.execute_batch("ROLLBACK").expect("unlocked");
+    let due = Instant::now() + Duration::from_secs(20);
+    while server.internal_get("/readyz").status != 200 {
+        assert!(Instant::now() < due, "it does not recover");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let receipt = client.frame(&frame).receipt();
+    assert_eq!(receipt.stored + receipt.duplicate, 2, "what nobody knew of is there once");
+    assert_eq!(tenant.journal("SELECT COUNT(*) FROM frames"), 2);
+}
+
+/// With no more than the reserve left on the disk nothing is taken, and everything else is as before.
+#[test]
+fn the_reserve_of_the_disk_is_kept() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--disk-reserve", "1000000GiB"]);
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    let response = client.frame(&Page::new(&tenant).frame(1));
+    assert_eq!((response.status, response.code().as_str(), response.header("retry-after")), (503, "unavailable", "10"));
+    assert_eq!(response.json()["detail"], "the disk is nearly full");
+    let segment = client.segment("/v1/track", &tenant.key, r#"{"event":"x","anonymousId":"a"}"#);
+    assert_eq!((segment.status, segment.json()["success"].as_bool()), (503, Some(false)));
+    for unready in [client.get("/readyz"), server.internal_get("/readyz")] {
+        assert_eq!((unready.status, unready.json()["reason"].as_str()), (503, Some("disk-full")));
+    }
+    assert_eq!((client.get("/livez").status, server.metric("firsthop_ready")), (200, 0.0));
+    assert!(server.metric("firsthop_disk_free_bytes") > 1e6);
+    assert_eq!(server.metric("firsthop_disk_reserve_bytes"), 1e6 * (1_u64 << 30) as f64);
+    assert_eq!(tenant.journal("SELECT COUNT(*) FROM frames") + tenant.quarantine().len() as i64, 0);
 }
 
 /// A disk that takes no more: 503 and unready, nothing acknowledged is lost, and it goes on by itself once there is
@@ -228,7 +280,8 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
         }
     }
     assert!(stored > 0 && failed.len() > 5, "{stored} stored, {} failed", failed.len());
-    assert_eq!(server.internal_get("/readyz").status, 503);
+    let unready = server.internal_get("/readyz");
+    assert_eq!((unready.status, unready.json()["reason"].as_str()), (503, Some("journals-down")));
     assert_eq!(server.internal_get("/livez").status, 200);
     assert_eq!(server.metric(&format!("firsthop_journal_up{{tenant=\"{}\"}}", tenant.id)), 0.0);
     let pid = server.child.id().to_string();

@@ -56,6 +56,8 @@ mod clock;
 mod control;
 mod disk;
 mod error;
+#[cfg(feature = "cli")]
+mod handover;
 mod http;
 mod ingest;
 mod journal;

@@ -53,11 +53,15 @@ pub(crate) struct Inner {
     pub(crate) traffic: Traffic,
     pub(crate) began: Instant,
     draining: AtomicBool,
+    parting: AtomicBool,
     closed: AtomicBool,
     watch: std::sync::Mutex<Option<Watch>>,
     made: Option<StoredTenant>,
-    /// Held for as long as the server lives: one server to a folder.
-    _lock: File,
+    /// Who wants to take over.
+    #[cfg(feature = "cli")]
+    pub(crate) successors: crate::handover::Successors,
+    /// Held until the files are closed: one server to a folder.
+    lock: std::sync::Mutex<Option<File>>,
 }
 
 impl Server {
@@ -99,10 +103,13 @@ impl Server {
                 traffic: Traffic::default(),
                 began: Instant::now(),
                 draining: AtomicBool::new(false),
+                parting: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 watch: std::sync::Mutex::new(Some(watch)),
                 made,
-                _lock: lock,
+                #[cfg(feature = "cli")]
+                successors: crate::handover::Successors::default(),
+                lock: std::sync::Mutex::new(Some(lock)),
             }),
         })
     }
@@ -146,6 +153,17 @@ impl Server {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
+    /// From here on every answer ends its connection, so that the next request goes to whoever takes over. Ready all the same.
+    #[cfg(feature = "cli")]
+    pub(crate) fn part(&self) {
+        self.inner.parting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an answer ends its connection.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.is_draining() || self.inner.parting.load(Ordering::Relaxed)
+    }
+
     /// Ends it: commits what is queued, lets the events table catch up until `deadline`, closes the files. Requests
     /// after that are answered with 503. Blocks.
     pub fn close(&self, deadline: Instant) {
@@ -159,6 +177,8 @@ impl Inner {
         if !self.closed.swap(true, Ordering::Relaxed) {
             drop(self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
             self.tenants.close(deadline);
+            // Whoever still has a request under way keeps the server, and must not keep the folder.
+            drop(self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
         }
     }
 }

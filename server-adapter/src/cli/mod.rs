@@ -6,6 +6,7 @@ mod events;
 mod key;
 mod out;
 mod reconcile;
+mod running;
 mod serve;
 mod status;
 mod tenant;
@@ -56,7 +57,7 @@ enum Command {
     /// Put tenants of a backup into a data folder that does not have them, and check them.
     Restore(backup::Restore),
     /// Print every setting and its value.
-    Settings(serve::Serve),
+    Settings(serve::Given),
 }
 
 /// Where the data is: for every command but `serve`, which takes all settings.

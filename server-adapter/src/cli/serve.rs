@@ -4,23 +4,34 @@ use std::{
     io::{IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    time::Instant,
 };
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
-use super::out::Out;
+use super::{
+    out::Out,
+    running::{self, Running},
+};
 use crate::{
-    ControlSocket, Error, Server, Settings,
-    http::listen::{Listening, bind},
+    Error, Server, Settings,
     settings::{Layer, LogFormat, LogLevel},
     tenants::StoredTenant,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
+    #[command(flatten)]
+    given: Given,
+    /// If a server has the data folder already, take its place: its listeners come over, so that nobody who connects is
+    /// refused, and it ends once this one serves. If this one does not get that far, the other goes on.
+    #[arg(long)]
+    take_over: bool,
+}
+
+/// All settings.
+#[derive(Debug, Args)]
+pub(super) struct Given {
     /// Settings file (TOML): the same names as the options, with _ for -.
     #[arg(long, env = "FIRSTHOP_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -30,19 +41,22 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Error> {
-        let settings = self.resolve()?;
+        let settings = self.given.resolve()?;
         log(&settings);
+        raise_file_limit();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if settings.threads > 0 {
             runtime.worker_threads(settings.threads);
         }
         let runtime = runtime.enable_all().build().map_err(|error| Error::Io("threads".into(), error))?;
-        let served = runtime.block_on(serve(settings));
+        let served = runtime.block_on(running::serve(settings, self.take_over, announce));
         // A second signal does not wait for what still closes the journals: what was acknowledged is on disk.
         runtime.shutdown_background();
         served
     }
+}
 
+impl Given {
     pub(super) fn print(self, out: &mut Out) -> Result<(), Error> {
         for (name, value) in self.resolve()?.entries() {
             out.line(format_args!("{name} = {value}"))?;
@@ -53,56 +67,6 @@ impl Serve {
     fn resolve(self) -> Result<Settings, Error> {
         Settings::resolve(self.config.as_deref(), self.settings)
     }
-}
-
-async fn serve(settings: Settings) -> Result<(), Error> {
-    raise_file_limit();
-    let signals = |error| Error::Io("signals".into(), error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    // Opening reads and writes files: there is nothing else to do meanwhile, but the runtime's threads stay free for
-    // it.
-    let opened = settings.clone();
-    let server = tokio::task::spawn_blocking(move || Server::open(opened)).await;
-    let server = server.map_err(|error| Error::Fault(format!("start: {error}")))??;
-    let listening = |error| Error::Io("listen".into(), error);
-    let (public, internal) = (bind(settings.listen).await?, bind(settings.internal_listen).await?);
-    let public = Listening::start(public, server.clone(), server.public()).map_err(listening)?;
-    let internal = Listening::start(internal, server.clone(), server.internal()).map_err(listening)?;
-    let control = server.control()?;
-    let (public_address, internal_address) = (public.address(), internal.address());
-    tracing::info!(public = %public_address, internal = %internal_address, data = %settings.data.display(), "ready");
-    if settings.log_format == LogFormat::Text {
-        // For a person who has just started it; a closed standard output is not worth ending for.
-        let _ = std::io::stdout().write_all(greeting(&server, public_address, internal_address).as_bytes());
-    }
-    first_of(&mut terminate, &mut interrupt).await;
-    tracing::info!("stopping");
-    let end = end(server, public, internal, control, &settings);
-    tokio::select! {
-        () = end => tracing::info!("stopped"),
-        () = first_of(&mut terminate, &mut interrupt) => {
-            // Everything acknowledged is on disk already.
-            tracing::warn!("stopped at once, on a second signal");
-        }
-    }
-    Ok(())
-}
-
-/// Unready, accept no more, answer what is under way, commit, let the table catch up.
-async fn end(server: Server, public: Listening, internal: Listening, control: ControlSocket, settings: &Settings) {
-    server.drain();
-    tokio::time::sleep(settings.drain_delay.0).await;
-    let deadline = Instant::now() + settings.drain_timeout.0;
-    public.stop(deadline.saturating_duration_since(Instant::now())).await;
-    // Commands wait for commits: none may come once the journals close.
-    control.stop(deadline.saturating_duration_since(Instant::now())).await;
-    let closing = tokio::task::spawn_blocking(move || server.close(deadline));
-    if closing.await.is_err() {
-        tracing::error!("closing the journals panicked");
-    }
-    // Last, so that readiness and figures can be asked until the end.
-    internal.stop(std::time::Duration::from_millis(500)).await;
 }
 
 /// Each connection is a file descriptor, and what a process gets without asking is often 1,024.
@@ -118,10 +82,13 @@ fn raise_file_limit() {
     }
 }
 
-async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+fn announce(server: &Server, running: &Running) {
+    let settings = server.settings();
+    let (public, internal) = (running.public.address(), running.internal.address());
+    tracing::info!(%public, %internal, data = %settings.data.display(), "ready");
+    if settings.log_format == LogFormat::Text {
+        // For a person who has just started it; a closed standard output is not worth ending for.
+        let _ = std::io::stdout().write_all(greeting(server, public, internal).as_bytes());
     }
 }
 

@@ -41,6 +41,12 @@ impl Client {
         Ok(Self { data, open: Some(open) })
     }
 
+    /// The connection itself.
+    pub(super) fn into_stream(self) -> Result<UnixStream, Error> {
+        let Self { data, open } = self;
+        open.map_or_else(|| connect(&data), Ok).map_err(|error| Error::Io("control socket".into(), error))
+    }
+
     pub(super) fn call(&mut self, command: &Command) -> Result<Reply, Error> {
         let broken = |error: io::Error| {
             Error::Control(format!(

@@ -82,6 +82,14 @@ impl Drop for Control {
     }
 }
 
+/// A connection to the server that holds a folder, for an exchange of its own.
+///
+/// # Errors
+/// [`Error::Control`] if nobody listens.
+pub(crate) fn connect(data: &std::path::Path) -> Result<std::os::unix::net::UnixStream, Error> {
+    client::Client::connect(data).and_then(client::Client::into_stream)
+}
+
 /// Who serves a folder. None: nobody does.
 ///
 /// # Errors

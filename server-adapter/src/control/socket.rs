@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, UPGRADE},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,9 +24,12 @@ use tokio::{
 use super::{
     path,
     run::run,
-    wire::{Answer, Command, MAX_COMMAND, PATH, Refused, Said, VERSION},
+    wire::{Answer, Command, MAX_COMMAND, PATH, Refused, Reply, Said, VERSION},
 };
-use crate::{Error, Server};
+use crate::{
+    Error, Server,
+    handover::{self, Successor},
+};
 
 /// Exchanges at a time: commands are given by hand, and each writes.
 const CONNECTIONS: usize = 8;
@@ -136,12 +142,18 @@ async fn exchange(stream: UnixStream, server: Server) {
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(READ).keep_alive(false);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         tracing::debug!(%error, "control socket");
     }
 }
 
 async fn answer(server: Server, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.uri().path() == handover::PATH {
+        return match take_over(&server, request) {
+            Ok(response) => response,
+            Err(error) => respond(StatusCode::CONFLICT, Err(error)),
+        };
+    }
     let (status, result) = match read(request).await {
         Err((status, error)) => (status, Err(error)),
         Ok(command) => {
@@ -155,6 +167,32 @@ async fn answer(server: Server, request: Request<Incoming>) -> Response<Full<Byt
             }
         }
     };
+    respond(status, result)
+}
+
+/// Another server wants to take over: its connection becomes the two servers' own, and who serves here sees to it.
+fn take_over(server: &Server, mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Error> {
+    let place = server.inner.successors.reserve()?;
+    let protocol = HeaderValue::from_static(handover::PROTOCOL);
+    if request.headers().get(UPGRADE) != Some(&protocol) {
+        return Err(Error::Control(format!("to take over, a connection is upgraded to {}", handover::PROTOCOL)));
+    }
+    tokio::spawn(async move {
+        let stream = hyper::upgrade::on(&mut request).await;
+        let stream = stream.ok().and_then(|stream| stream.downcast::<TokioIo<UnixStream>>().ok());
+        match stream.map(|parts| parts.io.into_inner().into_std()) {
+            Some(Ok(stream)) => drop(place.send(Successor::new(stream))),
+            _ => tracing::warn!("a server that was to take over went away"),
+        }
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(UPGRADE, protocol);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    Ok(response)
+}
+
+fn respond(status: StatusCode, result: Result<Reply, Error>) -> Response<Full<Bytes>> {
     let result = match result {
         Ok(reply) => Said::Reply(reply),
         Err(error) => Said::Error(Refused::from(&error)),
@@ -162,7 +200,7 @@ async fn answer(server: Server, request: Request<Incoming>) -> Response<Full<Byt
     let body = serde_json::to_vec(&Answer { version: VERSION.into(), result }).unwrap_or_default();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -1,6 +1,6 @@
 //! Our own listener: HTTP/1.1 with a time limit on headers, a bound on connections, and an orderly end.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use firsthop_intake::Refusal;
@@ -9,9 +9,13 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tower_service::Service;
 
 use super::{
@@ -27,6 +31,8 @@ pub(crate) struct Listening {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<GracefulShutdown>,
+    /// Connections that had said nothing yet when it stopped.
+    fresh: mpsc::UnboundedReceiver<TcpStream>,
 }
 
 /// Bytes of a request's head; more is answered with 431. A body is read in pieces of up to as much. A connection holds one such buffer,
@@ -39,16 +45,23 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 impl Listening {
-    /// Serves what connects.
-    pub(crate) fn start<S>(listener: TcpListener, server: Server, service: S) -> std::io::Result<Self>
+    /// Serves what connects, and what has connected elsewhere and has said nothing yet.
+    pub(crate) fn start<S>(
+        listener: TcpListener,
+        connected: Vec<std::net::TcpStream>,
+        server: Server,
+        service: S,
+    ) -> std::io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept(listener, stopped, server, service));
-        Ok(Self { address, stop, task })
+        let (still_fresh, fresh) = mpsc::unbounded_channel();
+        let connected = connected.into_iter().map(TcpStream::from_std).collect::<std::io::Result<_>>()?;
+        let task = tokio::spawn(accept(listener, connected, stopped, still_fresh, server, service));
+        Ok(Self { address, stop, task, fresh })
     }
 
     /// Where: of port 0 the port that was given.
@@ -59,17 +72,35 @@ impl Listening {
     /// Accepts no more, lets requests under way be answered, and closes the connections; after `time` without waiting
     /// further.
     pub(crate) async fn stop(self, time: Duration) {
-        let _ = self.stop.send(true);
-        let Ok(connections) = self.task.await else { return };
-        if tokio::time::timeout(time, connections.shutdown()).await.is_err() {
+        let (ended, _) = self.stop_accepting().await;
+        if tokio::time::timeout(time, ended).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+    }
+
+    /// Accepts no more. Returns what ends with the last connection that a request has come by, and closes those that
+    /// are idle; and the connections that have said nothing yet.
+    pub(crate) async fn stop_accepting(mut self) -> (impl Future<Output = ()> + Send, Vec<std::net::TcpStream>) {
+        let _ = self.stop.send(true);
+        let connections = self.task.await.ok();
+        let mut fresh = Vec::new();
+        while let Some(connection) = self.fresh.recv().await {
+            fresh.extend(connection.into_std());
+        }
+        let ended = async {
+            if let Some(connections) = connections {
+                connections.shutdown().await;
+            }
+        };
+        (ended, fresh)
     }
 }
 
 async fn accept<S>(
     listener: TcpListener,
+    mut connected: Vec<TcpStream>,
     mut stopped: watch::Receiver<bool>,
+    still_fresh: mpsc::UnboundedSender<TcpStream>,
     server: Server,
     service: S,
 ) -> GracefulShutdown
@@ -90,7 +121,7 @@ where
         let accepted = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&listener, &mut connected) => accepted,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -125,18 +156,75 @@ where
                 answer
             }
         });
-        let wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
-        let served = graceful.watch(http.serve_connection(TokioIo::new(wire), service));
-        let server = server.clone();
+        let (http, watcher, server) = (http.clone(), graceful.watcher(), server.clone());
+        let first = first_byte(stream, stopped.clone(), still_fresh.clone(), settings.header_timeout.0);
         tokio::spawn(async move {
+            let served = async {
+                match first.await {
+                    Ok(stream) => {
+                        let wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
+                        let connection = http.serve_connection(TokioIo::new(wire), service);
+                        why(begun(connection, watcher).await, &place, &server)
+                    }
+                    Err(closed) => closed,
+                }
+            };
             let closed = tokio::select! {
-                served = served => why(served, &place, &server),
+                closed = served => closed,
                 () = place.connection.shed() => Closed::Shed,
             };
             server.inner.traffic.closed(closed);
         });
     }
     graceful
+}
+
+async fn accept_one(
+    listener: &TcpListener,
+    connected: &mut Vec<TcpStream>,
+) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match connected.pop() {
+        Some(stream) => stream.peer_addr().map(|address| (stream, address)),
+        None => listener.accept().await,
+    }
+}
+
+/// Waits for the first byte. Until then a connection is nobody's: at a stop it is given back, for whoever takes over. An error:
+/// there is nothing to serve.
+async fn first_byte(
+    stream: TcpStream,
+    mut stopped: watch::Receiver<bool>,
+    still_fresh: mpsc::UnboundedSender<TcpStream>,
+    patience: Duration,
+) -> Result<TcpStream, Closed> {
+    let mut byte = [0];
+    let heard = tokio::select! {
+        biased;
+        heard = tokio::time::timeout(patience, stream.peek(&mut byte)) => heard,
+        _ = stopped.wait_for(|stopped| *stopped) => {
+            let _ = still_fresh.send(stream);
+            return Err(Closed::End);
+        }
+    };
+    match heard {
+        Ok(Ok(1)) => Ok(stream),
+        Ok(Ok(_)) => Err(Closed::End),
+        Ok(Err(_)) => Err(Closed::BrokenOff),
+        Err(_) => Err(Closed::Idle),
+    }
+}
+
+/// Serves a connection whose first bytes are there. They are read before a stop is looked at: it would take a connection that has
+/// read nothing for idle, and close it.
+async fn begun<S>(mut connection: http1::Connection<TokioIo<Wire>, S>, watcher: Watcher) -> Result<(), hyper::Error>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
+    let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
+    match first {
+        Poll::Ready(ended) => ended,
+        Poll::Pending => watcher.watch(connection).await,
+    }
 }
 
 /// How a connection ended.

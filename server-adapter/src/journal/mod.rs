@@ -34,6 +34,6 @@ pub(crate) use self::{
     arrival::{Arrival, SetAside, Verdict, encode},
     counters::{At, CounterKey},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
-    schema::{SCHEMA, bring_up, has_removed, open_private, open_reader, read_id},
+    schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
     store::{Accepted, open_body},
 };

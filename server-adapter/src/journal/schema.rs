@@ -178,6 +178,13 @@ pub(crate) fn has_removed(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT COUNT(*) > 0 FROM meta WHERE key = 'removed' AND value > 0", [], |row| row.get(0))
 }
 
+/// Whether this build can go on with a journal: of its own version, or of an older one. A server may be writing to it.
+pub(crate) fn admit(path: &Path) -> Result<(), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(Error::database(path))?;
+    SCHEMA.admit(&connection, path)
+}
+
 /// Opens a journal to read. A server may be writing to it.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

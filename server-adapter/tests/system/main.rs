@@ -15,5 +15,6 @@ mod metrics;
 mod mounted;
 mod reconcile;
 mod slow;
+mod take_over;
 mod updates;
 mod vectors;

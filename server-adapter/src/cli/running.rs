@@ -1,0 +1,213 @@
+//! A server from its start to its end, or to the one that takes over.
+
+use std::{
+    pin::{Pin, pin},
+    time::{Duration, Instant},
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    Error, Server, Settings,
+    control::ControlSocket,
+    handover::{Fresh, Leaving, Predecessor, Sockets, Successor, take_over},
+    http::listen::Listening,
+};
+
+/// Between the moment from which every answer ends its connection, and the end of accepting: clients that keep a connection busy
+/// have let go of it by then, and the others have it closed while they do not use it.
+const LINGER: Duration = Duration::from_millis(250);
+/// How long new connections wait for those that are open. What takes longer is answered with 503 by the old server, and
+/// sent again by its producer.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What ends a server by a person's or an orchestrator's will.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let signals = |error| Error::Io("signals".into(), error);
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(signals)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves until a signal, or until another server has taken over. `started` is told where it listens.
+pub(super) async fn serve(
+    settings: Settings,
+    takes_over: bool,
+    started: impl Fn(&Server, &Running),
+) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    let taken = if takes_over { take_over(&settings).await? } else { None };
+    let (sockets, mut predecessor) = taken.map_or((None, None), |(sockets, old)| (Some(sockets), Some(old)));
+    let mut server = open(&settings, predecessor.as_ref()).await?;
+    let sockets = match sockets {
+        Some(sockets) => sockets,
+        None => Sockets::bind(&settings).await?,
+    };
+    let mut fresh = predecessor.as_mut().map(Predecessor::fresh).unwrap_or_default();
+    loop {
+        let running = Running::start(server, &sockets, fresh)?;
+        started(&running.server, &running);
+        if let Some(old) = predecessor.take() {
+            old.serving();
+        }
+        let Some(successor) = running.until(&mut signals, &sockets).await else {
+            running.end(&settings, &mut signals).await;
+            return Ok(());
+        };
+        match running.hand_over(successor, &settings, &mut signals).await {
+            Ok(()) => return Ok(()),
+            Err((error, back)) => {
+                fresh = back;
+                tracing::error!(%error, "the server that was taking over is gone; this one goes on");
+                server = open(&settings, None).await?;
+            }
+        }
+    }
+}
+
+/// Opening reads and writes files: there is nothing else to do meanwhile, but the runtime's threads stay free for it.
+async fn open(settings: &Settings, predecessor: Option<&Predecessor>) -> Result<Server, Error> {
+    let (settings, waits) = (settings.clone(), predecessor.is_some());
+    let work = move || if waits { Predecessor::open(&settings) } else { Server::open(settings) };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Fault(format!("start: {error}")))?
+}
+
+/// Connections that end one after the other.
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An open data folder, and what listens for it.
+pub(super) struct Running {
+    server: Server,
+    pub(super) public: Listening,
+    pub(super) internal: Listening,
+    control: ControlSocket,
+    successors: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Successor>>,
+}
+
+impl Running {
+    fn start(server: Server, sockets: &Sockets, fresh: Fresh) -> Result<Self, Error> {
+        let listening = |error| Error::Io("listen".into(), error);
+        let successors = tokio::sync::Mutex::new(server.inner.successors.watch());
+        let control = server.control()?;
+        let [public, internal] = sockets.listeners().map_err(listening)?;
+        let [fresh_public, fresh_internal] = fresh;
+        let public = Listening::start(public, fresh_public, server.clone(), server.public()).map_err(listening)?;
+        let internal =
+            Listening::start(internal, fresh_internal, server.clone(), server.internal()).map_err(listening)?;
+        Ok(Self { server, public, internal, control, successors })
+    }
+
+    /// Until a signal (none), or until a successor has what it needs and wants this server to let go.
+    async fn until(&self, signals: &mut Signals, sockets: &Sockets) -> Option<Leaving> {
+        let mut successors = self.successors.lock().await;
+        loop {
+            let successor = tokio::select! {
+                () = signals.next() => return None,
+                Some(successor) = successors.recv() => successor,
+            };
+            // Served on meanwhile: it may yet find that it cannot.
+            let sockets = sockets.again().map(|[public, internal]| Sockets { public, internal });
+            let offered = tokio::task::spawn_blocking(move || successor.offer(&sockets?));
+            tokio::select! {
+                () = signals.next() => return None,
+                offered = offered => match offered.map_err(std::io::Error::other).flatten() {
+                    Ok(leaving) => return Some(leaving),
+                    Err(error) => tracing::warn!(%error, "a server that was to take over went away; this one goes on"),
+                },
+            }
+        }
+    }
+
+    /// Unready, accept no more, answer what is under way, commit, let the table catch up.
+    async fn end(self, settings: &Settings, signals: &mut Signals) {
+        tracing::info!("stopping");
+        let Self { server, public, internal, control, .. } = self;
+        let end = async {
+            server.drain();
+            tokio::time::sleep(settings.drain_delay.0).await;
+            let deadline = Instant::now() + settings.drain_timeout.0;
+            public.stop(deadline.saturating_duration_since(Instant::now())).await;
+            // Commands wait for commits: none may come once the journals close.
+            control.stop(deadline.saturating_duration_since(Instant::now())).await;
+            close(&server, deadline).await;
+            // Last, so that readiness and figures can be asked until the end.
+            internal.stop(Duration::from_millis(500)).await;
+        };
+        tokio::select! {
+            () = end => tracing::info!("stopped"),
+            () = signals.next() => {
+                // Everything acknowledged is on disk already.
+                tracing::warn!("stopped at once, on a second signal");
+            }
+        }
+    }
+
+    /// Lets go of everything, and ends once the successor serves. An error: it is gone, and the folder is free; with the connections
+    /// that have said nothing yet.
+    async fn hand_over(
+        self,
+        mut leaving: Leaving,
+        settings: &Settings,
+        signals: &mut Signals,
+    ) -> Result<(), (std::io::Error, Fresh)> {
+        tracing::info!("handing over");
+        let Self { server, public, internal, control, .. } = self;
+        server.part();
+        control.stop(WAIT).await;
+        tokio::time::sleep(LINGER).await;
+        leaving.stopped();
+        let ((public, fresh_public), (internal, fresh_internal)) =
+            tokio::join!(public.stop_accepting(), internal.stop_accepting());
+        let fresh = [fresh_public, fresh_internal];
+        let mut open: Ending = Box::pin(async {
+            tokio::join!(public, internal);
+        });
+        let mut late = tokio::time::timeout(WAIT, &mut open).await.is_err();
+        // The sinks go on where they are, in the other process.
+        close(&server, Instant::now()).await;
+        let mut served = pin!(tokio::task::spawn_blocking(move || match leaving.closed(&fresh) {
+            Ok(gap) => Ok(gap),
+            Err(error) => Err((error, fresh)),
+        }));
+        let gap = loop {
+            tokio::select! {
+                served = &mut served => {
+                    break served.unwrap_or_else(|error| Err((std::io::Error::other(error), Fresh::default())))?;
+                }
+                () = &mut open, if late => late = false,
+                () = signals.next() => {
+                    tracing::warn!("stopped by a signal before the other server said that it serves");
+                    return Ok(());
+                }
+            }
+        };
+        tracing::info!(seconds = gap.as_secs_f64(), "handed over; for so long, who connected waited");
+        if late {
+            tracing::warn!("some requests took too long to wait for; they are answered with 503");
+            let _ = tokio::time::timeout(settings.drain_timeout.0, open).await;
+        }
+        Ok(())
+    }
+}
+
+async fn close(server: &Server, deadline: Instant) {
+    let closing = server.clone();
+    if tokio::task::spawn_blocking(move || closing.close(deadline)).await.is_err() {
+        tracing::error!("closing the journals panicked");
+    }
+}

@@ -1,0 +1,159 @@
+//! One server after the other on one data folder, with the real binary: nobody who sends notices.
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value as Json;
+
+use crate::common::{Client, Folder, Page, Server, Tenant, clean, firsthop};
+
+/// Clients that keep their connection and clients that do not, sending all the time. Every answer must be 200.
+struct Load {
+    stop: AtomicBool,
+    stored: AtomicU64,
+    slowest: AtomicU64,
+}
+
+impl Load {
+    fn during(address: SocketAddr, tenant: &Tenant, work: impl FnOnce(&Self)) -> Self {
+        let load = Self { stop: AtomicBool::new(false), stored: AtomicU64::new(0), slowest: AtomicU64::new(0) };
+        thread::scope(|scope| {
+            for i in 0..6 {
+                let load = &load;
+                scope.spawn(move || {
+                    let (mut client, mut page) = (Client::new(address), Page::new(tenant));
+                    while !load.stop.load(Ordering::Relaxed) {
+                        if i % 2 == 0 {
+                            client = Client::new(address);
+                        }
+                        let frame = page.frame(10);
+                        let began = Instant::now();
+                        let response = client.try_request("POST", "/v1/f", &[], &frame).unwrap_or_else(|error| {
+                            // Or the others go on for ever.
+                            load.stop.store(true, Ordering::Relaxed);
+                            panic!("a request failed: {error}")
+                        });
+                        load.slowest.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+                        load.stored.fetch_add(u64::from(response.receipt().stored), Ordering::Relaxed);
+                    }
+                });
+            }
+            work(&load);
+            load.stop.store(true, Ordering::Relaxed);
+        });
+        load
+    }
+
+    /// Waits until some more is stored.
+    fn goes_on(&self) {
+        let (before, due) = (self.stored.load(Ordering::Relaxed), Instant::now() + Duration::from_secs(10));
+        while self.stored.load(Ordering::Relaxed) < before + 500 && !self.stop.load(Ordering::Relaxed) {
+            assert!(Instant::now() < due, "nothing is stored any more");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn successor(folder: &Folder) -> Command {
+    let mut command = firsthop(&folder.path);
+    command.args(["serve", "--take-over"]);
+    command
+}
+
+fn check(folder: &Folder, tenant: &Tenant, load: &Load) {
+    let stored = load.stored.load(Ordering::Relaxed) as i64;
+    assert_eq!(tenant.journal("SELECT SUM(events) FROM counters WHERE outcome = 'stored'"), stored);
+    assert_eq!(tenant.journal("SELECT COALESCE(SUM(events), 0) FROM counters WHERE outcome = 'duplicate'"), 0);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), stored);
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("all of it is as it was written"), "{said}");
+}
+
+#[test]
+fn twenty_servers_in_succession_lose_no_request() {
+    let folder = Folder::new();
+    // There is nobody to take over from yet: an ordinary start.
+    let mut server = Server::start(successor(&folder));
+    let tenant = folder.only_tenant();
+    let (public, internal) = (server.public, server.internal);
+    let mut gaps = Vec::new();
+    let load = Load::during(public, &tenant, |load| {
+        for _ in 0..20 {
+            load.goes_on();
+            let next = Server::start(successor(&folder));
+            assert_eq!((next.public, next.internal), (public, internal), "the same sockets");
+            assert_eq!(server.wait(Duration::from_secs(10)).code(), Some(0), "{}", server.log());
+            let log = server.log();
+            let line = log.lines().find(|line| line.contains("handed over")).expect("told");
+            let line: Json = serde_json::from_str(line).expect("JSON");
+            gaps.push(line["seconds"].as_f64().expect("a number") * 1000.0);
+            assert!(!log.contains("took too long"), "{log}");
+            server = next;
+        }
+        load.goes_on();
+    });
+    gaps.sort_by(f64::total_cmp);
+    println!("gaps: median {:.0} ms, longest {:.0} ms; slowest answer {:?} ms", gaps[10], gaps[19], load.slowest);
+    assert_eq!(server.internal_get("/readyz").status, 200);
+    server.stop();
+    check(&folder, &tenant, &load);
+}
+
+/// One that cannot serve, before the old one has let go and after: the old one goes on.
+#[test]
+fn a_successor_that_fails_takes_nothing_away() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let load = Load::during(server.public, &tenant, |load| {
+        load.goes_on();
+        // Its settings ask for an address that somebody else has.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let mut other = successor(&folder);
+        other.args(["--listen", &taken.local_addr().expect("an address").to_string()]);
+        other.args(["--internal-listen", "127.0.0.1:0"]);
+        let output = other.output().expect("runs");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("listen on 127.0.0.1"), "{output:?}");
+        assert_eq!(output.status.code(), Some(1));
+        load.goes_on();
+        assert!(!server.log().contains("handing over"), "it had not let go of anything");
+        // It cannot write a byte: found when the folder is its own.
+        let mut other = Command::new("bash");
+        clean(&mut other).args([
+            "-c",
+            "trap '' XFSZ; ulimit -S -f 0; exec \"$0\" serve --take-over --listen 127.0.0.1:0 --internal-listen 127.0.0.1:0 2>&1 | cat",
+            env!("CARGO_BIN_EXE_firsthop"),
+        ]);
+        let output = other.env("FIRSTHOP_DATA", &folder.path).output().expect("runs");
+        assert!(server.log().contains("handing over"), "{output:?}");
+        load.goes_on();
+        assert!(server.log().contains("this one goes on"), "{}", server.log());
+        // And one that can.
+        let next = Server::start(successor(&folder));
+        assert_eq!(server.wait(Duration::from_secs(10)).code(), Some(0), "{}", server.log());
+        server = next;
+        load.goes_on();
+    });
+    server.stop();
+    check(&folder, &tenant, &load);
+}
+
+/// A tenant's file that a new server could not open is found while the old one still serves.
+#[test]
+fn what_a_start_would_stumble_over_is_found_first() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.tenant("broken", &[]);
+    std::fs::write(tenant.folder.join("keys.toml"), "roots = 7").expect("written");
+    let said = folder.fails(&["serve", "--take-over", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"]);
+    assert!(said.contains("keys.toml"), "{said}");
+    assert!(!server.log().contains("handing over"));
+    assert_eq!(server.internal_get("/readyz").status, 200);
+    server.stop();
+}

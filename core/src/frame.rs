@@ -158,6 +158,12 @@ pub struct Events<'a> {
 }
 
 impl Events<'_> {
+    /// Bytes of the payload that are not read yet: where the next event begins, counted from the end. 0 after an error.
+    #[must_use]
+    pub const fn unread(&self) -> usize {
+        self.reader.rest().len()
+    }
+
     fn end(&mut self) {
         *self = Self { reader: Reader::new(&[]), left: 0, names: Names::default() };
     }

@@ -1,17 +1,22 @@
 //! What becomes of a body: `intake` decides, the journal makes it durable, and only then there is an answer.
 
+#[cfg(feature = "cli")]
+mod again;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use firsthop_core::{
     Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
 };
-use firsthop_intake::{Account, Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
+use firsthop_intake::{Account, Facts, Problem, Receipt, Refusal, Refused, Rooted, Verdict, native, segment};
 
+#[cfg(feature = "cli")]
+pub(crate) use self::again::{Today, Verdict as Again, judge};
 use crate::{
-    journal::{self, Arrival, At, Held, SetAside, Unavailable},
+    journal::{self, Arrival, Asked, At, Held, SetAside, Unavailable},
     server::Inner,
-    tenants::{Found, random_bytes},
+    tenants::{Found, TenantFile, random_bytes},
 };
 
 /// How long an edge's signature is accepted after its epoch: a page, or the edge, may have been offline.
@@ -22,7 +27,7 @@ impl Inner {
     pub(crate) async fn frame(&self, body: Bytes, facts: &Facts<'_>, held: Held) -> Result<Receipt, Problem> {
         let accepted = match native::receive(&body, facts, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
-            Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
+            Err(refused) => return Err(self.refuse(*refused, &body, facts.now, asked(FRAME, facts), held).await),
         };
         let Found { live, known } = &accepted.account;
         let _place = live.usage.enter(&known.limits)?;
@@ -35,6 +40,7 @@ impl Inner {
                 vouched: true,
                 at,
                 annotation: Some(journal::encode(&accepted.annotation)?),
+                request: Some(asked(FRAME, facts)),
             };
             return Err(self.aside(&accepted.account, entry, problem, held).await);
         }
@@ -57,7 +63,9 @@ impl Inner {
         }
         let accepted = match segment::receive(call, &body, facts, &mut random_bytes, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
-            Err(refused) => return Err(self.refuse(*refused, &body, facts.now, held).await),
+            Err(refused) => {
+                return Err(self.refuse(*refused, &body, facts.now, asked(call.path(), facts), held).await);
+            }
         };
         let Found { live, known } = &accepted.account;
         let _place = live.usage.enter(&known.limits)?;
@@ -82,6 +90,10 @@ impl Inner {
                 reason: Cow::Borrowed(code),
                 at,
                 annotation: Some(annotation),
+                request: Some(Asked {
+                    write_key: Some(accepted.write_key.clone()),
+                    ..asked(segment::Call::Batch.path(), facts)
+                }),
             };
             waits.push(live.journal.send_aside(entry));
         }
@@ -112,7 +124,7 @@ impl Inner {
         found.has_room(body.len())?;
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
-        let envelope = verify_envelope(&outer, &found, now)?;
+        let envelope = verify_envelope(&outer, &found.known.rooted, &found.known.file, now)?;
         let time = Timestamp::from_millis(envelope.annotation.received_ms);
         let at = At { time, region: header.region, hop: envelope.worker };
         let set_aside = |reason: Cow<'static, str>| SetAside {
@@ -122,6 +134,7 @@ impl Inner {
             vouched: is_vouched(envelope.frame, &found, now),
             at,
             annotation: None,
+            request: None,
         };
         if !envelope.annotation.refused.is_empty() {
             let reason = refused_by_edge(envelope.annotation.refused);
@@ -151,7 +164,14 @@ impl Inner {
     }
 
     /// Sets aside what was refused, if it names a tenant, and says what to answer.
-    async fn refuse(&self, refused: Refused<'_, Found>, body: &Bytes, now: Timestamp, held: Held) -> Problem {
+    async fn refuse(
+        &self,
+        refused: Refused<'_, Found>,
+        body: &Bytes,
+        now: Timestamp,
+        request: Asked,
+        held: Held,
+    ) -> Problem {
         let Refused { problem, quarantine, body: kept, count, annotation, .. } = refused;
         let Some(found) = quarantine else { return problem };
         let body = match kept {
@@ -169,6 +189,7 @@ impl Inner {
             events: count,
             at: here(&found, now),
             annotation: Some(annotation),
+            request: Some(request),
         };
         self.aside(&found, entry, problem, held).await
     }
@@ -190,6 +211,20 @@ impl Inner {
     }
 }
 
+/// The path of native frames.
+const FRAME: &str = "/v1/f";
+/// Longest origin that is kept. A longer one is nobody's, and stays so when it is cut.
+const ORIGIN: usize = 256;
+
+/// What a request says besides its body, for a replay.
+fn asked(path: &'static str, facts: &Facts<'_>) -> Asked {
+    Asked {
+        path: path.into(),
+        origin: facts.origin.map(|origin| origin.chars().take(ORIGIN).collect()),
+        write_key: segment::key_in_header(facts).map(Cow::into_owned),
+    }
+}
+
 /// What this server has as the first hop.
 fn here(found: &Found, now: Timestamp) -> At {
     At { time: now, region: found.known.rooted.tenant.region, hop: WorkerId::new(0) }
@@ -203,18 +238,23 @@ fn is_vouched(bytes: &[u8], found: &Found, now: Timestamp) -> bool {
 }
 
 /// Whether an enrolled edge signed it, with a lease that it could have.
-fn verify_envelope<'a>(outer: &Frame<'a>, found: &Found, now: Timestamp) -> Result<Envelope<'a>, Problem> {
+fn verify_envelope<'a>(
+    outer: &Frame<'a>,
+    rooted: &Rooted,
+    file: &TenantFile,
+    now: Timestamp,
+) -> Result<Envelope<'a>, Problem> {
     let header = outer.header();
     let worker = Envelope::worker(outer)?;
     let enrolled = |edge: &&crate::tenants::Enrolment| {
         edge.worker == worker && edge.region == header.region && edge.removed.is_none_or(|end| now < end)
     };
-    found.known.file.enrolments.iter().find(enrolled).ok_or(Refusal::Enrolment)?;
+    file.enrolments.iter().find(enrolled).ok_or(Refusal::Enrolment)?;
     let current = Epoch::at(now).get();
     if header.epoch.get() > current + 1 || header.epoch.get() < current.saturating_sub(ENVELOPE_GRACE_EPOCHS) {
         return Err(CoreError::Epoch.into());
     }
-    let root = found.known.rooted.roots.get(header.key_id, now)?;
+    let root = rooted.roots.get(header.key_id, now)?;
     let scope = LeaseScope { tenant: header.tenant, region: header.region, worker, epoch: header.epoch };
     outer.verify(&root.lease(&scope).envelope_key(header.alg)?)?;
     Ok(Envelope::open(outer)?)
@@ -223,12 +263,12 @@ fn verify_envelope<'a>(outer: &Frame<'a>, found: &Found, now: Timestamp) -> Resu
 /// The producer's frame, whether any of its events has an id of another vendor's, and the annotation if there is more to it than the edge noted.
 fn open_envelope<'a>(
     envelope: &Envelope<'a>,
-    found: &Found,
+    account: &impl Account,
     now: Timestamp,
 ) -> Result<(Frame<'a>, bool, Option<Annotation<'a>>), Problem> {
     let frame = Frame::parse(envelope.frame)?;
     let header = frame.header();
-    let tenant = &found.known.rooted.tenant;
+    let tenant = account.tenant();
     if header.tenant != tenant.id {
         return Err(Problem::new(CoreError::WriteKey).with_detail("the frame inside is another tenant's"));
     }
@@ -239,12 +279,12 @@ fn open_envelope<'a>(
     let annotation = match envelope.annotation.trust {
         // The edge held no lease for it; here are all roots.
         Trust::Unchecked => {
-            let (trust, _) = native::authenticate(&frame, found, now)?;
+            let (trust, _) = native::authenticate(&frame, account, now)?;
             Some(Annotation { trust, ..envelope.annotation })
         }
         _ => None,
     };
-    found.admit(header.count, envelope.frame.len())?;
+    account.admit(header.count, envelope.frame.len())?;
     let foreign = frame.check()?;
     check_count(&frame)?;
     Ok((frame, foreign > 0, annotation))

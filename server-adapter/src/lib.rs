@@ -52,7 +52,6 @@ pub mod backup;
 pub mod cli;
 mod clock;
 #[cfg(feature = "cli")]
-#[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
 mod control;
 mod disk;
 mod error;

@@ -85,7 +85,6 @@ impl Server {
 
     /// Opens a folder whose lock the caller has, as it is: for a command.
     #[cfg(feature = "cli")]
-    #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
     pub(crate) fn open_locked(settings: Settings, lock: File) -> Result<Self, Error> {
         Self::start(settings, lock, None)
     }

@@ -123,6 +123,20 @@ impl Call {
         })
     }
 
+    /// Its long path.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Track => "/v1/track",
+            Self::Identify => "/v1/identify",
+            Self::Page => "/v1/page",
+            Self::Screen => "/v1/screen",
+            Self::Group => "/v1/group",
+            Self::Alias => "/v1/alias",
+            Self::Batch => "/v1/batch",
+        }
+    }
+
     /// The kind of the one event, or none for a batch.
     #[must_use]
     pub const fn kind(self) -> Option<EventKind> {
@@ -136,6 +150,12 @@ impl Call {
             Self::Batch => return None,
         })
     }
+}
+
+/// The write key that a request names in its `Authorization`, if it has the form of one.
+#[must_use]
+pub fn key_in_header<'a>(facts: &Facts<'a>) -> Option<Cow<'a, str>> {
+    request::write_key(facts.authorization, None).ok()
 }
 
 /// The body of a 200.
@@ -152,6 +172,8 @@ pub struct Accepted<'a, T> {
     pub annotation: Annotation<'a>,
     /// The messages that are no events: set them aside *before* the answer goes out.
     pub rejected: Vec<Rejected>,
+    /// The write key that the request showed, in a header or in its body.
+    pub write_key: String,
 }
 
 /// Messages of a batch that were refused for the same reason.
@@ -215,13 +237,14 @@ pub fn receive<'a, T: Account>(
         _ => 1,
     };
     let events = request.and_then(|request| {
-        let (key, account) = (key?, account.as_ref().ok_or(firsthop_core::Error::WriteKey)?);
-        account.tenant().check_write_key(&WriteKey::parse(&key)?)?;
+        let (key, account) =
+            (key.as_deref().map_err(|error| *error)?, account.as_ref().ok_or(firsthop_core::Error::WriteKey)?);
+        account.tenant().check_write_key(&WriteKey::parse(key)?)?;
         account.tenant().origins.check(facts.origin)?;
         account.has_room(body.len())?;
         account.admit(count, body.len())?;
         let text = text.as_deref().unwrap_or_default();
-        Events { account, key: &key, now: facts.now, random }.read(call, request, |message| {
+        Events { account, key, now: facts.now, random }.read(call, request, |message| {
             // Positions in the mended text are positions in the body.
             let at = message.as_ptr() as usize - text.as_ptr() as usize;
             lexical::without_addresses(&body[at..at + message.len()])
@@ -229,7 +252,9 @@ pub fn receive<'a, T: Account>(
     });
     match (events, account) {
         (Ok((frames, rejected)), Some(account)) => {
-            Ok(Accepted { account, frames, annotation: Annotation { trust: Trust::WriteKey, ..annotation }, rejected })
+            let annotation = Annotation { trust: Trust::WriteKey, ..annotation };
+            let write_key = key.map(Cow::into_owned).unwrap_or_default();
+            Ok(Accepted { account, frames, annotation, rejected, write_key })
         }
         (Ok(_), None) => Err(Refused::new(Refusal::Internal, None, body, count, annotation)),
         (Err(problem), account) => {

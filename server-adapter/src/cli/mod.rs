@@ -5,6 +5,7 @@ mod edge;
 mod events;
 mod key;
 mod out;
+mod quarantine;
 mod reconcile;
 mod running;
 mod serve;
@@ -48,6 +49,9 @@ enum Command {
     Key(key::Command),
     /// Check everything that is stored: checksums, signatures, counts. Ends with 1 if anything is wrong.
     Verify(verify::Verify),
+    /// What was set aside: look at it, send it through the checks again, or throw it away.
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Draw up the balance: what became of every event that was issued. Ends with 3 if some are unaccounted for.
     Reconcile(reconcile::Reconcile),
     /// Who serves a data folder, and how it is.
@@ -110,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Quarantine(command) => command.run(&mut out),
         Command::Reconcile(command) => command.run(&mut out),
         Command::Status(command) => command.run(&mut out),
         Command::Settings(command) => command.print(&mut out),

@@ -12,6 +12,7 @@
 
 mod client;
 mod path;
+mod quarantine;
 mod run;
 mod socket;
 mod wire;
@@ -22,7 +23,7 @@ use std::{
 };
 
 pub use self::socket::ControlSocket;
-pub(crate) use self::wire::{Command, Reply, Status};
+pub(crate) use self::wire::{Command, Note, Part, Reply, Status};
 
 use crate::{Error, Server, Settings, server::try_lock};
 
@@ -100,6 +101,7 @@ pub(crate) fn status(settings: &Settings) -> Result<Option<Status>, Error> {
     }
     match client::Client::connect(&settings.data)?.call(&Command::Status)? {
         Reply::Status(status) => Ok(Some(status)),
+        other => Err(other.unexpected()),
     }
 }
 
@@ -117,7 +119,7 @@ mod tests {
         let settings = settings(&folder);
         assert_eq!(status(&settings).expect("nobody"), None);
         let mut control = Control::reach(&settings).expect("free");
-        let Reply::Status(said) = control.call(&Command::Status).expect("done");
+        let Reply::Status(said) = control.call(&Command::Status).expect("done") else { panic!("another reply") };
         // Opened as it is: a command makes no tenant.
         assert_eq!((said.pid, said.tenants), (std::process::id(), 0));
         assert!(Server::open(settings.clone()).is_err(), "held");
@@ -151,7 +153,7 @@ mod tests {
             control.call(&Command::Status)?;
             control.call(&Command::Status)
         });
-        let Reply::Status(said) = said.await.expect("asked").expect("answered");
+        let Reply::Status(said) = said.await.expect("asked").expect("answered") else { panic!("another reply") };
         assert_eq!((said.tenants, said.ready, said.draining), (1, true, false));
         socket.stop(Duration::from_secs(5)).await;
         assert!(!folder.path().join("control.sock").exists(), "nothing is left");

@@ -1,11 +1,16 @@
 //! What each command does. Blocks; called by the process that holds the folder.
 
-use super::wire::{Command, Reply, Status, VERSION};
+use super::{
+    quarantine,
+    wire::{Command, Reply, Status, VERSION},
+};
 use crate::{Error, Server};
 
 pub(super) fn run(server: &Server, command: &Command) -> Result<Reply, Error> {
     match command {
         Command::Status => Ok(Reply::Status(status(server))),
+        Command::QuarantineReplay(part) => quarantine::replay(server, part),
+        Command::QuarantineDiscard(part, note) => quarantine::discard(server, part, note),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{
+    Error,
+    journal::quarantine::{Discarded, Replayed, Select},
+};
 
 /// The path of all commands. Its number changes only if nothing of the exchange can stay as it is: what a version does not know of
 /// another's commands, it says itself.
@@ -20,6 +23,31 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) enum Command {
     /// Who are you?
     Status,
+    /// Send some of quarantine through the checks again.
+    QuarantineReplay(Part),
+    /// Throw some of quarantine away.
+    QuarantineDiscard(Part, Note),
+}
+
+/// Some of a tenant's quarantine: a part of it, from one id on to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    /// The tenant's id.
+    pub(crate) tenant: String,
+    pub(crate) select: Select,
+    /// Behind this one.
+    pub(crate) after: i64,
+    /// Up to this one: what is set aside meanwhile is not meant.
+    pub(crate) until: i64,
+}
+
+/// Who discards, and why: both are told by who gives the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Note {
+    pub(crate) who: String,
+    pub(crate) why: String,
 }
 
 impl Command {
@@ -27,6 +55,8 @@ impl Command {
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::QuarantineReplay(_) => "quarantine-replay",
+            Self::QuarantineDiscard(..) => "quarantine-discard",
         }
     }
 }
@@ -37,6 +67,17 @@ impl Command {
 pub(crate) enum Reply {
     /// Who holds the folder.
     Status(Status),
+    /// What came of it, and behind which id to go on: none, if that was all.
+    QuarantineReplay(Replayed, Option<i64>),
+    /// What is gone, and behind which id to go on.
+    QuarantineDiscard(Discarded, Option<i64>),
+}
+
+impl Reply {
+    /// Another command's reply: only a server that breaks the protocol gives one.
+    pub(crate) fn unexpected(&self) -> Error {
+        Error::Control(format!("the server answered something else than was asked: {self:?}"))
+    }
 }
 
 /// A server, about itself.

@@ -113,6 +113,19 @@ pub(crate) struct SetAside {
     pub(crate) at: At,
     /// What this server noted, encoded; none if all of it stands in the envelope.
     pub(crate) annotation: Option<Box<[u8]>>,
+    /// What else the request said; none of what an edge forwarded.
+    pub(crate) request: Option<Asked>,
+}
+
+/// What a request said besides its body, as far as it decides what becomes of it: so that it can be decided again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The path.
+    pub(crate) path: Cow<'static, str>,
+    /// `Origin`, if it was told.
+    pub(crate) origin: Option<String>,
+    /// The write key in its headers, if there was one.
+    pub(crate) write_key: Option<String>,
 }
 
 /// What became of a frame's events. The three counts add up to its count.

@@ -22,7 +22,7 @@ mod counters;
 pub mod ledger;
 #[cfg(test)]
 mod model_tests;
-mod quarantine;
+pub(crate) mod quarantine;
 mod queue;
 mod schema;
 mod seen;
@@ -31,7 +31,7 @@ pub(crate) mod verify;
 mod writer;
 
 pub(crate) use self::{
-    arrival::{Arrival, SetAside, Verdict, encode},
+    arrival::{Arrival, Asked, SetAside, Verdict, encode},
     counters::{At, CounterKey},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},

@@ -184,7 +184,6 @@ pub(super) enum Work {
     Store(Arrival),
     SetAside(SetAside),
     /// What a command does.
-    #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
     Change(Change),
 }
 
@@ -252,10 +251,10 @@ impl Journal {
 
     /// Changes the tables in the writer's thread, in one transaction with what it counts. Returns what `change` did, once it is on
     /// disk. An error in it takes back all of it. Those who wait for an acknowledgement wait for it too, so it should be short; and it
-    /// may run twice, if the commit fails for another's sake. Blocks.
-    #[allow(dead_code, reason = "its first command comes with `firsthop quarantine`")]
+    /// may run twice, if the commit fails for another's sake. `size`: bytes that it may write. Blocks.
     pub(super) fn change<T: Send + 'static>(
         &self,
+        size: usize,
         mut change: impl FnMut(&Connection, &mut Tables, &mut Batch) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let done = Arc::new(Mutex::new(None));
@@ -265,7 +264,7 @@ impl Journal {
             *put.lock().unwrap_or_else(PoisonError::into_inner) = Some(did);
             Ok(())
         });
-        let answer = self.send(0, Work::Change(change), None).0?.blocking_recv();
+        let answer = self.send(size, Work::Change(change), None).0?.blocking_recv();
         // Without an answer the writer is gone: nobody will say.
         answer.map_or(Err(Unavailable::Down), Answer::pass)?;
         let did = done.lock().unwrap_or_else(PoisonError::into_inner).take();

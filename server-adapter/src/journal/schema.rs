@@ -78,7 +78,7 @@ INSERT INTO meta VALUES ('journal', random()), ('quarantine_bytes', 0), ('quaran
 ";
 
 /// The steps from version 2 on. What has landed is never changed either: somebody's file has taken it.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // What remains of a frame whose body was removed or rewritten.
     // - `erased`: a bit for each event that was erased, as in `frames.accepted`; NULL: none.
     // - `foreign_ids`: a bit for each event that had an id of another vendor's; NULL: none.
@@ -136,6 +136,30 @@ const MIGRATIONS: [&str; 2] = [
         hash BLOB NOT NULL,
         signature BLOB NOT NULL
     ) STRICT;",
+    // Quarantine that is emptied again.
+    // - `quarantine.path`, `origin`, `write_key`: what a replay has to know of the request besides its body. Without a path nothing is
+    //   known, as in rows of before and of what an edge forwarded.
+    // - `discards`: what was thrown away by hand: all but its body and what was noted on it. `id` is the entry's.
+    // - `meta.quarantine_last`: the highest id that was ever given, so that none is given twice.
+    "ALTER TABLE quarantine ADD COLUMN path TEXT;
+    ALTER TABLE quarantine ADD COLUMN origin TEXT;
+    ALTER TABLE quarantine ADD COLUMN write_key TEXT;
+    CREATE TABLE discards (
+        id INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
+        first_ms INTEGER NOT NULL,
+        last_ms INTEGER NOT NULL,
+        times INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        region TEXT NOT NULL,
+        events INTEGER NOT NULL,
+        vouched INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        discarded_ms INTEGER NOT NULL,
+        who TEXT NOT NULL,
+        why TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO meta SELECT 'quarantine_last', COALESCE(MAX(id), 0) FROM quarantine;",
 ];
 
 /// Opens a journal to write, and makes it if it is not there.

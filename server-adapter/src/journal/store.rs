@@ -8,7 +8,7 @@ use super::{
     arrival::{Arrival, Verdict},
     counters::Batch,
     ledger::Claim,
-    quarantine::{Entry, Kept, Quarantine},
+    quarantine::{CONFLICT, Entry, Kept, Quarantine},
     schema::{LedgerColumns, RowSum, row_sum},
     seen::{Run, Seen},
 };
@@ -82,39 +82,20 @@ impl Tables {
         counts: &mut Batch,
     ) -> rusqlite::Result<Verdict> {
         let header = &arrival.header;
-        let id = self.last_frame + 1;
-        let mut decision = Decision::new(header.count);
-        if header.count > 0 {
-            if arrival.foreign.is_empty() {
-                self.decide_run(connection, arrival, 0, header.count, id, &mut decision)?;
-            } else {
-                self.decide_mixed(connection, arrival, id, &mut decision)?;
-            }
-        }
-        let mut verdict = decision.verdict;
-        if verdict.stored > 0 {
-            self.insert_frame(connection, arrival, id, &decision.accepted)?;
-            self.last_frame = id;
-            // What is known by another vendor's id is not known by its number.
-            if !arrival.foreign.is_empty()
-                && arrival.is_trusted()
-                && let Some(claim) = Claim::of(arrival.frame_bytes(), true)
-            {
-                claim.note(connection, arrival.at)?;
-            }
-        }
+        let mut verdict = self.admit(connection, arrival)?;
         let mut conflicts = verdict.conflict;
         if verdict.conflict > 0 {
             let kept = self.set_aside(
                 connection,
                 &Entry {
                     received_ms: arrival.at.time.as_millis() as i64,
-                    reason: "conflict",
+                    reason: CONFLICT,
                     region: arrival.at.region.as_str(),
                     events: verdict.conflict.try_into().unwrap_or(u16::MAX),
                     annotation: arrival.annotation.as_deref(),
                     body: &arrival.body,
                     vouched: true,
+                    request: None,
                 },
             )?;
             if kept != Kept::New {
@@ -126,12 +107,39 @@ impl Tables {
         for (outcome, reason, events) in [
             ("stored", "", verdict.stored),
             ("duplicate", "", verdict.duplicate),
-            ("quarantined", "conflict", conflicts),
+            ("quarantined", CONFLICT, conflicts),
             // Told once: a frame that comes again has nothing new in it.
             ("dropped", "", if verdict.stored > 0 { header.dropped } else { 0 }),
         ] {
             let frames = i64::from(events > 0);
             counts.add(arrival.at, outcome, reason, events.into(), frames);
+        }
+        Ok(verdict)
+    }
+
+    /// Stores what is new of a frame, and counts nothing.
+    pub(super) fn admit(&mut self, connection: &Connection, arrival: &Arrival) -> rusqlite::Result<Verdict> {
+        let header = &arrival.header;
+        let id = self.last_frame + 1;
+        let mut decision = Decision::new(header.count);
+        if header.count > 0 {
+            if arrival.foreign.is_empty() {
+                self.decide_run(connection, arrival, 0, header.count, id, &mut decision)?;
+            } else {
+                self.decide_mixed(connection, arrival, id, &mut decision)?;
+            }
+        }
+        let verdict = decision.verdict;
+        if verdict.stored > 0 {
+            self.insert_frame(connection, arrival, id, &decision.accepted)?;
+            self.last_frame = id;
+            // What is known by another vendor's id is not known by its number.
+            if !arrival.foreign.is_empty()
+                && arrival.is_trusted()
+                && let Some(claim) = Claim::of(arrival.frame_bytes(), true)
+            {
+                claim.note(connection, arrival.at)?;
+            }
         }
         Ok(verdict)
     }

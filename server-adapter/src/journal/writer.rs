@@ -282,6 +282,7 @@ pub(super) fn set_aside(
             annotation: entry.annotation.as_deref(),
             body: &entry.body,
             vouched: entry.vouched,
+            request: entry.request.as_ref(),
         },
     )?;
     let (events, frames) = match kept {

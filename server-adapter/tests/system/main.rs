@@ -13,6 +13,7 @@ mod life;
 mod limits;
 mod metrics;
 mod mounted;
+mod quarantine;
 mod reconcile;
 mod slow;
 mod take_over;

@@ -13,4 +13,4 @@ mod missing;
 mod model_tests;
 
 pub use self::balance::{Balance, Figures, Gap, Gaps, Key, Scope, State, reconcile};
-pub(super) use self::claims::{Claim, note_old};
+pub(super) use self::claims::{Claim, hop_of, note_old};

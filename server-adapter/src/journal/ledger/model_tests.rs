@@ -157,6 +157,7 @@ impl Store {
             vouched,
             at: sent.at(),
             annotation: None,
+            request: None,
         };
         self.transact(false, |connection, tables, counts| {
             set_aside(connection, tables, &entry, counts).expect("set aside");

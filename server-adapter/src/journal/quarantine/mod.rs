@@ -4,10 +4,18 @@
 //! room, and what comes is only counted. What nobody answers for has a smaller bound of its own within that, so that those
 //! who know no key cannot take the room of those who do.
 
+mod change;
+pub(crate) mod decode;
+mod entries;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::store::open_body;
+pub(crate) use self::{
+    change::{Discarded, Judged, Note, Replayed, Sentence},
+    entries::{Item, Part, Reader, Select},
+};
+use super::{arrival::Asked, store::open_body};
 
 /// What is set aside.
 pub(super) struct Entry<'a> {
@@ -19,6 +27,8 @@ pub(super) struct Entry<'a> {
     pub(super) body: &'a [u8],
     /// Whether somebody answers for it: a session's signature holds, or a write key is the tenant's.
     pub(super) vouched: bool,
+    /// What else the request said.
+    pub(super) request: Option<&'a Asked>,
 }
 
 /// What an entry costs besides its body and annotation: its other columns, its place in the index.
@@ -48,11 +58,17 @@ pub(super) struct Quarantine {
     bytes: u64,
     /// Of those that nobody answers for.
     unvouched: u64,
+    /// The last id that was given.
+    last: i64,
     most: u64,
 }
 
+/// The reason of an event that contradicts a stored one.
+pub(crate) const CONFLICT: &str = "conflict";
+
 const BYTES: &str = "quarantine_bytes";
 const UNVOUCHED_BYTES: &str = "quarantine_unvouched_bytes";
+const LAST: &str = "quarantine_last";
 
 impl Quarantine {
     pub(super) fn load(connection: &Connection, most: u64) -> rusqlite::Result<Self> {
@@ -60,7 +76,7 @@ impl Quarantine {
             let bytes: i64 = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?;
             Ok(bytes as u64)
         };
-        Ok(Self { bytes: figure(BYTES)?, unvouched: figure(UNVOUCHED_BYTES)?, most })
+        Ok(Self { bytes: figure(BYTES)?, unvouched: figure(UNVOUCHED_BYTES)?, last: figure(LAST)? as i64, most })
     }
 
     pub(super) const fn bytes(&self) -> u64 {
@@ -70,23 +86,38 @@ impl Quarantine {
     /// Sets something aside. If the transaction fails, so has this: restore the value from before it.
     pub(super) fn put(&mut self, connection: &Connection, entry: &Entry<'_>) -> rusqlite::Result<Kept> {
         let hash = &hash(entry.body)[..];
-        let again = connection
-            .prepare_cached("UPDATE quarantine SET times = times + 1, last_ms = MAX(last_ms, ?2) WHERE hash = ?1")?
-            .execute(params![hash, entry.received_ms])?;
-        if again > 0 {
+        if self.again(connection, hash, entry.received_ms)? {
             return Ok(Kept::Again);
         }
         let cost = cost(entry.body, entry.annotation);
-        let unvouched = if entry.vouched { 0 } else { cost };
         if self.bytes + cost > self.most || (!entry.vouched && self.unvouched + cost > self.most / UNVOUCHED) {
             return Ok(Kept::Full);
         }
+        self.insert(connection, None, hash, entry)?;
+        Ok(Kept::New)
+    }
+
+    /// Whether the same bytes are there. Then they have come once more.
+    fn again(&self, connection: &Connection, hash: &[u8], received_ms: i64) -> rusqlite::Result<bool> {
+        let again = connection
+            .prepare_cached("UPDATE quarantine SET times = times + 1, last_ms = MAX(last_ms, ?2) WHERE hash = ?1")?
+            .execute(params![hash, received_ms])?;
+        Ok(again > 0)
+    }
+
+    /// Inserts a row, under an id that was never given or under the one that it had.
+    fn insert(
+        &mut self,
+        connection: &Connection,
+        id: Option<i64>,
+        hash: &[u8],
+        entry: &Entry<'_>,
+    ) -> rusqlite::Result<()> {
+        let request = entry.request;
         connection
-            .prepare_cached(
-                "INSERT INTO quarantine (hash, first_ms, last_ms, times, reason, region, events, vouched, annotation, body)
-                 VALUES (?1, ?2, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
+            .prepare_cached("INSERT INTO quarantine VALUES (?1, ?2, ?3, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?
             .execute(params![
+                id.unwrap_or(self.last + 1),
                 hash,
                 entry.received_ms,
                 entry.reason,
@@ -94,14 +125,24 @@ impl Quarantine {
                 entry.events,
                 entry.vouched,
                 entry.annotation,
-                entry.body
+                entry.body,
+                request.map(|request| &*request.path),
+                request.and_then(|request| request.origin.as_deref()),
+                request.and_then(|request| request.write_key.as_deref()),
             ])?;
+        self.last += i64::from(id.is_none());
+        let cost = cost(entry.body, entry.annotation);
         self.bytes += cost;
-        self.unvouched += unvouched;
+        self.unvouched += if entry.vouched { 0 } else { cost };
+        self.write(connection)
+    }
+
+    fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut figure = connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
-        figure.execute(params![BYTES, self.bytes as i64])?;
-        figure.execute(params![UNVOUCHED_BYTES, self.unvouched as i64])?;
-        Ok(Kept::New)
+        for (key, value) in [(BYTES, self.bytes as i64), (UNVOUCHED_BYTES, self.unvouched as i64), (LAST, self.last)] {
+            figure.execute(params![key, value])?;
+        }
+        Ok(())
     }
 }
 
@@ -138,6 +179,18 @@ pub(super) fn verify(connection: &Connection) -> rusqlite::Result<(u64, Vec<Stri
         if figure != Some(bytes) {
             faults.push(format!("quarantine: holds {bytes} bytes, and {key} says {figure:?}"));
         }
+    }
+    // What is counted as being there is there: whatever was replayed or discarded was taken from the count.
+    let mut statement = connection.prepare(
+        "SELECT reason, SUM(counted), SUM(kept) FROM (
+             SELECT reason, events AS counted, 0 AS kept FROM counters WHERE outcome IN ('quarantined', 'damaged')
+             UNION ALL SELECT reason, 0, events FROM quarantine)
+         GROUP BY reason HAVING SUM(counted) <> SUM(kept)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (reason, counted, kept): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        faults.push(format!("quarantine: {kept} events for {reason}, and {counted} are counted"));
     }
     Ok((count, faults))
 }

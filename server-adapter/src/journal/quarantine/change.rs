@@ -1,0 +1,309 @@
+//! What empties quarantine, in the writer's thread: replay and discard.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use firsthop_core::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use super::{CONFLICT, Entry, Quarantine, cost, hash};
+use crate::journal::{
+    Journal, Unavailable,
+    arrival::{Arrival, SetAside},
+    counters::{At, Batch},
+    ledger::hop_of,
+    store::Tables,
+    writer::is_damage,
+};
+
+/// An entry that was judged again.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) id: i64,
+    /// The reason that it had then: with another it is no longer the same entry.
+    pub(crate) reason: String,
+    pub(crate) now: Sentence,
+}
+
+/// What becomes of an entry.
+#[derive(Debug)]
+pub(crate) enum Sentence {
+    /// It is refused again, for this reason.
+    Stays(Cow<'static, str>),
+    /// Frames, and what of it is still refused.
+    Leaves(Vec<Arrival>, Vec<SetAside>),
+}
+
+/// What came of replaying some entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Replayed {
+    /// Entries that were looked at.
+    pub(crate) entries: u64,
+    /// Of those, how many left.
+    pub(crate) left: u64,
+    /// Events that are stored now.
+    pub(crate) stored: u64,
+    /// Events that were stored already.
+    pub(crate) duplicate: u64,
+    /// Entries that stay or that took their place, by their reason now.
+    pub(crate) stay: BTreeMap<String, u64>,
+}
+
+/// What was discarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Discarded {
+    pub(crate) entries: u64,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Who discards, when and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) now: Timestamp,
+    pub(crate) who: String,
+    pub(crate) why: String,
+}
+
+impl std::ops::AddAssign for Replayed {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.left += other.left;
+        self.stored += other.stored;
+        self.duplicate += other.duplicate;
+        for (reason, entries) in other.stay {
+            *self.stay.entry(reason).or_default() += entries;
+        }
+    }
+}
+
+impl std::ops::AddAssign for Discarded {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Journal {
+    /// Lets entries leave, each in the transaction that stores its events; those that are refused again stay. Blocks.
+    pub(crate) fn replay(&self, judged: Vec<Judged>, now: Timestamp) -> Result<Replayed, Unavailable> {
+        let size = judged.iter().map(Judged::size).sum();
+        self.change(size, move |connection, tables, counts| {
+            let mut replayed = Replayed::default();
+            for judged in &judged {
+                replayed += replay(connection, tables, counts, judged, now)?;
+            }
+            Ok(replayed)
+        })
+    }
+
+    /// Throws entries away, and keeps a trace of each. Blocks.
+    pub(crate) fn discard(&self, ids: Vec<i64>, note: Note) -> Result<Discarded, Unavailable> {
+        self.change(0, move |connection, tables, counts| {
+            let mut discarded = Discarded::default();
+            for id in &ids {
+                discarded += discard(connection, &mut tables.quarantine, counts, *id, &note)?;
+            }
+            Ok(discarded)
+        })
+    }
+}
+
+impl Judged {
+    fn size(&self) -> usize {
+        match &self.now {
+            Sentence::Stays(_) => 0,
+            Sentence::Leaves(arrivals, _) => arrivals.iter().map(Arrival::size).sum(),
+        }
+    }
+}
+
+/// What the writer has to know of an entry to take it out.
+struct Row {
+    reason: String,
+    at: At,
+    events: i64,
+    times: i64,
+    first_ms: i64,
+    vouched: bool,
+    hash: Vec<u8>,
+    bytes: u64,
+    cost: u64,
+}
+
+impl Row {
+    /// With the place at which its correction is counted.
+    fn load(connection: &Connection, id: i64, now: Timestamp) -> rusqlite::Result<Option<Self>> {
+        connection
+            .prepare_cached(
+                "SELECT reason, region, events, times, first_ms, vouched, annotation, body, hash FROM quarantine WHERE id = ?1",
+            )?
+            .query_row([id], |row| {
+                let body = row.get_ref(7)?.as_blob()?;
+                let region = row.get_ref(1)?.as_str()?.parse().unwrap_or_default();
+                Ok(Self {
+                    reason: row.get(0)?,
+                    at: At { time: now, region, hop: hop_of(body) },
+                    events: row.get(2)?,
+                    times: row.get(3)?,
+                    first_ms: row.get(4)?,
+                    vouched: row.get(5)?,
+                    hash: row.get(8)?,
+                    bytes: body.len() as u64,
+                    cost: cost(body, row.get_ref(6)?.as_blob_or_null()?),
+                })
+            })
+            .optional()
+    }
+
+    /// Counts events as being there under a reason, or no longer.
+    fn count(&self, counts: &mut Batch, reason: &str, events: i64) {
+        counts.add(self.at, outcome(reason), reason.to_owned(), events, 0);
+    }
+}
+
+/// What is counted of events in quarantine: whole ones, or those that were damaged on the way and come again.
+fn outcome(reason: &str) -> &'static str {
+    if is_damage(reason) { "damaged" } else { "quarantined" }
+}
+
+impl Quarantine {
+    fn remove(&mut self, connection: &Connection, id: i64, row: &Row) -> rusqlite::Result<()> {
+        connection.prepare_cached("DELETE FROM quarantine WHERE id = ?1")?.execute([id])?;
+        self.bytes -= row.cost;
+        self.unvouched -= if row.vouched { 0 } else { row.cost };
+        self.write(connection)
+    }
+
+    /// Puts back what came out of an entry a moment ago, whatever the bound says: the room was its own. Says whether it is the same
+    /// entry still, under its id.
+    fn put_back(
+        &mut self,
+        connection: &Connection,
+        counts: &mut Batch,
+        id: i64,
+        row: &Row,
+        entry: &Entry<'_>,
+    ) -> rusqlite::Result<bool> {
+        let hash = hash(entry.body);
+        if self.again(connection, &hash, row.first_ms)? {
+            // The same bytes are the same events, and those are counted.
+            return Ok(false);
+        }
+        let same = hash == *row.hash;
+        self.insert(connection, same.then_some(id), &hash, entry)?;
+        if same {
+            connection
+                .prepare_cached("UPDATE quarantine SET times = ?2, last_ms = ?3 WHERE id = ?1")?
+                .execute(params![id, row.times, row.at.time.as_millis() as i64])?;
+        }
+        row.count(counts, entry.reason, entry.events.into());
+        Ok(same)
+    }
+}
+
+fn replay(
+    connection: &Connection,
+    tables: &mut Tables,
+    counts: &mut Batch,
+    judged: &Judged,
+    now: Timestamp,
+) -> rusqlite::Result<Replayed> {
+    let mut replayed = Replayed::default();
+    // Gone, or another by now: somebody else was here.
+    let Some(row) = Row::load(connection, judged.id, now)?.filter(|row| row.reason == judged.reason) else {
+        return Ok(replayed);
+    };
+    replayed.entries = 1;
+    let (arrivals, refused) = match &judged.now {
+        Sentence::Stays(reason) => {
+            row.count(counts, &row.reason, -row.events);
+            row.count(counts, reason, row.events);
+            connection
+                .prepare_cached("UPDATE quarantine SET reason = ?2, last_ms = MAX(last_ms, ?3) WHERE id = ?1")?
+                .execute(params![judged.id, reason, now.as_millis() as i64])?;
+            replayed.stay.insert(reason.to_string(), 1);
+            return Ok(replayed);
+        }
+        Sentence::Leaves(arrivals, refused) => (arrivals, refused),
+    };
+    tables.quarantine.remove(connection, judged.id, &row)?;
+    row.count(counts, &row.reason, -row.events);
+    let was_conflict = row.reason == CONFLICT;
+    let mut stay: Vec<(Cow<'_, str>, bool)> = Vec::new();
+    for arrival in arrivals {
+        let mut verdict = tables.admit(connection, arrival)?;
+        if was_conflict {
+            // What else its frame has was counted when it came: only what was in conflict can have become something else.
+            let others = verdict.stored + verdict.conflict;
+            verdict.duplicate = u32::try_from(row.events).unwrap_or(0).saturating_sub(others);
+        }
+        let dropped = if verdict.stored > 0 && !was_conflict { arrival.header.dropped } else { 0 };
+        // In the hour in which it is decided, for the hop whose frame it is.
+        let at = At { time: now, ..arrival.at };
+        for (outcome, events) in [("stored", verdict.stored), ("duplicate", verdict.duplicate), ("dropped", dropped)] {
+            counts.add(at, outcome, "", events.into(), i64::from(events > 0));
+        }
+        replayed.stored += u64::from(verdict.stored);
+        replayed.duplicate += u64::from(verdict.duplicate);
+        if verdict.conflict > 0 {
+            let entry = Entry {
+                received_ms: row.first_ms,
+                reason: CONFLICT,
+                region: row.at.region.as_str(),
+                events: verdict.conflict.try_into().unwrap_or(u16::MAX),
+                annotation: arrival.annotation.as_deref(),
+                body: &arrival.body,
+                vouched: true,
+                request: None,
+            };
+            stay.push((CONFLICT.into(), tables.quarantine.put_back(connection, counts, judged.id, &row, &entry)?));
+        }
+    }
+    for entry in refused {
+        let entry = Entry {
+            received_ms: row.first_ms,
+            reason: &entry.reason,
+            region: row.at.region.as_str(),
+            events: entry.events,
+            annotation: entry.annotation.as_deref(),
+            body: &entry.body,
+            vouched: entry.vouched,
+            request: entry.request.as_ref(),
+        };
+        stay.push((
+            entry.reason.to_owned().into(),
+            tables.quarantine.put_back(connection, counts, judged.id, &row, &entry)?,
+        ));
+    }
+    replayed.left = u64::from(!stay.iter().any(|(_, same)| *same));
+    for (reason, _) in stay {
+        *replayed.stay.entry(reason.into_owned()).or_default() += 1;
+    }
+    Ok(replayed)
+}
+
+fn discard(
+    connection: &Connection,
+    quarantine: &mut Quarantine,
+    counts: &mut Batch,
+    id: i64,
+    note: &Note,
+) -> rusqlite::Result<Discarded> {
+    let Some(row) = Row::load(connection, id, note.now)? else { return Ok(Discarded::default()) };
+    connection
+        .prepare_cached(
+            "INSERT INTO discards
+             SELECT id, hash, first_ms, last_ms, times, reason, region, events, vouched, LENGTH(body), ?2, ?3, ?4
+             FROM quarantine WHERE id = ?1",
+        )?
+        .execute(params![id, note.now.as_millis() as i64, note.who, note.why])?;
+    quarantine.remove(connection, id, &row)?;
+    row.count(counts, &row.reason, -row.events);
+    // What was damaged on the way has come again, whole: its end is told there.
+    if !is_damage(&row.reason) {
+        counts.add(row.at, "discarded", row.reason.clone(), row.events, 1);
+    }
+    Ok(Discarded { entries: 1, events: row.events as u64, bytes: row.bytes })
+}

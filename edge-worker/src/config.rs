@@ -3,6 +3,7 @@
 use worker::Env;
 
 use firsthop_core::{Region, TenantId, WorkerId};
+use firsthop_intake::parse_enrolment;
 
 /// Settings, read once per isolate.
 #[derive(Debug)]
@@ -55,17 +56,9 @@ impl Config {
 }
 
 impl Enrolment {
-    /// `fhe_{tenant 16 hex}_{worker 8 hex}_{32 letters or digits}`
     fn parse(token: &str) -> Option<Self> {
-        let mut parts = token.strip_prefix("fhe_")?.split('_');
-        let (tenant, worker, secret) = (parts.next()?, parts.next()?, parts.next()?);
-        let well_formed = worker.len() == 8
-            && worker.bytes().all(|b| b.is_ascii_hexdigit())
-            && secret.len() == 32
-            && secret.bytes().all(|b| b.is_ascii_alphanumeric())
-            && parts.next().is_none();
-        let worker = WorkerId::new(u32::from_str_radix(worker, 16).ok()?);
-        well_formed.then_some(Self { tenant: tenant.parse().ok()?, worker, token: token.into() })
+        let (tenant, worker) = parse_enrolment(token)?;
+        Some(Self { tenant, worker, token: token.into() })
     }
 }
 

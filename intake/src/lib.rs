@@ -62,6 +62,7 @@
 mod account;
 mod annotate;
 mod digest;
+mod enrolment;
 mod facts;
 pub mod json;
 pub mod native;
@@ -75,6 +76,7 @@ pub mod time;
 pub use crate::{
     account::{Account, Leased, Origins, ROOTS, Rooted, Tenant},
     digest::content_digest,
+    enrolment::parse_enrolment,
     facts::Facts,
     problem::{Problem, Refusal, Refused},
     receipt::{Receipt, Verdict},

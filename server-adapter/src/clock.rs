@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firsthop_core::Timestamp;
+use firsthop_intake::time;
 
 /// The machine's clock. Before 1970 it says 1970.
 pub(crate) fn now() -> Timestamp {
@@ -41,35 +42,20 @@ pub(crate) fn push(out: &mut String, time: Timestamp) {
     digits(of_day % 1000, 3, 'Z');
 }
 
-/// Reads `2026-11-21`, `2026-11-21T21:18[:03[.123]]` with `Z` or an offset, or milliseconds since 1970.
+/// Reads `2026-11-21`, `2026-11-21T21:18[:03[.123]]` with `Z`, an offset or neither (UTC then), or milliseconds since 1970.
 pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     if text.len() > 10 && text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().ok().map(Timestamp::from_millis);
     }
     let (date, rest) = text.split_at_checked(10)?;
-    let mut parts = date.split('-').map(number);
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    if year < 1970 || !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) {
-        return None;
-    }
-    let midnight = days_from_civil(year, month, day) * DAY_MS;
-    if rest.is_empty() {
-        return Some(Timestamp::from_millis(midnight));
-    }
-    let rest = rest.strip_prefix(['T', 't', ' '])?;
-    let (clock, offset_ms) = split_offset(rest)?;
-    let (hms, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let mut parts = hms.split(':').map(number);
-    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next().unwrap_or(Some(0))?);
-    if parts.next().is_some() || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let millis = fraction.bytes().chain(*b"000").take(3).fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    let of_day = hour * 3_600_000 + minute * 60_000 + second.min(59) * 1000 + millis;
-    Some(Timestamp::from_millis(midnight + of_day).offset(-offset_ms))
+    let (clock, zone) = match rest.rfind(['Z', 'z', '+', '-']) {
+        _ if rest.is_empty() => ("T00:00:00", "Z"),
+        Some(at) => rest.split_at(at),
+        None => (rest, "Z"),
+    };
+    let seconds = if clock.len() == 6 { ":00" } else { "" };
+    let ms = time::parse(&format!("{date}{clock}{seconds}{zone}"))?;
+    u64::try_from(ms).ok().map(Timestamp::from_millis)
 }
 
 /// A duration: `250ms`, `10s`, `5m`, `2h`, `7d`.
@@ -98,37 +84,6 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-fn number(text: &str) -> Option<u64> {
-    if text.is_empty() || text.len() > 4 || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
-}
-
-/// The time of day, and by how much it is ahead of UTC.
-fn split_offset(text: &str) -> Option<(&str, i64)> {
-    if let Some(clock) = text.strip_suffix(['Z', 'z']) {
-        return Some((clock, 0));
-    }
-    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0)) };
-    let (hours, minutes) = text[at + 1..].split_once(':')?;
-    let (hours, minutes) = (number(hours)?, number(minutes)?);
-    if hours > 23 || minutes > 59 {
-        return None;
-    }
-    let offset = (hours * 3_600_000 + minutes * 60_000) as i64;
-    Some((&text[..at], if text.as_bytes()[at] == b'-' { -offset } else { offset }))
-}
-
-const fn days_in(year: u64, month: u64) -> u64 {
-    match month {
-        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
 /// Year, month and day of a day since 1970-01-01: Hinnant's `civil_from_days`, for days that are not negative.
 const fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
@@ -140,13 +95,6 @@ const fn civil(days: u64) -> (u64, u64, u64) {
     let day = of_year - (153 * month + 2) / 5 + 1;
     let (year, month) = (era * 400 + year_of_era, if month < 10 { month + 3 } else { month - 9 });
     (if month <= 2 { year + 1 } else { year }, month, day)
-}
-
-const fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year / 400, year % 400);
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 #[cfg(test)]

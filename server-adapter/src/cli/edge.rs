@@ -25,7 +25,8 @@ pub(super) enum Command {
         chosen: Chosen,
     },
     /// End an edge's enrolment: it gets no more leases, and what it forwards is refused.
-    Remove {
+    #[command(visible_alias = "remove")]
+    Revoke {
         #[command(flatten)]
         chosen: Chosen,
         /// Name or number.
@@ -37,7 +38,7 @@ impl Command {
     pub(super) fn run(self, out: &mut Out) -> Result<(), Error> {
         match self {
             Self::Add { chosen, name, region } => {
-                let enrolled = chosen.folder.store()?.enrol(chosen.tenant.as_deref(), &name, region)?;
+                let enrolled = chosen.folder.store()?.enrol(chosen.tenant.as_deref(), &name, region, clock::now())?;
                 out.line(enrolled.token)?;
                 out.flush().map_err(|error| Error::Io("standard output".into(), error))?;
                 // The token alone is on standard output, for a pipe into the edge's secrets.
@@ -62,7 +63,7 @@ impl Command {
                     .collect();
                 out.table(["WORKER", "NAME", "REGION", "STATE"], &rows)
             }
-            Self::Remove { chosen, edge } => {
+            Self::Revoke { chosen, edge } => {
                 let removed = chosen.folder.store()?.remove_edge(chosen.tenant.as_deref(), &edge, clock::now())?;
                 out.line(format_args!(
                     "Edge {:?} (worker {}) is no longer enrolled.",

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use firsthop_core::{Timestamp, limits::ROOT_GRACE_MS};
+use serde::{Serialize, Serializer};
 
 use super::{Chosen, out::Out};
-use crate::{Error, clock, settings::Span};
+use crate::{Error, clock, settings::Span, tenants::StoredTenant};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -18,10 +19,13 @@ pub(super) enum Command {
         #[arg(long, default_value_t = Span(Duration::from_millis(ROOT_GRACE_MS)))]
         grace: Span,
     },
-    /// Show the roots: how old, and how long they are in force.
+    /// Show roots, write keys and enrolled edges: how old, and how long they are in force. Never a secret.
     List {
         #[command(flatten)]
         chosen: Chosen,
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -40,33 +44,78 @@ impl Command {
                 }
                 Ok(())
             }
-            Self::List { chosen } => {
+            Self::List { chosen, json } => {
                 let stored = chosen.folder.store()?.find(chosen.tenant.as_deref())?;
-                let current = stored.keys.ring::<{ firsthop_intake::ROOTS }>(now)?.current(now).map(|(id, _)| id).ok();
-                let rows: Vec<_> = stored
-                    .keys
-                    .roots
+                let keys = keys(&stored, now)?;
+                if json {
+                    return out.line(serde_json::json!({ "tenant": stored.tenant.id.to_string(), "keys": keys }));
+                }
+                let time = |time: Option<Timestamp>| time.map_or_else(|| "-".into(), clock::format);
+                let rows: Vec<_> = keys
                     .iter()
-                    .map(|root| {
-                        let state = match root.until {
-                            _ if current == Some(root.id) => "signs",
-                            Some(until) if until <= now => "ended",
-                            _ if root.from > now => "to come",
-                            _ => "verifies",
-                        };
-                        [
-                            root.id.get().to_string(),
-                            state.to_owned(),
-                            clock::format(root.from),
-                            age(root.from, now),
-                            root.until.map_or_else(|| "-".into(), clock::format),
-                        ]
+                    .map(|key| {
+                        let age = key.from.map_or_else(|| "-".into(), |from| age(from, now));
+                        [key.kind.into(), key.id.clone(), key.state.into(), time(key.from), age, time(key.until)]
                     })
                     .collect();
-                out.table(["ROOT", "STATE", "FROM", "AGE", "UNTIL"], &rows)
+                out.table(["KIND", "KEY", "STATE", "FROM", "AGE", "UNTIL"], &rows)
             }
         }
     }
+}
+
+/// One key, and no secret of it.
+#[derive(Serialize)]
+struct Key {
+    /// `root`, `write` or `edge`.
+    kind: &'static str,
+    /// A root's number, the write key, which is public, or an edge's number and name.
+    id: String,
+    state: &'static str,
+    /// Since when it is in force, if that is known.
+    #[serde(serialize_with = "text")]
+    from: Option<Timestamp>,
+    /// Until when.
+    #[serde(serialize_with = "text")]
+    until: Option<Timestamp>,
+    #[serde(rename = "ageSeconds")]
+    age: Option<u64>,
+    /// Less than nothing once it has ended.
+    #[serde(rename = "expiresSeconds")]
+    expires: Option<i64>,
+}
+
+fn text<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(clock::format).serialize(serializer)
+}
+
+fn keys(stored: &StoredTenant, now: Timestamp) -> Result<Vec<Key>, Error> {
+    let current = stored.keys.ring::<{ firsthop_intake::ROOTS }>(now)?.current(now).map(|(id, _)| id).ok();
+    let roots = stored.keys.roots.iter().map(|root| {
+        let state = match root.until {
+            _ if current == Some(root.id) => "signs",
+            Some(until) if until <= now => "ended",
+            _ if root.from > now => "to come",
+            _ => "verifies",
+        };
+        ("root", root.id.get().to_string(), state, Some(root.from), root.until)
+    });
+    let write = stored.tenant.write_keys.iter().map(|key| ("write", key.clone(), "in force", None, None));
+    let edges = stored.tenant.enrolments.iter().map(|edge| {
+        let state = if edge.removed.is_some_and(|end| end <= now) { "revoked" } else { "enrolled" };
+        ("edge", format!("{} {}", edge.worker.get(), edge.name), state, edge.added, edge.removed)
+    });
+    let seconds = |from: Timestamp, to: Timestamp| (to.as_millis() as i64 - from.as_millis() as i64) / 1000;
+    let key = |(kind, id, state, from, until): (_, _, _, Option<Timestamp>, Option<Timestamp>)| Key {
+        age: from.map(|from| seconds(from, now).max(0) as u64),
+        expires: until.map(|until| seconds(now, until)),
+        kind,
+        id,
+        state,
+        from,
+        until,
+    };
+    Ok(roots.chain(write).chain(edges).map(key).collect())
 }
 
 fn age(from: Timestamp, now: Timestamp) -> String {

@@ -205,15 +205,27 @@ fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 }
 
 fn keys(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
-    let now = clock::now().as_millis();
-    page.family("firsthop_key_expiry_seconds", "gauge", "Time until a root ends; negative once it has.");
-    for (id, live) in tenants {
-        for root in &live.known().keys.roots {
+    let now = clock::now().as_millis() as f64;
+    let tenants: Vec<_> = tenants.iter().map(|(id, live)| (id, live.known())).collect();
+    let expiry = "firsthop_key_expiry_seconds";
+    page.family(expiry, "gauge", "Time until a root ends; negative once it has.");
+    for (id, known) in &tenants {
+        for root in &known.keys.roots {
             if let Some(until) = root.until {
-                let left = (until.as_millis() as f64 - now as f64) / 1000.0;
                 let key = root.id.get().to_string();
-                page.sample("firsthop_key_expiry_seconds", &[("tenant", id), ("key_id", &key)], left);
+                page.sample(expiry, &[("tenant", id), ("key_id", &key)], (until.as_millis() as f64 - now) / 1000.0);
             }
+        }
+    }
+    let age = "firsthop_key_age_seconds";
+    page.family(age, "gauge", "Time since a root began, or an edge was enrolled that still is.");
+    for (id, known) in &tenants {
+        let roots = known.keys.roots.iter().map(|root| ("root", root.id.get(), root.from));
+        let enrolled = known.file.enrolments.iter().filter(|edge| edge.removed.is_none());
+        let edges = enrolled.filter_map(|edge| Some(("edge", edge.worker.get(), edge.added?)));
+        for (kind, number, from) in roots.chain(edges) {
+            let labels = [("tenant", id.as_str()), ("kind", kind), ("key_id", &number.to_string())];
+            page.sample(age, &labels, (now - from.as_millis() as f64) / 1000.0);
         }
     }
 }

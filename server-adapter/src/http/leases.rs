@@ -1,8 +1,8 @@
 //! `POST /v1/leases`: an enrolled edge gets what it needs for the current hour and its neighbours, and never a root.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use firsthop_core::{Epoch, LeaseScope, TenantId, Timestamp, WorkerId};
-use firsthop_intake::{Problem, Refusal};
+use firsthop_core::{Epoch, LeaseScope, Timestamp};
+use firsthop_intake::{Problem, Refusal, parse_enrolment};
 use http::HeaderMap;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -46,7 +46,7 @@ pub(super) fn grant(inner: &Inner, headers: &HeaderMap) -> Result<String, Proble
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .ok_or(Refusal::Enrolment)?;
-    let (tenant, worker) = parse(token).ok_or(Refusal::Enrolment)?;
+    let (tenant, worker) = parse_enrolment(token).ok_or(Refusal::Enrolment)?;
     let found = inner.tenants.find(tenant).ok_or(Refusal::Enrolment)?;
     let now = clock::now();
     let hash = token_hash(token);
@@ -58,16 +58,6 @@ pub(super) fn grant(inner: &Inner, headers: &HeaderMap) -> Result<String, Proble
     let edge = found.known.file.enrolments.iter().find(enrolled).ok_or(Refusal::Enrolment)?;
     tracing::info!(tenant = %tenant, edge = edge.name, "leases granted");
     Ok(leases(&found, edge, now))
-}
-
-/// `fhe_{tenant 16 hex}_{worker 8 hex}_{32 letters or digits}`
-fn parse(token: &str) -> Option<(TenantId, WorkerId)> {
-    let mut parts = token.strip_prefix("fhe_")?.split('_');
-    let (tenant, worker, secret) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || worker.len() != 8 || secret.len() != 32 {
-        return None;
-    }
-    Some((tenant.parse().ok()?, WorkerId::new(u32::from_str_radix(worker, 16).ok()?)))
 }
 
 fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
@@ -96,27 +86,4 @@ fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
     };
     // Strings and numbers: nothing in it can fail.
     serde_json::to_string(&answer).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_names_tenant_and_worker() {
-        let secret = "a".repeat(32);
-        let token = format!("fhe_00000000000000c8_00000007_{secret}");
-        assert_eq!(parse(&token), Some((TenantId::new(0xc8), WorkerId::new(7))));
-        for bad in [
-            "",
-            "fhe_",
-            "fh_00000000000000c8_00000007_x",
-            &format!("fhe_00000000000000c8_7_{secret}"),
-            &format!("fhe_00000000000000c8_00000007_{secret}x"),
-            &format!("fhe_00000000000000c8_00000007_{secret}_"),
-            &format!("fhe_00000000000000C8_00000007_{secret}"),
-        ] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
 }

@@ -54,6 +54,9 @@ pub struct Enrolment {
     pub region: Region,
     /// SHA-256 of its token, in hex. The token itself is nowhere.
     pub token_sha256: String,
+    /// When it was enrolled.
+    #[serde(default, with = "moment_or_none", skip_serializing_if = "Option::is_none")]
+    pub added: Option<Timestamp>,
     /// No leases from then on; its envelopes are refused.
     #[serde(default, with = "moment_or_none", skip_serializing_if = "Option::is_none")]
     pub removed: Option<Timestamp>,

@@ -212,7 +212,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Tenant`], [`Error::Io`].
-    pub fn enrol(&self, said: Option<&str>, name: &str, region: Region) -> Result<Enrolled, Error> {
+    pub fn enrol(&self, said: Option<&str>, name: &str, region: Region, now: Timestamp) -> Result<Enrolled, Error> {
         let _lock = self.lock()?;
         let mut stored = self.find(said)?;
         check_name(name)?;
@@ -233,7 +233,14 @@ impl Store {
         let token = format!("fhe_{}_{worker:08x}_{}", stored.tenant.id, alphanumeric(32));
         let worker = WorkerId::new(worker);
         let token_sha256 = token_hash(&token);
-        stored.tenant.enrolments.push(Enrolment { worker, name: name.to_owned(), region, token_sha256, removed: None });
+        stored.tenant.enrolments.push(Enrolment {
+            worker,
+            name: name.to_owned(),
+            region,
+            token_sha256,
+            added: Some(now),
+            removed: None,
+        });
         stored.save_tenant()?;
         Ok(Enrolled { worker, token })
     }
@@ -412,16 +419,16 @@ mod tests {
         let (_folder, store) = store();
         let stored = store.add("shop", "EU".parse().unwrap(), &any(), NOW).expect("made");
         let eu = || "EU".parse().unwrap();
-        let first = store.enrol(None, "fra", eu()).expect("enrolled");
+        let first = store.enrol(None, "fra", eu(), NOW).expect("enrolled");
         assert_eq!(first.worker.get(), 1);
         assert!(first.token.starts_with(&format!("fhe_{}_00000001_", stored.tenant.id)));
         let text = fs::read_to_string(stored.folder.join("tenant.toml")).expect("there");
         assert!(!text.contains(&first.token) && text.contains(&token_hash(&first.token)));
-        assert!(store.enrol(None, "fra", eu()).is_err(), "the name is taken");
-        assert!(store.enrol(None, "iad", "US".parse().unwrap()).is_err(), "outside the tenant's region");
+        assert!(store.enrol(None, "fra", eu(), NOW).is_err(), "the name is taken");
+        assert!(store.enrol(None, "iad", "US".parse().unwrap(), NOW).is_err(), "outside the tenant's region");
         store.remove_edge(None, "fra", NOW).expect("removed");
         assert!(store.remove_edge(None, "fra", NOW).is_err(), "gone");
-        assert_eq!(store.enrol(None, "fra", eu()).expect("enrolled again").worker.get(), 2);
+        assert_eq!(store.enrol(None, "fra", eu(), NOW).expect("enrolled again").worker.get(), 2);
     }
 
     #[test]

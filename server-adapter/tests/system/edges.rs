@@ -285,7 +285,7 @@ fn an_envelope_must_be_an_enrolled_edges() {
     assert_eq!(other.quarantine().len(), 0, "nothing of it is the other tenant's");
     // An edge that is removed gets no leases, and what it forwards is refused, though its lease has not ended.
     let (sealed, _) = removed.forward(&frame);
-    folder.ok(&["edge", "remove", "--tenant", "shop", "gone"]);
+    folder.ok(&["edge", "revoke", "--tenant", "shop", "gone"]);
     let due = Instant::now() + Duration::from_secs(5);
     while Edge::leases(&server, &gone).status != 401 {
         assert!(Instant::now() < due, "the removal is not noticed");
@@ -363,6 +363,101 @@ fn a_rotation_refuses_nothing_that_was_valid() {
     server.stop();
     assert!(folder.ok(&["key", "list"]).contains("ended"));
     folder.ok(&["verify"]);
+}
+
+/// Two rotations in the middle of load, by page and by edge: not one frame is refused, and none is stored twice.
+#[test]
+fn a_rotation_under_load_refuses_nothing() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU"]);
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let mut server = folder.serve();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (server_ref, tenant_ref, token, stop_ref) = (&server, &tenant, &token, &stop);
+    let stored: u64 = thread::scope(|scope| {
+        let pages = (0..3).map(|i| {
+            scope.spawn(move || {
+                let (mut client, mut stored, mut roots) = (server_ref.client(), 0, Vec::new());
+                let mut edge = (i == 0).then(|| Edge::new(server_ref, token));
+                let mut page = Page::new(tenant_ref);
+                while !stop_ref.load(std::sync::atomic::Ordering::Relaxed) || page.batch < 5 {
+                    if page.batch == 40 {
+                        // The next visitor.
+                        page = Page::new(tenant_ref);
+                    }
+                    let frame = page.frame(2);
+                    let (response, session) = match &mut edge {
+                        Some(edge) => {
+                            let (sealed, session) = edge.forward(&frame);
+                            (envelope(&mut client, &sealed), session)
+                        }
+                        None => {
+                            let response = client.frame(&frame);
+                            let session = response.receipt().session;
+                            (response, session)
+                        }
+                    };
+                    assert_eq!(response.status, 200, "{}", response.text());
+                    stored += u64::from(response.receipt().stored);
+                    if let Some(session) = session {
+                        roots.push(session.key_id.get());
+                        page.session = Some(session);
+                    }
+                }
+                (stored, roots)
+            })
+        });
+        let pages: Vec<_> = pages.collect();
+        for _ in 0..2 {
+            thread::sleep(Duration::from_millis(700));
+            folder.ok(&["key", "rotate", "--tenant", "shop"]);
+        }
+        thread::sleep(Duration::from_millis(1500));
+        stop_ref.store(true, std::sync::atomic::Ordering::Relaxed);
+        let done: Vec<_> = pages.into_iter().map(|page| page.join().expect("no refusal")).collect();
+        // The edge goes on with the leases that it has; at the server the newest root is in force by now.
+        assert!(done[1..].iter().all(|(_, roots)| roots.first() == Some(&1) && roots.last() == Some(&3)), "{done:?}");
+        done.iter().map(|(stored, _)| stored).sum()
+    });
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events") as u64, stored);
+    assert_eq!(tenant.quarantine().len(), 0);
+    server.stop();
+    folder.ok(&["verify"]);
+}
+
+#[test]
+fn keys_are_listed_with_their_ages_and_without_secrets() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU"]);
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    Edge::enrol(&folder, "shop", "gone", "EU");
+    folder.ok(&["edge", "revoke", "gone"]);
+    folder.ok(&["key", "rotate"]);
+    let said: serde_json::Value = serde_json::from_str(&folder.ok(&["key", "list", "--json"])).expect("JSON");
+    let keys = said["keys"].as_array().expect("keys");
+    let found: Vec<_> = keys
+        .iter()
+        .map(|key| ["kind", "id", "state"].map(|name| key[name].as_str().expect("a text").to_owned()).join(" "))
+        .collect();
+    let write = format!("write {} in force", tenant.key);
+    assert_eq!(found, ["root 1 verifies", "root 2 signs", &write, "edge 1 zurich enrolled", "edge 2 gone revoked"]);
+    assert!(keys[0]["expiresSeconds"].as_i64().expect("an end") > 7 * 86400 && keys[1]["expiresSeconds"].is_null());
+    assert!(keys[0]["ageSeconds"].as_u64().expect("an age") < 60 && keys[2]["ageSeconds"].is_null());
+    assert!(keys[4]["expiresSeconds"].as_i64().expect("an end") <= 0);
+    let both = folder.ok(&["key", "list"]) + &said.to_string();
+    let files = ["tenant.toml", "keys.toml"].map(|name| std::fs::read_to_string(tenant.folder.join(name)).expect(name));
+    let secrets =
+        files.iter().flat_map(|text| text.lines()).filter(|line| line.contains("secret") || line.contains("sha256"));
+    let secrets: Vec<_> = secrets.filter_map(|line| line.split('"').nth(1)).collect();
+    assert_eq!(secrets.len(), 4);
+    assert!(secrets.iter().all(|secret| !both.contains(secret)) && !both.contains(&token));
+    let server = folder.serve();
+    for (kind, id) in [("root", 1), ("root", 2), ("edge", 1)] {
+        let label = format!("firsthop_key_age_seconds{{tenant=\"{}\",kind=\"{kind}\",key_id=\"{id}\"}}", tenant.id);
+        let age = server.metric(&label);
+        assert!(age > 0.0 && age < 60.0, "{label}: {age}");
+    }
 }
 
 /// One tenant's keys, sessions and frames are worth nothing at another's.

@@ -9,6 +9,7 @@ mod quarantine;
 mod reconcile;
 mod running;
 mod serve;
+mod sinks;
 mod status;
 mod tenant;
 mod verify;
@@ -47,6 +48,11 @@ enum Command {
     /// Root keys: what every session and lease is derived from.
     #[command(subcommand)]
     Key(key::Command),
+    /// Where a tenant's events go, and what was refused there.
+    #[command(subcommand)]
+    Sinks(sinks::Command),
+    /// Deliver again: what came since a time or with a frame and after it, or what was refused.
+    Replay(sinks::Replay),
     /// Check everything that is stored: checksums, signatures, counts. Ends with 1 if anything is wrong.
     Verify(verify::Verify),
     /// What was set aside: look at it, send it through the checks again, or throw it away.
@@ -113,6 +119,8 @@ pub fn main() -> ExitCode {
         Command::Key(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),
+        Command::Sinks(command) => command.run(&mut out),
+        Command::Replay(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Quarantine(command) => command.run(&mut out),
         Command::Reconcile(command) => command.run(&mut out),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error,
     journal::quarantine::{Discarded, Replayed, Select},
+    sink::Order,
 };
 
 /// The path of all commands. Its number changes only if nothing of the exchange can stay as it is: what a version does not know of
@@ -27,6 +28,15 @@ pub(crate) enum Command {
     QuarantineReplay(Part),
     /// Throw some of quarantine away.
     QuarantineDiscard(Part, Note),
+    /// Have a sink do something in between.
+    Sink {
+        /// Its id.
+        tenant: String,
+        /// Its name.
+        sink: String,
+        /// What.
+        order: Order,
+    },
 }
 
 /// Some of a tenant's quarantine: a part of it, from one id on to another.
@@ -57,6 +67,7 @@ impl Command {
             Self::Status => "status",
             Self::QuarantineReplay(_) => "quarantine-replay",
             Self::QuarantineDiscard(..) => "quarantine-discard",
+            Self::Sink { .. } => "sink",
         }
     }
 }
@@ -71,6 +82,13 @@ pub(crate) enum Reply {
     QuarantineReplay(Replayed, Option<i64>),
     /// What is gone, and behind which id to go on.
     QuarantineDiscard(Discarded, Option<i64>),
+    /// What became of a sink's order.
+    Sink {
+        /// Events delivered, or forgotten.
+        done: u64,
+        /// Events that stay refused.
+        refused: u64,
+    },
 }
 
 impl Reply {

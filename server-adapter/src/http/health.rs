@@ -162,7 +162,7 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live, &Runner) -> f64;
-    let figures: [(&str, &str, &str, Figure); 7] = [
+    let figures: [(&str, &str, &str, Figure); 10] = [
         ("firsthop_sink_rows_total", "counter", "Events delivered since the start.", |_, sink| {
             sink.stats().rows.get() as f64
         }),
@@ -178,6 +178,18 @@ fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
             "Times that the journal was not the one that the sink was at.",
             |_, sink| sink.stats().rewinds.get() as f64,
         ),
+        ("firsthop_sink_up", "gauge", "1 if the last attempt did not fail.", |_, sink| {
+            1.0 - sink.stats().down.get() as f64
+        }),
+        (
+            "firsthop_sink_refused_total",
+            "counter",
+            "Events that the sink refused for good, since the start.",
+            |_, sink| sink.stats().dead.get() as f64,
+        ),
+        ("firsthop_sink_dead_letters", "gauge", "Events that were refused and wait for a person.", |_, sink| {
+            sink.stats().dead_now.get() as f64
+        }),
         ("firsthop_sink_lag_frames", "gauge", "Frames committed and not yet delivered.", |live, sink| {
             (live.journal.tip() - sink.delivered()).max(0) as f64
         }),
@@ -191,15 +203,18 @@ fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
             sink.confirmed() as f64
         }),
     ];
-    let each = || tenants.iter().flat_map(|(id, live)| live.sinks.all().iter().map(move |sink| (id, live, sink)));
+    let all: Vec<_> = tenants
+        .iter()
+        .flat_map(|(id, live)| live.sinks.all().into_iter().map(move |sink| (id.as_str(), live, sink)))
+        .collect();
     for (name, kind, help, figure) in figures {
         page.family(name, kind, help);
-        for (id, live, sink) in each() {
+        for (id, live, sink) in &all {
             page.sample(name, &[("tenant", id), ("sink", sink.name())], figure(live, sink));
         }
     }
     page.family("firsthop_sink_batch_seconds", "histogram", "Time of a sink's batch.");
-    for (id, _, sink) in each() {
+    for (id, _, sink) in &all {
         page.histogram("firsthop_sink_batch_seconds", &[("tenant", id), ("sink", sink.name())], &sink.stats().batches);
     }
 }

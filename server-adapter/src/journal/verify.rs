@@ -63,7 +63,7 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
     let (journal, events) = (&*stored.journal(), &*stored.events());
     let mut report = Report::default();
     // The table first: its cursor must not be ahead of what is then read of the journal.
-    let table = sink::events::State::read(events)?;
+    let table = sink::events::State::read(events, &stored.sinks())?;
     let connection = open_reader(journal)?;
     // One snapshot for all of it.
     connection.execute_batch("BEGIN").map_err(Error::database(journal))?;
@@ -96,10 +96,10 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
     if let Some(table) = table {
         report.rows = table.rows;
         table.faults.into_iter().for_each(|fault| report.fault(fault));
-        if table.rows != delivered {
+        if table.rows + table.refused != delivered {
             report.fault(format!(
-                "events table: has {} rows, and the frames up to its cursor ({}) brought {delivered} events",
-                table.rows, table.cursor
+                "events table: has {} rows and {} dead letters, and the frames up to its cursor ({}) brought {delivered} events",
+                table.rows, table.refused, table.cursor
             ));
         }
     }

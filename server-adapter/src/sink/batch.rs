@@ -5,7 +5,7 @@ use std::ops::Range;
 use firsthop_core::{Annotation, Frame, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::row::{Buffers, FrameRow, Row};
+use super::row::{Buffers, FrameRow, KeptRow, Row};
 use crate::journal::{self, Accepted};
 
 /// A place in the journal's events: all up to and with this frame, and so many events of what follows it.
@@ -31,6 +31,8 @@ pub(super) struct Batch {
     /// Annotations and bodies, one after the other.
     bytes: Vec<u8>,
     frames: Vec<Stored>,
+    /// Rows that stand by themselves, in place of frames: dead letters that are tried again.
+    kept: Vec<KeptRow>,
     from: Position,
     /// Of all frames here.
     events: usize,
@@ -57,6 +59,7 @@ impl Batch {
     pub(super) fn read(&mut self, journal: &Connection, from: Position, limits: Limits) -> rusqlite::Result<()> {
         self.bytes.clear();
         self.frames.clear();
+        self.kept.clear();
         (self.from, self.events, self.done, self.unreadable) = (from, 0, from.within as usize, 0);
         let mut select = journal.prepare_cached(
             "SELECT id, received_ms, region, annotation, accepted, body, sum FROM frames WHERE id > ?1 ORDER BY id",
@@ -93,6 +96,11 @@ impl Batch {
         // The frame that it was in lost its events since.
         self.done = self.done.min(self.frames.first().map_or(0, |first| first.events));
         Ok(())
+    }
+
+    /// Rows that stand by themselves.
+    pub(super) fn of(rows: Vec<KeptRow>) -> Self {
+        Self { events: rows.len(), kept: rows, ..Self::default() }
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
@@ -145,6 +153,9 @@ impl Batch {
         buffers: &mut Buffers,
         mut visit: impl FnMut(usize, &Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        for (index, kept) in self.kept.iter().skip(self.done).enumerate() {
+            visit(index, &kept.row())?;
+        }
         let mut count = 0;
         for stored in &self.frames {
             if count + stored.events <= self.done {
@@ -188,6 +199,13 @@ impl Stored {
         frame.check().ok()?;
         Some(Open { frame, annotation })
     }
+}
+
+/// The position at which a sink must stand for this frame to be what comes next.
+pub(super) fn before(journal: &Connection, frame: i64) -> rusqlite::Result<Position> {
+    let sql = "SELECT id, sum FROM frames WHERE id < ?1 ORDER BY id DESC LIMIT 1";
+    let found = journal.query_row(sql, [frame], |row| Ok(Position { frame: row.get(0)?, within: 0, sum: row.get(1)? }));
+    Ok(found.optional()?.unwrap_or_default())
 }
 
 /// Where to go on: at the position, if the journal still has the frame that it names. A journal that was put back from a copy gives

@@ -1,13 +1,15 @@
 //! The first sink: an `events` table in an SQLite file of its own, that any tool can open.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, params};
 
 use super::{
-    Delivery, Opened, Rejected, Sink,
+    Delivery, Failure, Opened, Rejected, Saved, Sink,
     batch::{Batch, Limits, Position, meet},
+    records::{Records, RecordsReader},
     row::{Buffers, Row},
+    spec::EVENTS,
 };
 use crate::{Error, journal, migrate::Schema};
 
@@ -70,12 +72,13 @@ ON CONFLICT (event_id) DO NOTHING";
 pub(super) struct Events {
     table: Connection,
     buffers: Buffers,
-    rejects: Vec<Rejected>,
+    /// Where rows go that the table refuses.
+    records: PathBuf,
 }
 
 impl Events {
     /// Opens the table, and makes it if need be.
-    pub(super) fn open(journal: &Path, table: &Path) -> Result<Opened, Error> {
+    pub(super) fn open(journal: &Path, table: &Path, records: &Path) -> Result<Opened, Error> {
         let sql = || Error::database(table);
         let reader = journal::open_reader(journal)?;
         let connection = journal::open_private(table).map_err(sql())?;
@@ -101,27 +104,44 @@ impl Events {
                 params![met.at.frame, met.at.sum, met.journal],
             )
             .map_err(sql())?;
-        let sink = Self { table: connection, buffers: Buffers::default(), rejects: Vec::new() };
-        Ok(Opened { sink: Box::new(sink), at: met.at, rewound: met.rewound })
+        let saved = Saved { at: met.at, journal: met.journal, mark: String::new() };
+        let sink = Self { table: connection, buffers: Buffers::default(), records: records.to_owned() };
+        Ok(Opened { sink: Box::new(sink), saved, records: None, rewound: met.rewound })
     }
 
     /// All of it, and the cursor, in one transaction.
-    fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
-        self.rejects.clear();
+    fn write(&mut self, batch: &Batch) -> Result<Vec<Rejected>, Failure> {
+        let mut rejected = Vec::new();
         // Dropped without a commit, it is rolled back.
         let transaction = self.table.unchecked_transaction()?;
         let mut insert = transaction.prepare_cached(INSERT)?;
         batch.each(&mut self.buffers, |index, row| match insert_row(&mut insert, row) {
             Err(error) if is_of_the_row(&error) => {
-                self.rejects.push(Rejected { index, reason: error.to_string() });
+                rejected.push(Rejected { index, reason: error.to_string() });
                 Ok(())
             }
             result => result,
         })?;
         drop(insert);
-        let end = batch.end();
-        transaction.prepare_cached("UPDATE firsthop_cursor SET frame = ?1, sum = ?2")?.execute([end.frame, end.sum])?;
-        transaction.commit()
+        if !rejected.is_empty() {
+            // They are noted before the cursor is past them.
+            let records = Records::open(&self.records, EVENTS)?;
+            records.check_room(&rejected)?;
+            batch.each(&mut self.buffers, |index, row| {
+                match rejected.iter().find(|rejected| rejected.index == index) {
+                    Some(rejected) => records.bury(row, &rejected.reason),
+                    None => Ok(()),
+                }
+            })?;
+        }
+        if batch.frames() > 0 {
+            let end = batch.end();
+            transaction
+                .prepare_cached("UPDATE firsthop_cursor SET frame = ?1, sum = ?2")?
+                .execute([end.frame, end.sum])?;
+        }
+        transaction.commit()?;
+        Ok(rejected)
     }
 }
 
@@ -132,15 +152,26 @@ impl Sink for Events {
 
     fn deliver(&mut self, batch: &Batch) -> Delivery {
         match self.write(batch) {
-            Ok(()) => Delivery { done: batch.len(), rejected: std::mem::take(&mut self.rejects), failed: None },
-            Err(error) => Delivery { failed: Some(error.into()), ..Delivery::default() },
+            Ok(rejected) => Delivery { done: batch.len(), rejected, failed: None },
+            Err(failure) => Delivery { failed: Some(failure), ..Delivery::default() },
         }
     }
 
     /// A commit is on disk once its part of the log is: moving that into the table begins by its sync.
-    fn flush(&mut self) -> Result<(), super::Failure> {
+    fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
     }
+}
+
+/// Has the table ask again for all that follows this position. Its sink must not be open.
+pub(super) fn move_to(table: &Path, at: Position) -> Result<(), Error> {
+    let connection =
+        Connection::open_with_flags(table, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(Error::database(table))?;
+    connection
+        .execute("UPDATE firsthop_cursor SET frame = ?1, sum = ?2", [at.frame, at.sum])
+        .map(drop)
+        .map_err(Error::database(table))
 }
 
 /// Inserts one event. An event that is there already stays as it is.
@@ -236,17 +267,30 @@ pub(crate) struct State {
     pub(crate) cursor: i64,
     /// Its rows.
     pub(crate) rows: u64,
+    /// Events that it refused.
+    pub(crate) refused: u64,
     /// What is wrong with the file.
     pub(crate) faults: Vec<String>,
 }
 
 impl State {
+    /// The frame up to which a table has the journal's events. None: there is no table yet.
+    pub(crate) fn cursor(path: &Path) -> Result<Option<i64>, Error> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let cursor = read_position(&open_reader(path)?).map_err(Error::database(path))?.0.frame;
+        Ok(Some(cursor))
+    }
+
     /// None: there is no table yet.
-    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) fn read(path: &Path, records: &Path) -> Result<Option<Self>, Error> {
         if !path.exists() {
             return Ok(None);
         }
         let connection = open_reader(path)?;
+        let refused = RecordsReader::open(records)?.map(|records| records.known(EVENTS)).transpose();
+        let refused = refused.map_err(Error::database(records))?.map_or(0, |known| known.dead);
         let read = || -> rusqlite::Result<Self> {
             connection.execute_batch("BEGIN")?;
             let cursor = read_position(&connection)?.0.frame;
@@ -254,12 +298,13 @@ impl State {
             let mut check = connection.prepare("PRAGMA quick_check(20)")?;
             let says = check.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
             let faults = says.into_iter().filter(|says| says != "ok").map(|says| format!("events table: {says}"));
-            Ok(Self { cursor, rows: rows as u64, faults: faults.collect() })
+            Ok(Self { cursor, rows: rows as u64, refused, faults: faults.collect() })
         };
         // A table that cannot be read is a fault of the table's, to be told beside those of the journal.
         Ok(Some(read().unwrap_or_else(|error| Self {
             cursor: 0,
             rows: 0,
+            refused,
             faults: vec![format!("events table: cannot be read: {error}")],
         })))
     }

@@ -11,14 +11,25 @@
 
 mod batch;
 pub(crate) mod events;
+mod ndjson;
+mod plan;
+pub(crate) mod records;
 mod row;
 mod runner;
 mod set;
+pub(crate) mod spec;
 
 use std::time::Duration;
 
-use self::batch::{Batch, Limits, Position};
-pub(crate) use self::{runner::Runner, set::Sinks};
+pub use self::spec::{Begin, NdjsonSpec, SinkSpec};
+use self::{
+    batch::{Batch, Limits},
+    records::{Records, Saved},
+};
+pub(crate) use self::{
+    runner::{Order, Ordered, Runner},
+    set::Sinks,
+};
 
 /// Where events go. It decides nothing: it is given events in the journal's order, and says what became of each.
 trait Sink: Send {
@@ -29,13 +40,22 @@ trait Sink: Send {
     fn deliver(&mut self, batch: &Batch) -> Delivery;
 
     /// Makes what was delivered last, against a power cut.
-    fn flush(&mut self) -> Result<(), Failure>;
+    fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// What it must find again, when it is opened, to go on from what was flushed.
+    fn mark(&self) -> String {
+        String::new()
+    }
 }
 
 /// A sink, and where it is.
 struct Opened {
     sink: Box<dyn Sink>,
-    at: Position,
+    saved: Saved,
+    /// Who keeps the cursor. None: the sink does, beside what it delivers.
+    records: Option<Records>,
     /// Whether the journal turned out to be another than the one that the sink was at, or an older state of it.
     rewound: bool,
 }

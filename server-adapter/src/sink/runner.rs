@@ -1,21 +1,27 @@
 //! The thread of a sink: waits for commits, delivers, goes on after errors.
 
 use std::{
-    path::PathBuf,
+    collections::BTreeSet,
+    convert::Infallible,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+        mpsc,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use firsthop_core::TenantId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{
-    Delivery, Failure, Opened, Rejected, Sink,
-    batch::{Batch, Position},
-    events::Events,
+    Delivery, Failure, Opened, Records, Rejected, Saved, Sink,
+    batch::Batch,
+    plan::Plan,
+    records::Dead,
+    row::{Buffers, KeptRow},
 };
 use crate::{
     Error, clock,
@@ -34,25 +40,62 @@ pub(crate) struct Runner {
 #[derive(Debug)]
 struct Shared {
     tenant: TenantId,
-    name: String,
-    journal: PathBuf,
-    table: PathBuf,
+    plan: Plan,
     follower: Follower,
     /// The last frame of which all is delivered.
     delivered: AtomicI64,
     /// The last of which that holds after a power cut too.
     confirmed: AtomicI64,
-    stop: Mutex<Stop>,
-    stopped: Condvar,
+    /// Whether something went wrong that is noted, and was not taken back yet.
+    troubled: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// For a sink that waits for somebody else: true once it is to stop.
+    stop: watch::Sender<bool>,
     stats: SinkStats,
 }
 
 #[derive(Debug, Default)]
-struct Stop {
+struct State {
     /// Leave what is not delivered for the next start.
-    now: bool,
+    stop: bool,
     /// The thread is at its end.
     ended: bool,
+    /// Something to do in between.
+    order: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    order: Order,
+    reply: mpsc::Sender<Result<Ordered, Failure>>,
+}
+
+/// Something that a sink is to do in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// Deliver again what follows the frame before this one.
+    From(i64),
+    /// Try again what was refused.
+    Retry,
+    /// Forget what was refused.
+    Discard,
+}
+
+/// What came of an order: events that were delivered or forgotten, and events that stay refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ordered {
+    pub(crate) done: u64,
+    pub(crate) refused: u64,
+}
+
+/// Why a sink that is open follows no longer.
+enum Ended {
+    /// It is to stop, or there will be nothing more.
+    Over,
+    /// It must be opened anew, for an order.
+    Ordered,
 }
 
 /// After a batch with fewer events than this, the next one begins no sooner than [`GATHER`] after it: a few rows cost nearly as
@@ -66,6 +109,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a thread that is to end may take to notice it.
 const ENDING: Duration = Duration::from_secs(2);
+/// How long who gives an order waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Dead letters that are tried at once.
+const LETTERS: usize = 256;
 
 /// Figures for `/metrics`.
 #[derive(Debug, Default)]
@@ -75,39 +122,53 @@ pub(crate) struct SinkStats {
     pub(crate) unreadable: Counter,
     pub(crate) rewinds: Counter,
     pub(crate) batches: Histogram,
+    pub(crate) dead: Counter,
+    /// Dead letters that are there.
+    pub(crate) dead_now: Gauge,
+    /// 1: the last attempt failed.
+    pub(crate) down: Gauge,
     /// When the oldest frame that is being delivered was received, in milliseconds since 1970; 0: none waits.
     waiting_since: Gauge,
 }
 
 impl Runner {
-    /// Opens the events table, makes it if need be, and starts to follow.
-    pub(super) fn open(tenant: TenantId, journal: PathBuf, table: PathBuf, follower: Follower) -> Result<Self, Error> {
-        let opened = Events::open(&journal, &table)?;
+    /// Starts to follow. `opened`: the sink, if it had to be seen that it opens.
+    pub(super) fn start(
+        tenant: TenantId,
+        plan: Plan,
+        follower: Follower,
+        opened: Option<Opened>,
+    ) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(Shared {
             tenant,
-            name: "events".into(),
-            journal,
             follower,
-            delivered: AtomicI64::new(opened.at.frame),
+            delivered: AtomicI64::new(opened.as_ref().map_or(0, |opened| opened.saved.at.frame)),
             confirmed: AtomicI64::new(0),
-            stop: Mutex::default(),
-            stopped: Condvar::new(),
+            // What the last server noted is no longer true, or will be noted again.
+            troubled: AtomicBool::new(plan.has_records()),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stop: watch::Sender::new(false),
             stats: SinkStats::default(),
-            table: table.clone(),
+            plan,
         });
         let thread = std::thread::Builder::new()
             .name("sink".into())
-            .stack_size(512 << 10)
+            .stack_size(1 << 20)
             .spawn({
                 let shared = Arc::clone(&shared);
                 move || shared.run(opened)
             })
-            .map_err(Error::io(&table))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+            .map_err(Error::io(&shared.plan.journal))?;
+        Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.shared.plan
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.shared.name
+        self.shared.plan.name()
     }
 
     /// The last frame of which everything is delivered.
@@ -131,24 +192,56 @@ impl Runner {
         &self.shared.stats
     }
 
-    /// Once the journal is closed: waits until everything is delivered, until `deadline` at the latest, and ends the
-    /// thread. What is left is delivered after the next start. Blocks.
-    pub(super) fn close(&self, deadline: Instant) {
-        self.shared.wait_for_end(deadline);
-        self.shared.lock().now = true;
-        self.shared.stopped.notify_all();
+    /// Has the sink do something in between, and waits for it. Blocks.
+    pub(crate) fn order(&self, order: Order) -> Result<Ordered, Error> {
+        let (reply, answer) = mpsc::channel();
+        {
+            let mut state = self.shared.lock();
+            if state.ended {
+                return Err(Error::Fault(format!("sink {}: it has ended; see the log", self.name())));
+            }
+            if state.order.is_some() {
+                return Err(Error::Fault(format!("sink {}: it has another order to do first", self.name())));
+            }
+            state.order = Some(Asked { order, reply });
+        }
+        self.shared.changed.notify_all();
         self.shared.follower.wake();
+        match answer.recv_timeout(PATIENCE) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(failure)) => Err(Error::Fault(format!("sink {}: {}", self.name(), failure.what))),
+            Err(_) => {
+                self.shared.lock().order = None;
+                Err(Error::Fault(format!("sink {}: it is busy or stopping; try again", self.name())))
+            }
+        }
+    }
+
+    /// Tells it to leave what is not delivered for the next start.
+    pub(super) fn stop(&self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
+        self.shared.stop.send_replace(true);
+        self.shared.follower.wake();
+    }
+
+    /// Once the journal is closed: waits until everything is delivered, until `deadline` at the latest, and ends the
+    /// thread. What is left is delivered after the next start. Says whether the thread has ended. Blocks.
+    pub(super) fn close(&self, deadline: Instant) -> bool {
+        self.shared.wait_for_end(deadline);
+        self.stop();
         // One that hangs in a write that nobody reads holds up the process's end no longer than this.
         if !self.shared.wait_for_end(Instant::now() + ENDING) {
-            tracing::error!(tenant = %self.shared.tenant, sink = self.shared.name, "a sink hangs and is left behind");
-            return;
+            tracing::error!(tenant = %self.shared.tenant, sink = self.name(), "a sink hangs and is left behind");
+            return false;
         }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
-            tracing::error!(tenant = %self.shared.tenant, sink = self.shared.name, "a sink panicked");
+            tracing::error!(tenant = %self.shared.tenant, sink = self.name(), "a sink panicked");
         }
+        true
     }
 }
 
@@ -157,146 +250,337 @@ struct End<'a>(&'a Shared);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.0.lock().ended = true;
-        self.0.stopped.notify_all();
+        let mut state = self.0.lock();
+        state.ended = true;
+        // Who waits for it hears that there will be no answer.
+        state.order = None;
+        drop(state);
+        self.0.changed.notify_all();
     }
 }
 
+/// A sink that is open, and how far it is.
+struct Following {
+    sink: Box<dyn Sink>,
+    records: Option<Records>,
+    saved: Saved,
+    /// What was made to last, and when.
+    flushed: (i64, Instant),
+    buffers: Buffers,
+}
+
 impl Shared {
-    fn run(&self, opened: Opened) {
+    fn run(&self, mut opened: Option<Opened>) {
         let _end = End(self);
         yield_to_ingest();
         let mut failures = 0;
-        let mut opened = Some(opened);
-        while !self.is_stopped() {
-            let result = match opened.take() {
+        loop {
+            self.obey();
+            if self.lock().stop {
+                return;
+            }
+            let open = match opened.take() {
                 Some(opened) => Ok(opened),
-                None => Events::open(&self.journal, &self.table).map_err(Failure::from),
+                None => self.plan.open(self.stop.subscribe()),
             };
-            let failure = match result.and_then(|opened| self.follow(opened, &mut failures)) {
-                Ok(()) => return,
+            let failure = match open.and_then(|opened| self.follow(opened, &mut failures)) {
+                Ok(Ended::Over) => return,
+                Ok(Ended::Ordered) => continue,
                 Err(failure) => failure,
             };
+            if self.lock().stop {
+                return;
+            }
             self.stats.errors.add(1);
+            self.stats.down.set(1);
+            self.troubled.store(true, Ordering::Relaxed);
             let pause = pause(failures, failure.after);
             failures += 1;
             tracing::warn!(
-                tenant = %self.tenant, sink = self.name, error = failure.what, "a sink takes nothing; again in {pause:?}"
+                tenant = %self.tenant, sink = self.plan.name(), error = failure.what, "a sink takes nothing; again in {pause:?}"
             );
-            self.wait(pause);
+            if let Err(error) = self.plan.records().and_then(|records| records.note(&failure.what)) {
+                tracing::warn!(tenant = %self.tenant, sink = self.plan.name(), %error, "a sink's trouble cannot be noted");
+            }
+            self.wait(pause, true);
         }
     }
 
     /// Delivers what is there and what comes, until there will be nothing more or it is to stop.
-    fn follow(&self, opened: Opened, failures: &mut u32) -> Result<(), Failure> {
-        let Opened { mut sink, at, rewound } = opened;
+    fn follow(&self, opened: Opened, failures: &mut u32) -> Result<Ended, Failure> {
+        let Opened { sink, saved, records, rewound } = opened;
         if rewound {
             self.stats.rewinds.add(1);
             tracing::error!(
                 tenant = %self.tenant,
-                sink = self.name,
+                sink = self.plan.name(),
                 "the journal is not the one that the sink was at: another, or an older state of it; all of it is delivered again"
             );
         }
-        let reader = journal::open_reader(&self.journal)?;
+        let reader = journal::open_reader(&self.plan.journal)?;
         let mut batch = Batch::default();
-        let mut at = at;
-        self.delivered.store(at.frame, Ordering::Relaxed);
-        let mut flushed = Flushed { at: -1, when: Instant::now() };
-        self.flush(&mut *sink, &mut flushed, at)?;
+        let mut on = Following { sink, records, saved, flushed: (-1, Instant::now()), buffers: Buffers::default() };
+        self.delivered.store(on.saved.at.frame, Ordering::Relaxed);
+        self.flush(&mut on)?;
+        self.count_dead(&on)?;
         loop {
-            if self.is_stopped() {
-                return self.flush(&mut *sink, &mut flushed, at);
+            if self.lock().stop {
+                self.flush(&mut on)?;
+                return Ok(Ended::Over);
+            }
+            if self.obey_open(&mut on)? {
+                return Ok(Ended::Ordered);
             }
             let began = Instant::now();
-            batch.read(&reader, at, sink.limits())?;
+            let at = on.saved.at;
+            batch.read(&reader, at, on.sink.limits())?;
             if batch.frames() == 0 {
                 self.stats.waiting_since.set(0);
-                let until = (flushed.at != at.frame).then(|| flushed.when + FLUSH);
-                match self.follower.wait_beyond(at.frame, until, || self.is_stopped()) {
+                let until = (on.flushed.0 != at.frame).then(|| on.flushed.1 + FLUSH);
+                match self.follower.wait_beyond(at.frame, until, || self.is_wanted()) {
                     Waited::Beyond => {}
-                    Waited::Closed => return self.flush(&mut *sink, &mut flushed, at),
-                    Waited::Otherwise => self.flush(&mut *sink, &mut flushed, at)?,
+                    Waited::Closed => {
+                        self.flush(&mut on)?;
+                        return Ok(Ended::Over);
+                    }
+                    Waited::Otherwise => self.flush(&mut on)?,
                 }
                 continue;
             }
             self.stats.waiting_since.set(batch.received().map_or(0, |received| received.as_millis()));
             self.stats.unreadable.add(batch.unreadable);
             let events = batch.len();
-            self.deliver(&mut *sink, &mut batch, &mut at, failures)?;
+            self.deliver(&mut on, &mut batch, failures)?;
             self.stats.batches.observe(began.elapsed());
-            if flushed.when.elapsed() >= FLUSH {
-                self.flush(&mut *sink, &mut flushed, at)?;
+            if on.flushed.1.elapsed() >= FLUSH {
+                self.flush(&mut on)?;
             }
             if events < SMALL {
-                self.wait(GATHER.saturating_sub(began.elapsed()));
+                self.wait(GATHER.saturating_sub(began.elapsed()), false);
             }
         }
     }
 
-    /// Delivers a whole batch, in as many steps as the sink wants.
-    fn deliver(
-        &self,
-        sink: &mut dyn Sink,
-        batch: &mut Batch,
-        at: &mut Position,
-        failures: &mut u32,
-    ) -> Result<(), Failure> {
+    /// Delivers a whole batch, in as many steps as the sink wants. The cursor follows each step.
+    fn deliver(&self, on: &mut Following, batch: &mut Batch, failures: &mut u32) -> Result<(), Failure> {
         loop {
-            let Delivery { done, rejected, failed } = sink.deliver(batch);
-            self.stats.rows.add((done - rejected.len().min(done)) as u64);
-            for Rejected { index, reason } in &rejected {
-                tracing::error!(tenant = %self.tenant, sink = self.name, index, reason, "a sink refused an event for good");
-            }
-            *at = batch.position_after(done);
-            batch.advance(done);
-            self.delivered.store(at.frame, Ordering::Relaxed);
-            if done > 0 {
+            let Delivery { done, rejected, failed } = on.sink.deliver(batch);
+            let refused = self.refused(on, batch, &rejected)?;
+            on.saved.at = batch.position_after(done);
+            if done > 0 || batch.len() == 0 {
+                self.save(on, &refused)?;
                 *failures = 0;
+                self.well(on)?;
             }
+            if !rejected.is_empty() {
+                self.count_dead(on)?;
+            }
+            self.stats.rows.add((done - rejected.len().min(done)) as u64);
+            self.stats.dead.add(rejected.len() as u64);
+            batch.advance(done);
+            self.delivered.store(on.saved.at.frame, Ordering::Relaxed);
             match failed {
                 Some(failure) => return Err(failure),
-                None if batch.len() == 0 => return Ok(()),
-                None if self.is_stopped() => return Ok(()),
+                None if batch.len() == 0 || self.lock().stop => return Ok(()),
                 None => {}
             }
         }
     }
 
-    fn flush(&self, sink: &mut dyn Sink, flushed: &mut Flushed, at: Position) -> Result<(), Failure> {
-        if flushed.at != at.frame {
-            sink.flush()?;
-            self.confirmed.store(at.frame, Ordering::Relaxed);
+    /// Events that were rejected, to be kept.
+    fn refused(
+        &self,
+        on: &mut Following,
+        batch: &Batch,
+        rejected: &[Rejected],
+    ) -> Result<Vec<(KeptRow, String)>, Failure> {
+        if rejected.is_empty() {
+            return Ok(Vec::new());
         }
-        *flushed = Flushed { at: at.frame, when: Instant::now() };
+        if let Some(records) = &on.records {
+            records.check_room(rejected)?;
+        }
+        let mut kept = Vec::with_capacity(rejected.len());
+        let mut rejected = rejected.iter().peekable();
+        let Ok(()) = batch.each(&mut on.buffers, |index, row| {
+            if let Some(rejected) = rejected.next_if(|rejected| rejected.index == index) {
+                kept.push((KeptRow::new(row), rejected.reason.clone()));
+                tracing::warn!(
+                    tenant = %self.tenant, sink = self.plan.name(), event = row.event_id, reason = rejected.reason,
+                    "an event was refused for good; it is a dead letter"
+                );
+            }
+            Ok::<(), Infallible>(())
+        });
+        Ok(kept)
+    }
+
+    /// Notes how far it is, where the sink does not do so itself.
+    fn save(&self, on: &mut Following, refused: &[(KeptRow, String)]) -> Result<(), Failure> {
+        if on.records.is_none() {
+            return Ok(());
+        }
+        on.sink.flush()?;
+        on.saved.mark = on.sink.mark();
+        if let Some(records) = &on.records {
+            records.save(&on.saved, refused)?;
+        }
+        self.confirm(on);
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Stop> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flush(&self, on: &mut Following) -> Result<(), Failure> {
+        if on.flushed.0 != on.saved.at.frame {
+            on.sink.flush()?;
+        }
+        self.confirm(on);
+        Ok(())
     }
 
-    /// Waits, or until it is to stop.
-    fn wait(&self, time: Duration) {
-        drop(self.stopped.wait_timeout_while(self.lock(), time, |stop| !stop.now));
+    fn confirm(&self, on: &mut Following) {
+        on.flushed = (on.saved.at.frame, Instant::now());
+        self.confirmed.store(on.saved.at.frame, Ordering::Relaxed);
+    }
+
+    /// Notes that it takes again.
+    fn well(&self, on: &Following) -> Result<(), Failure> {
+        self.stats.down.set(0);
+        if self.troubled.swap(false, Ordering::Relaxed) {
+            match &on.records {
+                Some(records) => records.well()?,
+                None => self.plan.records()?.well()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn count_dead(&self, on: &Following) -> Result<(), Failure> {
+        let dead = match &on.records {
+            Some(records) => records.dead_count()?,
+            None if self.plan.has_records() => self.plan.records()?.dead_count()?,
+            None => 0,
+        };
+        self.stats.dead_now.set(dead);
+        Ok(())
+    }
+
+    /// Orders that need an open sink; true: there is one that needs a closed one.
+    fn obey_open(&self, on: &mut Following) -> Result<bool, Failure> {
+        let asked = {
+            let mut state = self.lock();
+            match &state.order {
+                None => return Ok(false),
+                Some(asked) if asked.order != Order::Retry => return Ok(true),
+                Some(_) => state.order.take(),
+            }
+        };
+        if let Some(asked) = asked {
+            let result = self.retry(on);
+            let failed = result.as_ref().err().map(|failure| Failure::new(&failure.what));
+            // Whoever asked may have gone.
+            let _ = asked.reply.send(result);
+            self.count_dead(on)?;
+            if let Some(failure) = failed {
+                return Err(failure);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Orders that need a closed sink.
+    fn obey(&self) {
+        let asked = {
+            let mut state = self.lock();
+            if state.order.as_ref().is_none_or(|asked| asked.order == Order::Retry) {
+                return;
+            }
+            state.order.take()
+        };
+        if let Some(Asked { order, reply }) = asked {
+            let result = match order {
+                Order::From(frame) => self.plan.move_before(frame).map(|()| Ordered::default()),
+                Order::Discard => self.discard(),
+                // Left for an open sink, above.
+                Order::Retry => Ok(Ordered::default()),
+            };
+            let _ = reply.send(result);
+        }
+    }
+
+    fn discard(&self) -> Result<Ordered, Failure> {
+        let records = self.plan.records()?;
+        let mut done = 0;
+        loop {
+            let letters = records.dead(0, LETTERS)?;
+            if letters.is_empty() {
+                return Ok(Ordered { done, refused: 0 });
+            }
+            records.forget(&letters)?;
+            done += letters.len() as u64;
+        }
+    }
+
+    /// Tries every dead letter once.
+    fn retry(&self, on: &mut Following) -> Result<Ordered, Failure> {
+        let records = self.plan.records()?;
+        let mut total = Ordered::default();
+        let mut after = 0;
+        loop {
+            let mut letters = records.dead(after, LETTERS)?;
+            let Some(last) = letters.last() else { return Ok(total) };
+            after = last.id;
+            let mut batch = Batch::of(letters.iter().map(|letter| letter.row.clone()).collect());
+            while batch.len() > 0 {
+                let Delivery { done, rejected, failed } = on.sink.deliver(&batch);
+                on.sink.flush()?;
+                let tried: Vec<Dead> = letters.drain(..done).collect();
+                let refused: BTreeSet<usize> = rejected.iter().map(|rejected| rejected.index).collect();
+                for Rejected { index, reason } in &rejected {
+                    records.bury(&tried[*index].row.row(), reason)?;
+                }
+                let (refused, delivered): (Vec<_>, Vec<_>) =
+                    tried.into_iter().enumerate().partition(|(index, _)| refused.contains(index));
+                // The cursor stays, and the mark may have moved.
+                on.saved.mark = on.sink.mark();
+                if on.records.is_some() {
+                    records.save(&on.saved, &[])?;
+                }
+                let delivered: Vec<Dead> = delivered.into_iter().map(|(_, letter)| letter).collect();
+                records.forget(&delivered)?;
+                total.done += delivered.len() as u64;
+                total.refused += refused.len() as u64;
+                self.stats.rows.add(delivered.len() as u64);
+                batch.advance(done);
+                if let Some(failure) = failed {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits, or until it is to stop, or is to do something that does not need the sink's other side.
+    fn wait(&self, time: Duration, obey: bool) {
+        let asked = |state: &State| state.order.as_ref().is_some_and(|asked| asked.order != Order::Retry);
+        let idle = |state: &mut State| !(state.stop || obey && asked(state));
+        drop(self.changed.wait_timeout_while(self.lock(), time, idle));
     }
 
     /// Whether the thread ended until then.
     fn wait_for_end(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self.stopped.wait_timeout_while(self.lock(), left, |stop| !stop.ended);
+        let waited = self.changed.wait_timeout_while(self.lock(), left, |state| !state.ended);
         waited.unwrap_or_else(PoisonError::into_inner).0.ended
     }
 
-    fn is_stopped(&self) -> bool {
-        self.lock().now
+    /// Whether it is to stop or has an order.
+    fn is_wanted(&self) -> bool {
+        let state = self.lock();
+        state.stop || state.order.is_some()
     }
-}
-
-/// What was made to last, and when.
-struct Flushed {
-    at: i64,
-    when: Instant,
 }
 
 /// The journal keeps everything, so there is time: twice as long at every failure, up to half a minute, and as long as the other side

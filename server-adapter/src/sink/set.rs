@@ -1,37 +1,105 @@
 //! The sinks of one tenant.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
+};
 
 use firsthop_core::TenantId;
+use tokio::sync::watch;
 
-use super::runner::Runner;
+use super::{
+    plan::{Kind, Plan},
+    runner::Runner,
+    spec::SinkSpec,
+};
 use crate::{Error, journal::Follower};
 
 /// All sinks of a tenant, each on its own.
 #[derive(Debug)]
 pub(crate) struct Sinks {
-    runners: Vec<Runner>,
+    tenant: TenantId,
+    folder: PathBuf,
+    journal: PathBuf,
+    follower: Follower,
+    runners: RwLock<Vec<Arc<Runner>>>,
+    /// Who hangs since its settings changed: the next of its name begins once it has ended.
+    left: Mutex<Vec<Arc<Runner>>>,
 }
 
 impl Sinks {
-    /// Opens all of them, and starts to deliver.
-    pub(crate) fn open(tenant: TenantId, journal: PathBuf, events: PathBuf, follower: Follower) -> Result<Self, Error> {
-        Ok(Self { runners: vec![Runner::open(tenant, journal, events, follower)?] })
+    /// Opens the events table and starts to deliver, there and to the others. That one of those cannot be opened is in the log, and no
+    /// reason to take no events.
+    pub(crate) fn open(
+        tenant: TenantId,
+        folder: &Path,
+        journal: PathBuf,
+        events: PathBuf,
+        specs: &[SinkSpec],
+        follower: Follower,
+    ) -> Result<Self, Error> {
+        let plan = Plan { folder: folder.to_owned(), journal: journal.clone(), kind: Kind::Events(events) };
+        let opened = plan.open(watch::Sender::new(false).subscribe()).map_err(|failure| Error::Fault(failure.what))?;
+        let table = Runner::start(tenant, plan, follower.clone(), Some(opened))?;
+        let sinks = Self {
+            tenant,
+            folder: folder.to_owned(),
+            journal,
+            follower,
+            runners: RwLock::new(vec![table]),
+            left: Mutex::default(),
+        };
+        sinks.apply(specs);
+        Ok(sinks)
+    }
+
+    /// Ends the sinks that are not asked for any more or were changed, and starts those that are new. A changed one goes on where it
+    /// was. Blocks for a moment.
+    pub(crate) fn apply(&self, specs: &[SinkSpec]) {
+        let is_asked = |runner: &Arc<Runner>| match &runner.plan().kind {
+            Kind::Events(_) => true,
+            Kind::Asked(spec) => specs.contains(spec),
+        };
+        let (mut stay, go): (Vec<_>, Vec<_>) = self.all().into_iter().partition(is_asked);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.extend(go.iter().cloned());
+        go.iter().for_each(|runner| runner.stop());
+        left.retain(|runner| !runner.close(Instant::now()));
+        for spec in specs {
+            let name = spec.name();
+            if stay.iter().any(|runner| runner.name() == name) {
+                continue;
+            }
+            if left.iter().any(|runner| runner.name() == name) {
+                tracing::error!(tenant = %self.tenant, sink = name, "a sink hangs; its new settings hold after a restart");
+                continue;
+            }
+            let plan =
+                Plan { folder: self.folder.clone(), journal: self.journal.clone(), kind: Kind::Asked(spec.clone()) };
+            match Runner::start(self.tenant, plan, self.follower.clone(), None) {
+                Ok(runner) => stay.push(runner),
+                Err(error) => tracing::error!(tenant = %self.tenant, sink = name, %error, "a sink cannot be started"),
+            }
+        }
+        *self.runners.write().unwrap_or_else(PoisonError::into_inner) = stay;
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> &[Runner] {
-        &self.runners
+    pub(crate) fn all(&self) -> Vec<Arc<Runner>> {
+        self.runners.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The last frame that no sink will ask for again: what comes after it must stay in the journal.
     #[allow(dead_code, reason = "retention asks for it")]
     pub(crate) fn confirmed(&self) -> i64 {
-        self.runners.iter().map(Runner::confirmed).min().unwrap_or(0)
+        self.all().iter().map(|runner| runner.confirmed()).min().unwrap_or(0)
     }
 
     /// Once the journal is closed: lets them catch up until `deadline`, and ends them. Blocks.
     pub(crate) fn close(&self, deadline: Instant) {
-        self.runners.iter().for_each(|runner| runner.close(deadline));
+        for runner in self.all() {
+            runner.close(deadline);
+        }
     }
 }

@@ -14,7 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
 use super::limits::LimitsFile;
-use crate::{Error, clock};
+use crate::{
+    Error, clock,
+    sink::{self, SinkSpec},
+};
 
 /// `tenant.toml`: who the tenant is, and who may write to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub struct TenantFile {
     /// What it may send, where that differs from the server's settings.
     #[serde(default, skip_serializing_if = "LimitsFile::is_empty")]
     pub limits: LimitsFile,
+    /// Where its events go, besides the events table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkSpec>,
     /// Edges that may have leases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrolments: Vec<Enrolment>,
@@ -105,6 +111,7 @@ impl TenantFile {
             }
         }
         Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?;
+        sink::spec::check(&self.sinks)?;
         for (i, enrolment) in self.enrolments.iter().enumerate() {
             if enrolment.worker.get() == 0 {
                 return Err(Error::tenant("enrolments: worker 0 is the server itself"));

@@ -174,11 +174,20 @@ impl Tenants {
         if let Some(found) = self.find(id) {
             *found.live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             tracing::info!(tenant = %id, "tenant changed");
+            found.live.sinks.apply(&stored.tenant.sinks);
             return Ok(());
         }
         // Opened before the map is locked, which all requests of all tenants read; only one thread loads.
         let journal = Journal::open(id, stored.journal(), &self.settings)?;
-        let sinks = match Sinks::open(id, stored.journal(), stored.events(), journal.follower()) {
+        let sinks = Sinks::open(
+            id,
+            &stored.folder,
+            stored.journal(),
+            stored.events(),
+            &stored.tenant.sinks,
+            journal.follower(),
+        );
+        let sinks = match sinks {
             Ok(sinks) => sinks,
             Err(error) => {
                 journal.close();

@@ -5,6 +5,7 @@
 //!                   keys.toml     roots, each with its beginning and end                0600
 //!                   journal.db    frames, identities, counters, quarantine              journal
 //!                   events.db     the events table                                      sink
+//!                   sinks.db      cursors of other sinks, and what they refused        sink
 //! ```
 //!
 //! Files change by a new file in the old one's place, so that a reader sees the old or the new and never half of one.
@@ -15,6 +16,8 @@ mod limits;
 mod live;
 mod random;
 mod store;
+
+pub use crate::sink::{Begin, NdjsonSpec, SinkSpec};
 
 pub use self::{
     file::{Enrolment, KeyFile, Root, TenantFile},

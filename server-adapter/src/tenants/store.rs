@@ -182,6 +182,7 @@ impl Store {
             write_keys: vec![format!("fh_{id}_{}", alphanumeric(22))],
             origins: origins.to_vec(),
             limits: LimitsFile::default(),
+            sinks: Vec::new(),
             enrolments: Vec::new(),
         };
         let keys = KeyFile { roots: vec![Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() }] };
@@ -327,6 +328,12 @@ impl StoredTenant {
     #[must_use]
     pub fn events(&self) -> PathBuf {
         self.folder.join("events.db")
+    }
+
+    /// Where the sinks are that cannot say it themselves, and what they refused.
+    #[must_use]
+    pub fn sinks(&self) -> PathBuf {
+        self.folder.join("sinks.db")
     }
 }
 

@@ -1,0 +1,275 @@
+//! A file with an event a line, put aside when it is large or old; or standard output.
+//!
+//! ```text
+//! shop.ndjson              what is being written: whole lines up to the mark, then perhaps the rest of a write that was cut off
+//! shop-00000001.ndjson     put aside: complete, never touched again
+//! ```
+//!
+//! The mark (number of the file, and how much of it is confirmed) is saved with the cursor after the file is synced. What stands beyond
+//! it at the start was never confirmed and comes again from the journal, so it is cut off: nothing is lost, nothing is there twice, no
+//! line is torn.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Delivery, Failure, Sink,
+    batch::{Batch, Limits},
+    row::Buffers,
+    spec::NdjsonSpec,
+};
+use crate::tenants::make_folder;
+
+const LIMITS: Limits = Limits { events: 4096, bytes: 2 << 20 };
+
+/// Opens what the settings name, as it was at the mark.
+pub(super) fn open(spec: &NdjsonSpec, folder: &Path, mark: &str) -> Result<Box<dyn Sink>, Failure> {
+    if spec.path.as_deref() == Some(Path::new("-")) {
+        return Ok(Box::new(Stdout { buffers: Buffers::default(), lines: Vec::new() }));
+    }
+    let path = folder.join(match &spec.path {
+        Some(path) => path.clone(),
+        None => format!("{}.ndjson", spec.name).into(),
+    });
+    Ok(Box::new(Lines::open(path, spec, mark)?))
+}
+
+/// A file of lines.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    file: File,
+    mark: Mark,
+    most_bytes: u64,
+    most_age: Duration,
+    buffers: Buffers,
+    lines: Vec<u8>,
+}
+
+/// Which file is being written, and how much of it is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    number: u64,
+    length: u64,
+    /// When the file was begun, in seconds since 1970.
+    begun: u64,
+}
+
+impl Mark {
+    fn parse(text: &str, path: &Path) -> Option<Self> {
+        let mut parts = text.splitn(4, ' ');
+        let mut number = || parts.next()?.parse().ok();
+        let mark = Self { number: number()?, length: number()?, begun: number()? };
+        // Another file is nothing that the mark knows of.
+        (parts.next()? == path.to_string_lossy()).then_some(mark)
+    }
+
+    fn text(&self, path: &Path) -> String {
+        format!("{} {} {} {}", self.number, self.length, self.begun, path.to_string_lossy())
+    }
+
+    fn begin(number: u64) -> Self {
+        Self { number, length: 0, begun: now() }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl Lines {
+    fn open(path: PathBuf, spec: &NdjsonSpec, mark: &str) -> Result<Self, Failure> {
+        let say = |error: io::Error| Failure::new(format!("{}: {error}", path.display()));
+        let folder = path.parent().unwrap_or(Path::new("."));
+        make_folder(folder).map_err(say)?;
+        let mut known = Mark::parse(mark, &path);
+        if let Some(mark) = &mut known
+            && aside(&path, mark.number).exists()
+        {
+            // It was put aside, and the server ended before it could be noted.
+            *mark = Mark::begin(mark.number + 1);
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(say)?;
+        if file.try_lock().is_err() {
+            return Err(Failure::new(format!("{}: another sink writes to this file", path.display())));
+        }
+        let length = file.metadata().map_err(say)?.len();
+        let mark = match known {
+            Some(mark) if mark.length <= length => mark,
+            Some(mark) => {
+                tracing::warn!(
+                    path = %path.display(), length, known = mark.length,
+                    "the file is shorter than what was written to it: taken away, or cut; what it has now stays, in whole lines"
+                );
+                Mark { length: whole_lines(&path, length).map_err(say)?, ..mark }
+            }
+            // Somebody else's lines, or ours of before: they stay.
+            None => Mark {
+                number: next_number(&path).map_err(say)?,
+                length: whole_lines(&path, length).map_err(say)?,
+                begun: now(),
+            },
+        };
+        file.set_len(mark.length).map_err(say)?;
+        file.seek(SeekFrom::End(0)).map_err(say)?;
+        sync_folder(folder).map_err(say)?;
+        let mut lines = Self {
+            path: path.clone(),
+            file,
+            mark,
+            most_bytes: spec.rotate_bytes.0,
+            most_age: spec.rotate_after.0,
+            buffers: Buffers::default(),
+            lines: Vec::new(),
+        };
+        lines.rotate_if_due().map_err(say)?;
+        Ok(lines)
+    }
+
+    /// Puts a file that is synced and confirmed aside, and begins the next.
+    fn rotate_if_due(&mut self) -> io::Result<()> {
+        let age = Duration::from_secs(now().saturating_sub(self.mark.begun));
+        if self.mark.length == 0 || (self.mark.length < self.most_bytes && age < self.most_age) {
+            return Ok(());
+        }
+        fs::rename(&self.path, aside(&self.path, self.mark.number))?;
+        self.file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
+        self.file.try_lock()?;
+        sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        self.mark = Mark::begin(self.mark.number + 1);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        // Before what is new: all that the file has is confirmed by now.
+        self.rotate_if_due()?;
+        self.lines.clear();
+        let Self { lines, buffers, .. } = self;
+        let Ok(()) = batch.each(buffers, |_, row| {
+            row.write_json(lines);
+            lines.push(b'\n');
+            Ok::<(), std::convert::Infallible>(())
+        });
+        self.file.write_all(&self.lines)?;
+        self.mark.length += self.lines.len() as u64;
+        Ok(())
+    }
+}
+
+impl Sink for Lines {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    fn deliver(&mut self, batch: &Batch) -> Delivery {
+        match self.write(batch) {
+            Ok(()) => Delivery { done: batch.len(), ..Delivery::default() },
+            Err(error) => {
+                let failure = Failure::new(format!("{}: {error}", self.path.display()));
+                Delivery { failed: Some(failure), ..Delivery::default() }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.file.sync_data().map_err(|error| Failure::new(format!("{}: {error}", self.path.display())))
+    }
+
+    fn mark(&self) -> String {
+        self.mark.text(&self.path)
+    }
+}
+
+/// `shop.ndjson` as `shop-00000001.ndjson`.
+fn aside(path: &Path, number: u64) -> PathBuf {
+    let mut name = OsString::from(path.file_stem().unwrap_or_default());
+    name.push(format!("-{number:08}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// A number that no file beside this one has.
+fn next_number(path: &Path) -> io::Result<u64> {
+    let (stem, folder) =
+        (path.file_stem().unwrap_or_default().to_string_lossy(), path.parent().unwrap_or(Path::new(".")));
+    let mut next = 1;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = Path::new(&name).file_stem().and_then(|name| {
+            let digits = name.to_str()?.strip_prefix(&*stem)?.strip_prefix('-')?;
+            (digits.len() == 8).then(|| digits.parse::<u64>().ok())?
+        });
+        next = next.max(number.map_or(0, |number| number + 1));
+    }
+    Ok(next)
+}
+
+/// How much of a file is whole lines.
+fn whole_lines(path: &Path, length: u64) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt;
+    let file = File::open(path)?;
+    let mut end = length;
+    let mut part = [0; 4096];
+    while end > 0 {
+        let from = end.saturating_sub(part.len() as u64);
+        let part = &mut part[..(end - from) as usize];
+        file.read_exact_at(part, from)?;
+        if let Some(at) = part.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Standard output: for a collector that reads what a container prints. Nobody confirms anything there, so after a crash lines may
+/// come again.
+#[derive(Debug)]
+struct Stdout {
+    buffers: Buffers,
+    lines: Vec<u8>,
+}
+
+impl Sink for Stdout {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    fn deliver(&mut self, batch: &Batch) -> Delivery {
+        self.lines.clear();
+        let lines = &mut self.lines;
+        let Ok(()) = batch.each(&mut self.buffers, |_, row| {
+            row.write_json(lines);
+            lines.push(b'\n');
+            Ok::<(), std::convert::Infallible>(())
+        });
+        // In one piece: another tenant's lines go there too.
+        let mut out = io::stdout().lock();
+        match out.write_all(&self.lines).and_then(|()| out.flush()) {
+            Ok(()) => Delivery { done: batch.len(), ..Delivery::default() },
+            Err(error) => {
+                Delivery { failed: Some(Failure::new(format!("standard output: {error}"))), ..Delivery::default() }
+            }
+        }
+    }
+}

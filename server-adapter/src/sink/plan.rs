@@ -1,0 +1,95 @@
+//! What a sink is opened from: again after every failure.
+
+use std::path::PathBuf;
+
+use tokio::sync::watch;
+
+use super::{
+    Failure, Opened, Records, Saved,
+    batch::{self, Position, meet},
+    events::{self, Events},
+    ndjson,
+    spec::{Begin, EVENTS, SinkSpec},
+};
+use crate::{Error, journal};
+
+/// A sink as its settings say, and the files around it.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// The tenant's folder.
+    pub(super) folder: PathBuf,
+    pub(super) journal: PathBuf,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The events table.
+    Events(PathBuf),
+    /// One that was asked for.
+    Asked(SinkSpec),
+}
+
+impl Plan {
+    pub(super) fn name(&self) -> &str {
+        match &self.kind {
+            Kind::Events(_) => EVENTS,
+            Kind::Asked(spec) => spec.name(),
+        }
+    }
+
+    fn path_of_records(&self) -> PathBuf {
+        self.folder.join("sinks.db")
+    }
+
+    /// Whether any sink has noted anything.
+    pub(super) fn has_records(&self) -> bool {
+        self.path_of_records().exists()
+    }
+
+    pub(super) fn records(&self) -> Result<Records, Error> {
+        Records::open(&self.path_of_records(), self.name())
+    }
+
+    /// Opens it where it was.
+    pub(super) fn open(&self, _stop: watch::Receiver<bool>) -> Result<Opened, Failure> {
+        let spec = match &self.kind {
+            Kind::Events(table) => return Ok(Events::open(&self.journal, table, &self.path_of_records())?),
+            Kind::Asked(spec) => spec,
+        };
+        let records = self.records()?;
+        let journal = journal::open_reader(&self.journal)?;
+        let was = match records.saved()? {
+            Some(saved) => saved,
+            None => {
+                let at = match spec.begin() {
+                    Begin::Start => Position::default(),
+                    Begin::Now => batch::before(&journal, i64::MAX)?,
+                };
+                Saved { at, journal: journal::read_id(&journal)?, mark: String::new() }
+            }
+        };
+        let met = meet(&journal, was.at, was.journal)?;
+        let sink = match spec {
+            SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, &was.mark)?,
+        };
+        let saved = Saved { at: met.at, journal: met.journal, mark: sink.mark() };
+        // Noted before anything is delivered from there.
+        records.save(&saved, &[])?;
+        Ok(Opened { sink, saved, records: Some(records), rewound: met.rewound })
+    }
+
+    /// Has the sink ask again for this frame and all that follow it. It must not be open.
+    pub(super) fn move_before(&self, frame: i64) -> Result<(), Failure> {
+        let journal = journal::open_reader(&self.journal)?;
+        let at = batch::before(&journal, frame)?;
+        match &self.kind {
+            Kind::Events(table) => Ok(events::move_to(table, at)?),
+            Kind::Asked(_) => {
+                let records = self.records()?;
+                let was = records.saved()?.unwrap_or_default();
+                Ok(records.save(&Saved { at, journal: journal::read_id(&journal)?, ..was }, &[])?)
+            }
+        }
+    }
+}

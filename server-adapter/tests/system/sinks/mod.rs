@@ -1,0 +1,138 @@
+//! Sinks: what reaches them, whatever happens to them or to the server.
+
+mod ndjson;
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value as Json;
+
+use crate::common::{Folder, Page, Server, Tenant};
+
+impl Tenant {
+    /// Adds a sink to `tenant.toml`.
+    fn add_sink(&self, toml: &str) {
+        let mut file = OpenOptions::new().append(true).open(self.folder.join("tenant.toml")).expect("there");
+        write!(file, "\n[[sinks]]\n{toml}\n").expect("written");
+    }
+
+    /// Takes all sinks out again.
+    fn remove_sinks(&self) {
+        let path = self.folder.join("tenant.toml");
+        let text = std::fs::read_to_string(&path).expect("there");
+        let end = text.find("\n[[sinks]]").expect("a sink");
+        std::fs::write(&path, &text[..end]).expect("written");
+    }
+
+    /// One of a sink's figures.
+    fn sink(&self, server: &Server, figure: &str, sink: &str) -> f64 {
+        server.metric(&format!("firsthop_sink_{figure}{{tenant=\"{}\",sink=\"{sink}\"}}", self.id))
+    }
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let due = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < due, "{what}: not so after half a minute");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A sink's row in `firsthop sinks list`.
+fn listed(folder: &Folder, sink: &str) -> Vec<String> {
+    let list = folder.ok(&["sinks", "list"]);
+    let row = list.lines().find(|line| line.starts_with(&format!("{sink} "))).unwrap_or_else(|| panic!("{list}"));
+    row.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The ids of events, sorted.
+fn ids(events: &[Json]) -> Vec<String> {
+    let mut ids: Vec<String> =
+        events.iter().map(|event| event["event_id"].as_str().expect("an id").to_owned()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The ids in the events table, sorted.
+fn table_ids(tenant: &Tenant) -> Vec<String> {
+    tenant.settle();
+    let connection = rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
+    let mut statement = connection.prepare("SELECT event_id FROM events ORDER BY event_id").expect("a query");
+    let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+    rows.collect::<Result<_, _>>().expect("rows")
+}
+
+/// Sends frames of so many events, one after the other.
+fn send(server: &Server, tenant: &Tenant, sizes: &[u64]) {
+    let (mut client, mut page) = (server.client(), Page::new(tenant));
+    page.begin(&mut client);
+    for &size in sizes {
+        assert_eq!(u64::from(client.frame(&page.frame(size)).receipt().stored), size);
+    }
+}
+
+/// Settings that nobody could have meant are refused, with the name of the sink and what to say instead.
+#[test]
+fn what_a_hand_got_wrong_is_said() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &[]);
+    for (toml, says) in [
+        ("kind = 'pigeon'\nname = 'a'", "unknown variant `pigeon`"),
+        ("kind = 'ndjson'", "missing field `name`"),
+        ("kind = 'ndjson'\nname = 'events'", "the events table is called so"),
+        ("kind = 'ndjson'\nname = 'A b'", "small letters"),
+        ("kind = 'ndjson'\nname = 'a'\nrotate = 1", "unknown field `rotate`"),
+        ("kind = 'ndjson'\nname = 'a'\nrotate_bytes = 10", "at least 1MiB"),
+        ("kind = 'ndjson'\nname = 'a'\nfrom = 'yesterday'", "unknown variant `yesterday`"),
+        ("kind = 'ndjson'\nname = 'a'\n[[sinks]]\nkind = 'ndjson'\nname = 'a'", "stands twice"),
+    ] {
+        tenant.add_sink(toml);
+        let said = folder.fails(&["sinks", "list"]);
+        assert!(said.contains(says) && said.contains("tenant.toml"), "{toml}: {said}");
+        tenant.remove_sinks();
+    }
+    folder.ok(&["sinks", "list"]);
+}
+
+/// An event that the events table refuses for good is kept aside with its reason, and the rest goes on; once the cause is gone it is
+/// delivered by command.
+#[test]
+fn a_poison_event_stops_nobody() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    send(&server, &tenant, &[1]);
+    tenant.settle();
+    let table = || rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
+    table()
+        .execute_batch(
+            "CREATE TRIGGER poison BEFORE INSERT ON events WHEN new.properties ->> 'n' = 3
+             BEGIN SELECT RAISE(ABORT, 'three is not allowed here'); END",
+        )
+        .expect("made");
+    send(&server, &tenant, &[5, 5]);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 12, "all but one");
+    assert_eq!(tenant.sink(&server, "dead_letters", "events"), 1.0);
+    assert_eq!(listed(&folder, "events")[6], "1");
+    let said = folder.ok(&["sinks", "dead"]);
+    assert!(said.contains("three is not allowed here"), "{said}");
+    let event: Json = serde_json::from_str(&folder.ok(&["sinks", "dead", "--json"])).expect("one line of JSON");
+    assert_eq!(event["properties"]["n"], 3);
+    folder.ok(&["verify"]);
+    assert!(folder.fails(&["sinks", "discard", "--sink", "events"]).contains("has all events"));
+    // As long as the cause is there, it stays.
+    let said = folder.fails(&["replay", "--sink", "events", "--dead"]);
+    assert!(said.contains("1 events stay refused"), "{said}");
+    table().execute_batch("DROP TRIGGER poison").expect("dropped");
+    let said = folder.ok(&["replay", "--sink", "events", "--dead"]);
+    assert!(said.contains("1 events that events had refused are delivered"), "{said}");
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 13);
+    assert!(folder.ok(&["sinks", "dead"]).contains("no dead letters"));
+    folder.ok(&["verify"]);
+}

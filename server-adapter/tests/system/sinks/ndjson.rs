@@ -1,0 +1,149 @@
+//! Files with an event a line.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value as Json;
+
+use super::{ids, listed, send, table_ids, until};
+use crate::common::{Client, Folder, Page, Tenant};
+
+const SINK: &str = "kind = 'ndjson'\nname = 'lines'";
+
+/// All lines of a sink: of the files put aside, and of the one being written. Each must be whole.
+fn lines(tenant: &Tenant) -> Vec<Json> {
+    let mut files: Vec<PathBuf> = fs::read_dir(&tenant.folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ndjson"))
+        .collect();
+    files.sort_unstable();
+    let mut events = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("UTF-8");
+        assert!(text.is_empty() || text.ends_with('\n'), "{}: a torn line", file.display());
+        events.extend(text.lines().map(|line| serde_json::from_str::<Json>(line).expect("JSON")));
+    }
+    events
+}
+
+/// A sink that is added to a running server gets everything that the journal has, and then what comes: in the shape that
+/// `firsthop events --json` prints.
+#[test]
+fn a_sink_that_is_added_gets_all_of_it() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    send(&server, &tenant, &[3, 300]);
+    tenant.add_sink(SINK);
+    until("the first are there", || lines(&tenant).len() == 304);
+    send(&server, &tenant, &[2]);
+    until("the last are there", || lines(&tenant).len() == 307);
+    assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
+    let printed = folder.ok(&["events", "--json", "-n", "1000"]);
+    let printed: Vec<Json> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines(&tenant), printed);
+    until("the cursor is noted", || listed(&folder, "lines")[4] == "0");
+    assert_eq!(tenant.sink(&server, "rows_total", "lines"), 307.0);
+
+    // Taken away and put back, it goes on where it was; and one that begins now has nothing of before.
+    tenant.remove_sinks();
+    until("it ended", || !server.internal_get("/metrics").text().contains("sink=\"lines\""));
+    send(&server, &tenant, &[4]);
+    tenant.settle();
+    tenant.add_sink(SINK);
+    tenant.add_sink("kind = 'ndjson'\nname = 'new'\nfrom = 'now'\npath = 'new/now.jsonl'");
+    until("it went on", || lines(&tenant).len() == 312);
+    until("the other began", || server.internal_get("/metrics").text().contains("sink=\"new\""));
+    until("the other is open", || tenant.folder.join("new/now.jsonl").exists());
+    send(&server, &tenant, &[1]);
+    until("both have the last", || {
+        let new = fs::read_to_string(tenant.folder.join("new/now.jsonl")).unwrap_or_default();
+        lines(&tenant).len() == 314 && new.lines().count() == 2
+    });
+
+    // And a replay delivers again, with the same ids.
+    let said = folder.ok(&["replay", "--sink", "lines", "--from", "2"]);
+    assert!(said.contains("again, from frame 2 on"), "{said}");
+    until("it has them twice", || lines(&tenant).len() == 314 + 313);
+    assert_eq!(table_ids(&tenant).len(), 314);
+    assert!(folder.fails(&["replay", "--sink", "line", "--from", "1h"]).contains("there are: events, lines, new"));
+    server.stop();
+    // Nobody serves the folder now, and it works as well.
+    folder.ok(&["replay", "--sink", "lines", "--from", "1h"]);
+    let mut server = folder.serve();
+    until("it has them three times", || lines(&tenant).len() == 314 + 313 + 314);
+    server.stop();
+    folder.ok(&["verify"]);
+}
+
+/// Files are put aside by size; each is complete, none is touched again.
+#[test]
+fn files_are_put_aside() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
+    // About 600 bytes a line.
+    for round in 1..=12 {
+        send(&server, &tenant, &[600]);
+        until("all are there", || lines(&tenant).len() == round * 601);
+    }
+    for number in 1..=3 {
+        let size = fs::metadata(tenant.folder.join(format!("lines-{number:08}.ndjson"))).expect("put aside").len();
+        assert!((1 << 20..4 << 20).contains(&size), "{size}");
+    }
+    assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
+    server.stop();
+    // What was not confirmed is cut off at the start, and somebody else's file is none of it.
+    let path = tenant.folder.join("lines.ndjson");
+    let mut text = fs::read_to_string(&path).expect("UTF-8");
+    text.push_str("{\"event_id\":\"torn");
+    fs::write(&path, text).expect("written");
+    fs::write(tenant.folder.join("lines-00000009.txt"), "mine").expect("written");
+    let server = folder.serve();
+    send(&server, &tenant, &[1]);
+    until("all are there", || lines(&tenant).len() == 12 * 601 + 2);
+    assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
+}
+
+/// SIGKILL in the middle of delivery, twenty times: every event is there, none twice, no line is torn.
+#[test]
+fn a_kill_loses_and_doubles_no_line() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
+    for round in 0..20_u64 {
+        let killed = AtomicBool::new(false);
+        let (tenant, address) = (&tenant, server.public);
+        thread::scope(|scope| {
+            for i in 0..4_u64 {
+                let killed = &killed;
+                scope.spawn(move || {
+                    let (mut client, mut page) = (Client::new(address), Page::new(tenant));
+                    while !killed.load(Ordering::Relaxed) {
+                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * 40)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(120 + round * 7));
+            server.kill();
+            killed.store(true, Ordering::Relaxed);
+        });
+        server = folder.serve();
+    }
+    let expected = table_ids(&tenant);
+    assert!(expected.len() > 2000, "{}: not much of a load", expected.len());
+    until("all are there", || tenant.sink(&server, "lag_frames", "lines") == 0.0);
+    assert_eq!(ids(&lines(&tenant)), expected);
+    server.stop();
+    folder.ok(&["verify"]);
+}

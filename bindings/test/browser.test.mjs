@@ -5,8 +5,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
 
-import { chromium } from 'playwright-core';
-
+import { launchBrowser } from '../../tools/browser.mjs';
 import { GRANT, SECRET, WRITE_KEY } from './support/page.mjs';
 import { decode, signedWith } from './support/wire.mjs';
 
@@ -90,15 +89,8 @@ before(async () => {
   });
   await new Promise((done) => shop.listen(0, '127.0.0.1', done));
   shop.origin = `http://127.0.0.1:${shop.address().port}`;
-  browser = await launch();
+  browser = await launchBrowser();
 });
-
-const launch = (options) =>
-  chromium.launch({
-    executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    ...options,
-  });
 
 after(async () => {
   await browser?.close();
@@ -235,7 +227,7 @@ test('back to a page that the browser no longer has: it begins anew', async (t) 
 
 test('back to a page from the back/forward cache: it goes on where it was', async (t) => {
   // The driver turns that cache off unless told otherwise.
-  const caching = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] });
+  const caching = await launchBrowser({ ignoreDefaultArgs: ['--disable-back-forward-cache'] });
   t.after(() => caching.close());
   const { page, problems } = await visit(t, '/script', { from: caching });
   await page.evaluate(async () => {

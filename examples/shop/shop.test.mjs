@@ -3,45 +3,26 @@
 //   node --test examples/shop/     (CHROMIUM_BIN=/path/to/chromium, if it is not where Debian puts it)
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
-import { extname, join, normalize } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { chromium } from 'playwright-core';
-
+import { launchBrowser, servePages } from '../../tools/browser.mjs';
 import { difference, visit } from './visit.mjs';
 
-const folder = fileURLToPath(new URL('.', import.meta.url));
-const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css' };
 const KEY = 'pk_test';
 const TYPED = ['visitor@example.com', 'A Visitor', 'Example Street', '00000', 'Exampletown'];
 
-let server, browser, origin;
+let pages, browser, origin;
 
 before(async () => {
-  server = createServer(async (request, response) => {
-    const path = normalize(new URL(request.url, 'http://shop').pathname);
-    const file = join(folder, path === '/' ? 'index.html' : path);
-    try {
-      const body = await readFile(file);
-      response.writeHead(200, { 'content-type': types[extname(file)] ?? 'application/octet-stream' }).end(body);
-    } catch {
-      response.writeHead(404).end();
-    }
-  });
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  origin = `http://127.0.0.1:${server.address().port}`;
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
+  pages = await servePages({ '/': fileURLToPath(new URL('.', import.meta.url)) });
+  origin = pages.url;
+  browser = await launchBrowser();
 });
 
 after(async () => {
   await browser?.close();
-  server?.close();
+  await pages?.dispose();
 });
 
 /** A page at the shop; what goes wrong on it fails the test that opened it. */

@@ -10,7 +10,8 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { visit } from '../../examples/shop/visit.mjs';
-import { Server, startBrowser, until } from './parts.mjs';
+import { launchBrowser } from '../../tools/browser.mjs';
+import { Server, until } from './parts.mjs';
 
 const DEMO = fileURLToPath(new URL('../../tools/demo', import.meta.url));
 
@@ -23,7 +24,7 @@ test('the demo shows each click as a row and ends on Ctrl-C', { timeout: 120_000
   });
   let shown = '';
   for (const stream of [demo.stdout, demo.stderr]) stream.on('data', (chunk) => (shown += chunk));
-  const browser = await startBrowser();
+  const browser = await launchBrowser();
   try {
     const [url] = await until('the address of the shop', () => {
       assert.equal(demo.exitCode, null, shown);

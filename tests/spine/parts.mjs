@@ -13,9 +13,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { chromium } from 'playwright-core';
-
 import { startWorker } from '../../edge-worker/test/worker.mjs';
+import { servePages } from '../../tools/browser.mjs';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
@@ -224,40 +223,8 @@ export class Wire {
   }
 }
 
-/** Serves the shop and the test page, as any static host would. */
-export async function startPages() {
-  const roots = { '/shop/': path.join(ROOT, 'examples/shop'), '/': fileURLToPath(new URL('.', import.meta.url)) };
-  const types = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
-  const server = http.createServer(async (request, response) => {
-    const { pathname } = new URL(request.url, 'http://page');
-    const prefix = pathname.startsWith('/shop/') ? '/shop/' : '/';
-    const file = path.join(roots[prefix], pathname.slice(prefix.length) || 'index.html');
-    try {
-      if (!file.startsWith(roots[prefix])) throw new Error('outside');
-      const body = await readFile(file);
-      response.writeHead(200, { 'content-type': types[path.extname(file)] ?? 'application/octet-stream' }).end(body);
-    } catch {
-      response.writeHead(404).end();
-    }
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return {
-    url: `http://127.0.0.1:${server.address().port}`,
-    async dispose() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-    },
-  };
-}
-
-export async function startBrowser() {
-  return chromium.launch({
-    executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
-}
+/** The shop and the test page. */
+export const startPages = () => servePages({ '/shop/': path.join(ROOT, 'examples/shop'), '/': fileURLToPath(new URL('.', import.meta.url)) });
 
 /** What became of a test's events, as a table row. */
 export class Tally {

@@ -6,13 +6,14 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { difference, visit as visitShop } from '../../examples/shop/visit.mjs';
-import { Server, Tally, Wire, startBrowser, startEdge, startPages, until } from './parts.mjs';
+import { launchBrowser } from '../../tools/browser.mjs';
+import { Server, Tally, Wire, startEdge, startPages, until } from './parts.mjs';
 
 describe('spine', { timeout: 300_000 }, () => {
   let browser, pages;
 
   before(async () => {
-    [browser, pages] = await Promise.all([startBrowser(), startPages()]);
+    [browser, pages] = await Promise.all([launchBrowser(), startPages()]);
   });
 
   after(async () => {

@@ -109,7 +109,7 @@ settings! {
     disk_reserve("FIRSTHOP_DISK_RESERVE"): Bytes = Bytes(0), "0";
     /// Disk for each tenant's quarantine. Over it, what is refused is only counted.
     quarantine("FIRSTHOP_QUARANTINE"): Bytes = Bytes(256 << 20), "256MiB";
-    /// Requests a second of one tenant; 0: any number. This and what follows, a tenant.toml may say otherwise under [limits].
+    /// Requests a second of one tenant; 0: any number. This and what follows, a tenant.toml may say otherwise, under `limits`.
     limit_requests("FIRSTHOP_LIMIT_REQUESTS"): u64 = 0, "0";
     /// Events a second of one tenant; 0: any number.
     limit_events("FIRSTHOP_LIMIT_EVENTS"): u64 = 0, "0";

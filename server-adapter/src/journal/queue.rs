@@ -167,6 +167,8 @@ pub(crate) struct Stats {
     pub(crate) wal_bytes: Gauge,
     pub(crate) quarantine_bytes: Gauge,
     pub(crate) quarantine_overflow: Counter,
+    /// A [`Room`](super::quarantine::Room), as a number.
+    pub(crate) quarantine_room: Gauge,
 }
 
 /// Something to write, and whom to tell.

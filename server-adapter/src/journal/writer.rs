@@ -15,7 +15,7 @@ use super::{
     checkpoint::Checkpoints,
     counters::{Batch, Totals},
     ledger::{Claim, note_old},
-    quarantine::{Entry, Kept, Quarantine},
+    quarantine::{Entry, Kept, Quarantine, Room},
     queue::{Job, JournalStatus, Shared, Unavailable, Work},
     schema,
     seen::Seen,
@@ -36,6 +36,8 @@ pub(super) struct Writer {
     tables: Tables,
     checkpoints: Checkpoints,
     most_quarantine: u64,
+    /// When it was last said that quarantine is full.
+    said_full: Option<Instant>,
 }
 
 impl Writer {
@@ -45,7 +47,7 @@ impl Writer {
         let checkpoints = Checkpoints::new(path.clone());
         checkpoints.watch(&mut connection).map_err(Error::database(&path))?;
         shared.advance(tables.last_frame);
-        Ok(Self { shared, path, connection: Some(connection), tables, checkpoints, most_quarantine })
+        Ok(Self { shared, path, connection: Some(connection), tables, checkpoints, most_quarantine, said_full: None })
     }
 
     pub(super) fn run(mut self) {
@@ -127,6 +129,10 @@ impl Writer {
                 stats.wal_bytes.set(self.checkpoints.pages().max(0) as u64 * schema::PAGE as u64);
                 stats.quarantine_bytes.set(self.tables.quarantine.bytes());
                 stats.quarantine_overflow.add(self.tables.overflow - before.2);
+                stats.quarantine_room.set(self.tables.quarantine.room() as u64);
+                if self.tables.overflow > before.2 {
+                    say_full(&mut self.said_full, &self.shared, &self.tables.quarantine);
+                }
             }
             Err(_) => {
                 (self.tables.last_frame, self.tables.quarantine, self.tables.overflow) = before;
@@ -301,6 +307,21 @@ pub(super) fn set_aside(
     }
     counts.add(entry.at, if damaged { "damaged" } else { "quarantined" }, entry.reason.clone(), events, frames);
     Ok(Verdict { lost: kept == Kept::Full, ..Verdict::default() })
+}
+
+/// Tells what to do, once a minute.
+fn say_full(said: &mut Option<Instant>, shared: &Shared, quarantine: &Quarantine) {
+    if said.is_some_and(|said| said.elapsed() < Duration::from_secs(60)) {
+        return;
+    }
+    *said = Some(Instant::now());
+    let whose = if quarantine.room() == Room::None { "" } else { " for what nobody answers for" };
+    tracing::warn!(
+        tenant = %shared.tenant, bytes = quarantine.bytes(),
+        "quarantine is full{whose}: what is refused is only counted, and what would be acknowledged is answered with 503. \
+         `firsthop quarantine list` shows what is in it; `firsthop quarantine replay` and `discard` make room, or a larger `quarantine` in \
+         the settings"
+    );
 }
 
 /// Whether the producer sends it again after a refusal for this reason, also one that an edge gave.

@@ -220,7 +220,7 @@ fn what_is_wrong_and_where_is_told() {
     assert_eq!(list(&folder, &["--to", "1h"]).len(), 0);
     assert_eq!(list(&folder, &["--limit", "1"]).len(), 1);
     let text = folder.ok(&["quarantine", "list"]);
-    assert!(text.contains("bad-crc") && text.contains("bytes of 256MiB are used"), "{text}");
+    assert!(text.contains("bad-crc") && text.contains("bytes are used; these settings allow 256MiB"), "{text}");
 }
 
 #[test]
@@ -256,4 +256,29 @@ fn what_an_edge_refused_is_replayed_too() {
     assert_eq!(tenant.journal("SELECT SUM(events) FROM counters WHERE outcome = 'stored' AND hop = 1"), 2);
     tenant.settle();
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE pop = 'ZRH' AND trust = 'write-key'"), 3);
+}
+
+#[test]
+fn a_full_quarantine_is_seen_and_room_can_be_made() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--quarantine", "2KiB"]);
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    let bad = |client: &mut crate::common::Client, i: usize| {
+        let batch = format!(r#"{{"batch":[{{"type":"dance","number":{i},"pad":"{}"}}]}}"#, "x".repeat(200));
+        client.segment("/v1/batch", &tenant.key, &batch).status
+    };
+    let answers: Vec<u16> = (0..10).map(|i| bad(&mut client, i)).collect();
+    assert_eq!((answers[0], answers[9]), (200, 503), "{answers:?}");
+    let full = format!("firsthop_quarantine_full{{tenant=\"{}\"}}", tenant.id);
+    assert_eq!(server.metric(&full), 2.0);
+    let ready = server.internal_get("/readyz");
+    assert_eq!(ready.status, 200, "the others are served");
+    assert_eq!(ready.json()["trouble"][0]["reason"], "quarantine-full", "{}", ready.text());
+    let hints = server.log().lines().filter(|line| line.contains("firsthop quarantine list")).count();
+    assert_eq!(hints, 1, "once a minute: {}", server.log());
+    folder.ok(&["quarantine", "discard", "--all", "--yes", "--why", "a test"]);
+    assert_eq!(bad(&mut client, 11), 200);
+    assert_eq!(server.metric(&full), 0.0);
+    assert_eq!(server.internal_get("/readyz").json()["trouble"], Json::Null);
 }

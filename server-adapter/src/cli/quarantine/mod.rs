@@ -136,8 +136,7 @@ impl List {
         out.table(["REASON", "ENTRIES", "EVENTS", "BYTES"], &rows)?;
         let (_, used) = reader.state().map_err(sql())?;
         let most = settings.quarantine;
-        let full = if used + (used / 20) >= most.0 { ": full, or nearly" } else { "" };
-        out.line(format_args!("{used} bytes of {most} are used{full}."))
+        out.line(format_args!("{used} bytes are used; these settings allow {most}."))
     }
 }
 

@@ -6,7 +6,7 @@ use firsthop_core::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{CONFLICT, Entry, Quarantine, cost, hash};
+use super::{CONFLICT, Entry, Quarantine, Room, cost, hash};
 use crate::journal::{
     Journal, Unavailable,
     arrival::{Arrival, SetAside},
@@ -173,6 +173,7 @@ impl Quarantine {
         connection.prepare_cached("DELETE FROM quarantine WHERE id = ?1")?.execute([id])?;
         self.bytes -= row.cost;
         self.unvouched -= if row.vouched { 0 } else { row.cost };
+        self.room = Room::Enough;
         self.write(connection)
     }
 

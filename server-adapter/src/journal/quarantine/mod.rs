@@ -51,6 +51,28 @@ pub(super) enum Kept {
     Full,
 }
 
+/// Whether there is room: what the last that asked for some found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// For all.
+    Enough,
+    /// Not for what nobody answers for.
+    Vouched,
+    /// For nothing.
+    None,
+}
+
+impl Room {
+    /// From a gauge.
+    pub(crate) const fn of_gauge(value: u64) -> Self {
+        match value {
+            0 => Self::Enough,
+            1 => Self::Vouched,
+            _ => Self::None,
+        }
+    }
+}
+
 /// Bytes in quarantine: figures that move in the same transactions as the rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quarantine {
@@ -60,6 +82,7 @@ pub(super) struct Quarantine {
     unvouched: u64,
     /// The last id that was given.
     last: i64,
+    room: Room,
     most: u64,
 }
 
@@ -76,11 +99,21 @@ impl Quarantine {
             let bytes: i64 = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?;
             Ok(bytes as u64)
         };
-        Ok(Self { bytes: figure(BYTES)?, unvouched: figure(UNVOUCHED_BYTES)?, last: figure(LAST)? as i64, most })
+        Ok(Self {
+            bytes: figure(BYTES)?,
+            unvouched: figure(UNVOUCHED_BYTES)?,
+            last: figure(LAST)? as i64,
+            room: Room::Enough,
+            most,
+        })
     }
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(super) const fn room(&self) -> Room {
+        self.room
     }
 
     /// Sets something aside. If the transaction fails, so has this: restore the value from before it.
@@ -90,8 +123,17 @@ impl Quarantine {
             return Ok(Kept::Again);
         }
         let cost = cost(entry.body, entry.annotation);
-        if self.bytes + cost > self.most || (!entry.vouched && self.unvouched + cost > self.most / UNVOUCHED) {
+        if self.bytes + cost > self.most {
+            self.room = Room::None;
             return Ok(Kept::Full);
+        }
+        if !entry.vouched && self.unvouched + cost > self.most / UNVOUCHED {
+            self.room = Room::Vouched;
+            return Ok(Kept::Full);
+        }
+        if !entry.vouched || self.room == Room::None {
+            // A small one may find room where a large one found none; then it is nearly full, and the next says so.
+            self.room = Room::Enough;
         }
         self.insert(connection, None, hash, entry)?;
         Ok(Kept::New)

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     Error, Settings, clock,
     http::Traffic,
-    journal::Memory,
+    journal::{Memory, shapes::Observer},
     tenants::{Store, StoredTenant, Tenants, Watch, make_folder},
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     draining: AtomicBool,
     parting: AtomicBool,
     closed: AtomicBool,
-    watch: std::sync::Mutex<Option<Watch>>,
+    watch: std::sync::Mutex<Option<(Watch, Observer)>>,
     made: Option<StoredTenant>,
     /// Who wants to take over.
     #[cfg(feature = "cli")]
@@ -93,6 +93,7 @@ impl Server {
         let store = Store::new(&settings.data);
         let tenants = Arc::new(Tenants::open(store, settings.clone())?);
         let watch = Watch::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
+        let observer = Observer::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
         let memory = Memory::new(usize::try_from(settings.memory.0).unwrap_or(usize::MAX));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -104,7 +105,7 @@ impl Server {
                 draining: AtomicBool::new(false),
                 parting: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
-                watch: std::sync::Mutex::new(Some(watch)),
+                watch: std::sync::Mutex::new(Some((watch, observer))),
                 made,
                 #[cfg(feature = "cli")]
                 successors: crate::handover::Successors::default(),

@@ -8,6 +8,7 @@ mod out;
 mod quarantine;
 mod reconcile;
 mod running;
+mod schema;
 mod serve;
 mod sinks;
 mod status;
@@ -60,6 +61,8 @@ enum Command {
     Quarantine(quarantine::Command),
     /// Draw up the balance: what became of every event that was issued. Ends with 3 if some are unaccounted for.
     Reconcile(reconcile::Reconcile),
+    /// Show the shape of a tenant's events: which properties come with which types, since when and how often.
+    Schema(schema::Schema),
     /// Who serves a data folder, and how it is.
     Status(status::Status),
     /// Copy tenants to a folder, whole and consistent, while a server writes.
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Verify(command) => command.run(&mut out),
         Command::Quarantine(command) => command.run(&mut out),
         Command::Reconcile(command) => command.run(&mut out),
+        Command::Schema(command) => command.run(&mut out),
         Command::Status(command) => command.run(&mut out),
         Command::Settings(command) => command.print(&mut out),
     };

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     Server, clock,
-    journal::JournalStatus,
+    journal::{JournalStatus, quarantine::Room},
     metrics::{Page, resident_bytes},
     sink::Runner,
     tenants::{LimitKind, Live},
@@ -31,13 +31,18 @@ pub(super) fn ready(server: &Server, inside: bool) -> Result<String, Problem> {
         reason: &'a str,
     }
     let all = if inside { server.inner.tenants.all() } else { Vec::new() };
-    let trouble = all.iter().filter_map(|live| {
-        let reason = match live.journal.status() {
-            JournalStatus::Up => return None,
-            JournalStatus::Down => "journal-down",
-            JournalStatus::Slow => "journal-slow",
+    let trouble = all.iter().flat_map(|live| {
+        let journal = match live.journal.status() {
+            JournalStatus::Up => None,
+            JournalStatus::Down => Some("journal-down"),
+            JournalStatus::Slow => Some("journal-slow"),
         };
-        Some(Trouble { tenant: live.id.to_string(), reason })
+        let quarantine = match Room::of_gauge(live.journal.stats().quarantine_room.get()) {
+            Room::Enough => None,
+            Room::Vouched => Some("quarantine-full-for-unvouched"),
+            Room::None => Some("quarantine-full"),
+        };
+        [journal, quarantine].into_iter().flatten().map(|reason| Trouble { tenant: live.id.to_string(), reason })
     });
     let ready = Ready { ready: true, trouble: trouble.collect() };
     // Texts only: nothing in it can fail.
@@ -73,6 +78,7 @@ pub(super) fn metrics(server: &Server) -> String {
     outcomes(&mut page, &tenants);
     limits(&mut page, &tenants);
     journals(&mut page, &tenants);
+    shapes(&mut page, &tenants);
     sinks(&mut page, &tenants);
     keys(&mut page, &tenants);
     page.finish()
@@ -129,7 +135,7 @@ fn limits(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live) -> u64;
-    let figures: [(&str, &str, &str, Figure); 7] = [
+    let figures: [(&str, &str, &str, Figure); 8] = [
         ("firsthop_journal_up", "gauge", "1 if the journal takes commits.", |live| {
             u64::from(live.journal.status() == JournalStatus::Up)
         }),
@@ -144,6 +150,12 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
         ("firsthop_quarantine_bytes", "gauge", "Bytes in quarantine.", |live| {
             live.journal.stats().quarantine_bytes.get()
         }),
+        (
+            "firsthop_quarantine_full",
+            "gauge",
+            "1 if it has no room for what nobody answers for, 2 if for nothing.",
+            |live| live.journal.stats().quarantine_room.get(),
+        ),
         ("firsthop_quarantine_overflow_total", "counter", "Refusals that quarantine had no room for.", |live| {
             live.journal.stats().quarantine_overflow.get()
         }),
@@ -157,6 +169,37 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     page.family("firsthop_journal_commit_seconds", "histogram", "Time of a group commit, sync included.");
     for (id, live) in tenants {
         page.histogram("firsthop_journal_commit_seconds", &[("tenant", id)], &live.journal.stats().commits);
+    }
+}
+
+fn shapes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    type Figure = fn(&Live) -> u64;
+    let figures: [(&str, &str, &str, Figure); 4] = [
+        (
+            "firsthop_schema_type_changes_total",
+            "counter",
+            "Properties that came as another type than before.",
+            |live| live.shapes.changes.get(),
+        ),
+        ("firsthop_schema_names", "gauge", "Names of events whose shape is known.", |live| live.shapes.names.get()),
+        (
+            "firsthop_schema_overflow_total",
+            "counter",
+            "Events with a name or a property over the bounds of what is kept.",
+            |live| live.shapes.overflow.get(),
+        ),
+        (
+            "firsthop_schema_skipped_frames_total",
+            "counter",
+            "Frames that were passed over, when more came than could be looked at.",
+            |live| live.shapes.skipped.get(),
+        ),
+    ];
+    for (name, kind, help, figure) in figures {
+        page.family(name, kind, help);
+        for (id, live) in tenants {
+            page.sample(name, &[("tenant", id)], figure(live));
+        }
     }
 }
 

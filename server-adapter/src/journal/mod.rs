@@ -26,6 +26,7 @@ pub(crate) mod quarantine;
 mod queue;
 mod schema;
 mod seen;
+pub(crate) mod shapes;
 mod store;
 pub(crate) mod verify;
 mod writer;

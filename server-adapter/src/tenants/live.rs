@@ -16,7 +16,7 @@ use super::{KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
     disk::Disk,
-    journal::{Journal, JournalStatus},
+    journal::{Journal, JournalStatus, shapes::Watched},
     sink::Sinks,
 };
 
@@ -42,6 +42,7 @@ pub(crate) struct Live {
     pub(crate) usage: Usage,
     pub(crate) journal: Journal,
     pub(crate) sinks: Sinks,
+    pub(crate) shapes: Watched,
 }
 
 /// What a tenant's files say.
@@ -124,6 +125,11 @@ impl Tenants {
         Some(Found { live, known })
     }
 
+    /// A tenant's folder.
+    pub(crate) fn folder(&self, id: TenantId) -> std::path::PathBuf {
+        self.store.folder(id)
+    }
+
     /// All of them, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {
         let mut all: Vec<_> = self.tenants.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
@@ -194,7 +200,14 @@ impl Tenants {
                 return Err(error);
             }
         };
-        let live = Arc::new(Live { id, known: RwLock::new(known), usage: Usage::default(), journal, sinks });
+        let live = Arc::new(Live {
+            id,
+            known: RwLock::new(known),
+            usage: Usage::default(),
+            journal,
+            sinks,
+            shapes: Watched::default(),
+        });
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, live);
         tracing::info!(tenant = %id, "tenant opened");
         Ok(())

@@ -324,6 +324,12 @@ impl StoredTenant {
         self.folder.join("journal.db")
     }
 
+    /// Where the shapes of the events are.
+    #[must_use]
+    pub fn shapes(&self) -> PathBuf {
+        self.folder.join("schema.db")
+    }
+
     /// Where the events table is.
     #[must_use]
     pub fn events(&self) -> PathBuf {

@@ -15,6 +15,7 @@ mod metrics;
 mod mounted;
 mod quarantine;
 mod reconcile;
+mod shapes;
 mod sinks;
 mod slow;
 mod take_over;

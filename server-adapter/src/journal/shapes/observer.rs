@@ -1,0 +1,287 @@
+//! The thread that looks: one for all tenants, and never for more than its share of a processor.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use firsthop_core::{Frame, TenantId};
+use rusqlite::Connection;
+
+use super::{
+    Change, Shapes,
+    store::{File, State},
+};
+use crate::{
+    Error,
+    journal::{self, Accepted},
+    metrics::{Counter, Gauge},
+    tenants::Tenants,
+};
+
+/// After it has worked, it rests so many times as long.
+const REST: u32 = 19;
+/// Between two looks at journals that had nothing new.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long it keeps a tenant open of which nothing new comes.
+const KEEP: Duration = Duration::from_secs(30);
+/// The longest that it works for one tenant before it rests.
+const SLICE: Duration = Duration::from_millis(5);
+/// Frames that it may be behind before it passes some over.
+const BEHIND: i64 = 4096;
+/// Of what it is behind then, the part that it passes over after every slice: so it looks at all times alike.
+const PART: i64 = 32;
+/// Lines in the log, of one tenant in one minute.
+const LINES: u32 = 10;
+
+/// Figures for `/metrics`, of one tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    /// Properties that came as another type than before.
+    pub(crate) changes: Counter,
+    /// Frames that were passed over.
+    pub(crate) skipped: Counter,
+    /// Names that are known.
+    pub(crate) names: Gauge,
+    /// Events with something over a bound.
+    pub(crate) overflow: Counter,
+}
+
+/// The thread at work.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Observer {
+    pub(crate) fn start(tenants: Arc<Tenants>) -> std::io::Result<Self> {
+        let stop: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let thread = std::thread::Builder::new().name("shapes".into()).stack_size(512 << 10).spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                yield_to_all();
+                run(&tenants, &stop);
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook, and takes nothing with it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Looks until it is stopped.
+fn run(tenants: &Tenants, stop: &(Mutex<bool>, Condvar)) {
+    let mut open: HashMap<TenantId, Tenant> = HashMap::new();
+    let mut rest = LOOK;
+    while !is_stopped(stop, rest) {
+        let mut worked = Duration::ZERO;
+        let mut behind = false;
+        for live in tenants.all() {
+            let began = Instant::now();
+            let tenant = open.entry(live.id).or_insert_with(|| Tenant::new(live.id, tenants.folder(live.id)));
+            behind |= tenant.look(live.journal.tip(), &live.shapes);
+            worked += began.elapsed();
+        }
+        rest = if behind { worked * REST } else { (worked * REST).max(LOOK) };
+    }
+    open.into_values().for_each(Tenant::end);
+}
+
+/// Waits for a while, or until it is to stop. Says whether it is.
+fn is_stopped((flag, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {
+    let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = signal.wait_timeout_while(stopped, time, |stopped| !*stopped);
+    *waited.unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// What it knows of one tenant, and how it gets there.
+struct Tenant {
+    id: TenantId,
+    journal: PathBuf,
+    path: PathBuf,
+    open: Option<Open>,
+    /// Not before then, after an error.
+    retry: Option<Instant>,
+    lines: (Instant, u32),
+}
+
+struct Open {
+    reader: Connection,
+    file: File,
+    shapes: Shapes,
+    state: State,
+    saved: Instant,
+}
+
+impl Tenant {
+    fn new(id: TenantId, folder: PathBuf) -> Self {
+        let (journal, path) = (folder.join("journal.db"), folder.join("schema.db"));
+        Self { id, journal, path, open: None, retry: None, lines: (Instant::now(), 0) }
+    }
+
+    /// Looks at some of what is new up to `tip`. Says whether there is more.
+    fn look(&mut self, tip: i64, watched: &Watched) -> bool {
+        if self.retry.is_some_and(|retry| Instant::now() < retry) {
+            return false;
+        }
+        if let Some(open) = self.open.as_ref().filter(|open| open.state.frame == tip && open.is_saved()) {
+            // Nothing is new. After a while it gives its memory back: what it knows can be read again.
+            if open.saved.elapsed() >= KEEP {
+                self.open = None;
+            }
+            return false;
+        }
+        let result = match self.open.take() {
+            Some(open) => Ok(open),
+            // A journal without a frame needs no file.
+            None if tip == 0 => return false,
+            None => Open::new(&self.journal, &self.path, tip),
+        };
+        let looked = result.and_then(|mut open| {
+            let mut changes = Vec::new();
+            let before = open.shapes.overflow;
+            let skipped = open.look(tip, &mut changes).map_err(Error::database(&self.path))?;
+            watched.changes.add(changes.len() as u64);
+            watched.skipped.add(skipped);
+            watched.names.set(open.shapes.len() as u64);
+            let now = open.shapes.overflow;
+            watched.overflow.add(now.names + now.paths - before.names - before.paths);
+            Ok((open, changes))
+        });
+        match looked {
+            Ok((open, changes)) => {
+                changes.iter().for_each(|change| self.tell(change));
+                let behind = open.state.frame < tip;
+                self.open = Some(open);
+                behind
+            }
+            Err(error) => {
+                // Nothing depends on it.
+                tracing::warn!(tenant = %self.id, %error, "the shape of events is not followed; again in a minute");
+                self.retry = Some(Instant::now() + Duration::from_secs(60));
+                false
+            }
+        }
+    }
+
+    /// One line for each change, up to a bound. Names only: no value, and of a property nothing but its path.
+    fn tell(&mut self, change: &Change) {
+        if self.lines.0.elapsed() > Duration::from_secs(60) {
+            self.lines = (Instant::now(), 0);
+        }
+        self.lines.1 += 1;
+        let Change { name, path, before, now } = change;
+        let before: Vec<&str> = before.iter().map(|before| before.as_str()).collect();
+        match self.lines.1 {
+            ..=LINES => tracing::warn!(
+                tenant = %self.id, event = name, property = path, before = before.join(" "), now = now.as_str(),
+                "a property comes as another type than before: `firsthop schema` shows it"
+            ),
+            line if line == LINES + 1 => tracing::warn!(
+                tenant = %self.id, "more properties come as other types than before: `firsthop schema` shows them"
+            ),
+            _ => {}
+        }
+    }
+
+    fn end(self) {
+        if let Some(mut open) = self.open
+            && let Err(error) = open.save()
+        {
+            // It is looked at again.
+            tracing::debug!(tenant = %self.id, %error, "shapes are not saved");
+        }
+    }
+}
+
+impl Open {
+    fn new(journal: &Path, path: &Path, tip: i64) -> Result<Self, Error> {
+        let reader = journal::open_reader(journal)?;
+        let id = journal::read_id(&reader).map_err(Error::database(journal))?;
+        let file = File::open(path)?;
+        let (shapes, mut state) = file.load().map_err(Error::database(path))?;
+        if state.journal != id {
+            // Another journal, such as one that was put back from a copy: what is known stays known.
+            state = State { journal: id, frame: 0, ..state };
+        }
+        state.frame = state.frame.min(tip);
+        Ok(Self { reader, file, shapes, state, saved: Instant::now() })
+    }
+
+    /// Looks at some frames, and passes some over if it is far behind. Returns how many of these.
+    fn look(&mut self, tip: i64, changes: &mut Vec<Change>) -> rusqlite::Result<u64> {
+        let began = Instant::now();
+        {
+            let mut select = self.reader.prepare_cached(
+                "SELECT id, received_ms, accepted, body FROM frames WHERE id > ?1 AND id <= ?2 ORDER BY id",
+            )?;
+            let mut rows = select.query([self.state.frame, tip])?;
+            loop {
+                let Some(row) = rows.next()? else {
+                    self.state.frame = tip;
+                    break;
+                };
+                let accepted = Accepted::from_column(row.get_ref(2)?.as_blob_or_null()?);
+                observe(&mut self.shapes, row.get(1)?, &accepted, row.get_ref(3)?.as_blob()?, changes);
+                self.state.frame = row.get(0)?;
+                if began.elapsed() >= SLICE {
+                    break;
+                }
+            }
+        }
+        let behind = tip - self.state.frame;
+        let skip = if behind > BEHIND { behind / PART } else { 0 };
+        self.state.frame += skip;
+        self.state.skipped += skip as u64;
+        self.state.overflow = self.shapes.overflow;
+        if behind == 0 || self.saved.elapsed() >= LOOK {
+            self.save()?;
+        }
+        Ok(skip as u64)
+    }
+
+    fn save(&mut self) -> rusqlite::Result<()> {
+        self.file.save(&mut self.shapes, self.state)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn is_saved(&self) -> bool {
+        self.shapes.changed().next().is_none()
+    }
+}
+
+/// Looks at what was new with a frame. One that cannot be read, or whose body is gone, says nothing.
+fn observe(shapes: &mut Shapes, received_ms: i64, accepted: &Accepted, body: &[u8], changes: &mut Vec<Change>) {
+    let Ok((_, bytes)) = journal::open_body(body) else { return };
+    let Ok(frame) = Frame::parse(bytes) else { return };
+    let Ok((_, events)) = frame.open() else { return };
+    for (index, event) in events.enumerate() {
+        if let Ok(event) = event
+            && accepted.has(index)
+        {
+            shapes.observe(&event, received_ms, changes);
+        }
+    }
+}
+
+/// On Linux a thread has a priority of its own: this one has the lowest.
+fn yield_to_all() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "the observer of shapes keeps its priority");
+    }
+}

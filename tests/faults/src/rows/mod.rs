@@ -5,11 +5,24 @@ mod crash;
 mod damage;
 mod disk;
 mod hostile;
+mod neighbours;
 mod slow;
 mod time;
+mod update;
 
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [crash::ROWS, damage::ROWS, disk::ROWS, time::ROWS, again::ROWS, slow::ROWS, hostile::ROWS].concat()
+    [
+        crash::ROWS,
+        damage::ROWS,
+        disk::ROWS,
+        time::ROWS,
+        again::ROWS,
+        slow::ROWS,
+        hostile::ROWS,
+        neighbours::ROWS,
+        update::ROWS,
+    ]
+    .concat()
 }

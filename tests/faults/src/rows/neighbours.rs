@@ -1,0 +1,218 @@
+//! Others: a tenant that takes more than its share, and a second server.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use firsthop_core::SourceId;
+
+use crate::{
+    Outcome,
+    folder::{Folder, Tenant},
+    http::Client,
+    load::{Load, Log, deliver},
+    producer::{Made, Producer},
+    row::{Bench, Figures, Row},
+    stored::{judge, verify},
+};
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "noisy-tenant",
+        what: "One tenant, which may send 1,000 events/s, sends 100 times that over 40 connections; another sends as ever. Neither loses anything, what is too much is answered 429 with Retry-After, and in full the \
+               other's p99 moves by at most 20 % or 1 ms.",
+        short: true,
+        limit: 120,
+        run: noisy,
+    },
+    Row {
+        name: "two-servers",
+        what: "A second server on the same data folder is refused. Two servers with a folder each get the same events: each stores them once (a journal knows nothing of another; a sink that \
+               knows event ids stores them once for both).",
+        short: true,
+        limit: 60,
+        run: two_servers,
+    },
+];
+
+/// Connections of the tenant that sends too much. The server takes its time with a 429, so it needs some.
+const NOISE: usize = 40;
+
+/// 99 of 100 requests are answered within this time.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// One connection of the tenant that sends too much.
+struct Noise<'a> {
+    address: SocketAddr,
+    log: &'a Log,
+    stop: &'a AtomicBool,
+    aloud: &'a AtomicBool,
+    asked: &'a AtomicU64,
+}
+
+impl Noise<'_> {
+    fn make<'f>(&self, frames: impl Iterator<Item = &'f Made>) -> Outcome<()> {
+        let mut client = Client::new(self.address);
+        for made in frames {
+            while !self.aloud.load(Ordering::Relaxed) {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            self.log.sent(made);
+            let answer = client.post("/v1/f", &made.bytes)?;
+            match (answer.status, answer.receipt()) {
+                (200, Some(receipt)) => self.log.acked(made, receipt.duplicate),
+                (429, _) if !answer.header("retry-after").is_empty() => {}
+                _ => return Err(format!("{}: {}", answer.status, answer.text()).into()),
+            }
+            self.asked.fetch_add(made.count.into(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A tenant that sends a frame of ten events every few milliseconds, and how long each answer took.
+fn quiet(folder: &Folder, tenant: &Tenant, log: &Log, lasts: Duration, bench: &mut Bench) -> Outcome<Vec<Duration>> {
+    let mut page = Producer::new(tenant, &mut bench.random);
+    let (mut client, mut times, began) = (folder.client(), Vec::new(), Instant::now());
+    while began.elapsed() < lasts {
+        let made = page.frame(10)?;
+        let sent = Instant::now();
+        deliver(&mut client, &made, log, &|| false)?;
+        times.push(sent.elapsed());
+        thread::sleep(Duration::from_millis(3));
+    }
+    Ok(times)
+}
+
+fn noisy(bench: &mut Bench) -> Outcome<Figures> {
+    let (folder, loud_log, log) = (bench.folder()?, Log::default(), Log::default());
+    let (loud, well) = (folder.tenant("loud", &[])?, folder.tenant("well", &[])?);
+    let file = loud.folder.join("tenant.toml");
+    let limits = "\n[limits]\nevents = 1000\nburst = \"1s\"\n";
+    std::fs::write(&file, std::fs::read_to_string(&file)? + limits)?;
+    let server = folder.serve()?;
+    // In turn, so that what else the machine does weighs on both.
+    let (rounds, lasts) = (bench.times(1, 5), Duration::from_secs(bench.times(2, 4)));
+    let (stop, aloud, asked) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+    // Frames made beforehand, so that the noise costs the server and not this program.
+    let mut made = || Producer::new(&loud, &mut bench.random).frame(300);
+    let frames = (0..2 * NOISE).map(|_| made()).collect::<Outcome<Vec<Made>>>()?;
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    thread::scope(|scope| -> Outcome<()> {
+        let noise: Vec<_> = (0..NOISE)
+            .map(|worker| {
+                let noise = Noise { address: folder.public, log: &loud_log, stop: &stop, aloud: &aloud, asked: &asked };
+                let frames = frames.iter().skip(worker).step_by(NOISE);
+                scope.spawn(move || noise.make(frames.cycle()))
+            })
+            .collect();
+        let mut turns = || -> Outcome<()> {
+            for _ in 0..rounds {
+                alone.push(p99(quiet(&folder, &well, &log, lasts, bench)?));
+                aloud.store(true, Ordering::Relaxed);
+                beside.push(p99(quiet(&folder, &well, &log, lasts, bench)?));
+                aloud.store(false, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let result = turns();
+        stop.store(true, Ordering::Relaxed);
+        let made = noise.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("the noise panicked".into())));
+        made.fold(result, Result::and)
+    })?;
+    let (alone, beside) = (median(alone), median(beside));
+    if log.retries() > 0 {
+        return Err(format!("the other tenant had to send {} times again", log.retries()).into());
+    }
+    let refused = folder.metric("firsthop_http_requests_total", &["status=\"429\""])?;
+    let rate = asked.into_inner() as f64 / (lasts * rounds).as_secs_f64();
+    if refused == 0.0 || rate < 50_000.0 {
+        return Err(format!("{rate:.0} events/s, {refused} answers 429: that is no noise").into());
+    }
+    let moved = beside.as_secs_f64() / alone.as_secs_f64() * 100.0 - 100.0;
+    if !bench.short && moved > 20.0 && beside > alone + Duration::from_millis(1) {
+        return Err(format!("the other tenant's p99 went from {alone:?} to {beside:?}").into());
+    }
+    // Later it gets in what it could not.
+    std::fs::write(&file, std::fs::read_to_string(&file)?.replace("events = 1000\n", ""))?;
+    loud_log.send_open(folder.public)?;
+    let theirs = judge(&loud, &loud_log)?;
+    if let Some(fault) = theirs.fault() {
+        return Err(format!("of the loud tenant {fault}").into());
+    }
+    let mut figures = judge(&well, &log)?;
+    figures.sent += theirs.sent;
+    figures.acked += theirs.acked;
+    figures.stored += theirs.stored;
+    figures.duplicates += theirs.duplicates;
+    server.stop()?;
+    verify(&folder)?;
+    Ok(figures.noting(format!(
+        "{rate:.0} events/s of a tenant that may send 1,000, {refused} answers 429; the other's p99 {:.2} ms alone, {:.2} ms beside it ({moved:+.0} %)",
+        alone.as_secs_f64() * 1e3,
+        beside.as_secs_f64() * 1e3,
+    )))
+}
+
+fn two_servers(bench: &mut Bench) -> Outcome<Figures> {
+    let (folder, log) = (bench.folder()?, Log::default());
+    let tenant = folder.tenant("shop", &[])?;
+    let server = folder.serve()?;
+    // The same folder: refused, and the first goes on.
+    let second = bench.folder_at(folder.data.clone())?;
+    match second.serve() {
+        Ok(_) => return Err("a second server serves the same folder".into()),
+        Err(error) if error.to_string().contains("another firsthop serves this folder") => {}
+        Err(error) => return Err(error),
+    }
+    // Another folder, with the same tenant and keys.
+    let other = bench.folder()?;
+    let at = other.data.join("tenants").join(tenant.id.to_string());
+    std::fs::create_dir_all(&at)?;
+    for name in ["tenant.toml", "keys.toml"] {
+        std::fs::copy(tenant.folder.join(name), at.join(name))?;
+    }
+    let there = Tenant { folder: at, ..tenant.clone() };
+    let other_server = other.serve()?;
+    let other_log = Log::default();
+    let mut frames: Vec<(SourceId, Made)> = Vec::new();
+    for _ in 0..bench.times(20, 200) {
+        let mut page = Producer::new(&tenant, &mut bench.random);
+        for _ in 0..5 {
+            frames.push((page.source, page.frame(1 + bench.random.below(40) as u32)?));
+        }
+    }
+    // A balancer that sends each to either, and a retry to the other.
+    let (mut one, mut two) = (Client::new(folder.public), Client::new(other.public));
+    for (_, made) in &frames {
+        deliver(&mut one, made, &log, &|| false)?;
+        deliver(&mut two, made, &other_log, &|| false)?;
+        deliver(&mut one, made, &log, &|| false)?;
+    }
+    Load::new(folder.public, &tenant, &log)
+        .during(&mut bench.random, || log.await_acks(50, Duration::from_secs(20)))?;
+    let figures = judge(&tenant, &log)?;
+    let theirs = judge(&there, &other_log)?;
+    if let Some(fault) = theirs.fault() {
+        return Err(format!("the second server: {fault}").into());
+    }
+    server.stop()?;
+    other_server.stop()?;
+    verify(&folder)?;
+    verify(&other)?;
+    Ok(figures.noting(format!("the other server stored {} of the same events, each once", theirs.stored)))
+}

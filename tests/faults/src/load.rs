@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -29,6 +30,7 @@ pub(crate) struct Log {
     acks: AtomicU64,
     duplicates: AtomicU64,
     retries: AtomicU64,
+    nobody: AtomicU64,
 }
 
 /// A frame that was sent.
@@ -133,6 +135,18 @@ impl Log {
         self.retries.load(Ordering::Relaxed)
     }
 
+    /// How often nobody was there to connect to.
+    pub(crate) fn nobody(&self) -> u64 {
+        self.nobody.load(Ordering::Relaxed)
+    }
+
+    /// What was refused and set aside was sent through the checks again: from now on it counts as acknowledged.
+    pub(crate) fn replayed(&self) {
+        for sent in self.frames().values_mut().filter(|sent| matches!(sent.state, State::Refused(_))) {
+            sent.state = State::Acked;
+        }
+    }
+
     /// Waits until so many frames more are acknowledged.
     pub(crate) fn await_acks(&self, more: u64, most: Duration) -> Outcome<Duration> {
         let (began, before) = (Instant::now(), self.acks());
@@ -200,7 +214,10 @@ pub(crate) fn deliver_to(
                 log.refused(made, answer.code());
                 return Ok(Some(answer));
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                log.nobody.fetch_add(u64::from(error.kind() == ErrorKind::ConnectionRefused), Ordering::Relaxed);
+                error.to_string()
+            }
         };
         log.retries.fetch_add(1, Ordering::Relaxed);
         if give_up() {

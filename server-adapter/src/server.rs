@@ -13,7 +13,7 @@ use std::{
 use crate::{
     Error, Settings, clock,
     http::Traffic,
-    journal::{Memory, shapes::Observer},
+    journal::{Memory, ledger::Keeper, shapes::Observer},
     tenants::{Store, StoredTenant, Tenants, Watch, make_folder},
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     draining: AtomicBool,
     parting: AtomicBool,
     closed: AtomicBool,
-    watch: std::sync::Mutex<Option<(Watch, Observer)>>,
+    watch: std::sync::Mutex<Option<(Watch, Observer, Keeper)>>,
     made: Option<StoredTenant>,
     /// Who wants to take over.
     #[cfg(feature = "cli")]
@@ -94,6 +94,8 @@ impl Server {
         let tenants = Arc::new(Tenants::open(store, settings.clone())?);
         let watch = Watch::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
         let observer = Observer::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
+        let keeper = Keeper::start(Arc::clone(&tenants), settings.ledger_interval.0, settings.ledger_grace.0);
+        let keeper = keeper.map_err(Error::io(&settings.data))?;
         let memory = Memory::new(usize::try_from(settings.memory.0).unwrap_or(usize::MAX));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -105,7 +107,7 @@ impl Server {
                 draining: AtomicBool::new(false),
                 parting: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
-                watch: std::sync::Mutex::new(Some((watch, observer))),
+                watch: std::sync::Mutex::new(Some((watch, observer, keeper))),
                 made,
                 #[cfg(feature = "cli")]
                 successors: crate::handover::Successors::default(),

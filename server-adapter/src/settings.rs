@@ -123,6 +123,10 @@ settings! {
     limit_concurrent("FIRSTHOP_LIMIT_CONCURRENT"): u64 = 0, "0";
     /// Bytes a second that a tenant's quarantine takes of what nobody answers for, 4KiB more for each; 0: any number.
     limit_unvouched("FIRSTHOP_LIMIT_UNVOUCHED"): Bytes = Bytes(8 << 20), "8MiB";
+    /// How often to look for events that are missing. The look rests nineteen times as long as it works.
+    ledger_interval("FIRSTHOP_LEDGER_INTERVAL"): Span = Span(Duration::from_secs(60)), "1m";
+    /// How long what is missing counts as in flight, after its source was last heard of.
+    ledger_grace("FIRSTHOP_LEDGER_GRACE"): Span = Span(Duration::from_secs(24 * 3600)), "1d";
     /// Time between the end of readiness and the end of accepting, for load balancers to notice.
     drain_delay("FIRSTHOP_DRAIN_DELAY"): Span = Span(Duration::ZERO), "0s";
     /// Time for requests under way and for the events table to catch up, at the end.

@@ -19,6 +19,11 @@ pub(super) enum Command {
         #[arg(long, default_value_t = Span(Duration::from_millis(ROOT_GRACE_MS)))]
         grace: Span,
     },
+    /// Print the public half of the key that signs the ledger, in hex: for who checks `firsthop verify --ledger`.
+    Ledger {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
     /// Show roots, write keys and enrolled edges: how old, and how long they are in force. Never a secret.
     List {
         #[command(flatten)]
@@ -43,6 +48,11 @@ impl Command {
                     out.line(format_args!("Root {} verifies until {until}.", root.id.get()))?;
                 }
                 Ok(())
+            }
+            Self::Ledger { chosen } => {
+                let store = chosen.folder.store()?;
+                let id = store.find(chosen.tenant.as_deref())?.tenant.id;
+                out.line(crate::ledger::hex(store.ledger_key(id)?.public().as_bytes()))
             }
             Self::List { chosen, json } => {
                 let stored = chosen.folder.store()?.find(chosen.tenant.as_deref())?;

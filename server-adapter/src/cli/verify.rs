@@ -1,14 +1,21 @@
 //! `firsthop verify`
 
-use std::time::Instant;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::Args;
+use firsthop_core::PublicKey;
 
 use super::{
     Folder,
     out::{Bar, Out},
 };
-use crate::{Error, tenants::StoredTenant};
+use crate::{
+    Error, ledger,
+    tenants::{self, StoredTenant},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
@@ -17,18 +24,66 @@ pub(super) struct Verify {
     /// Name or id of a tenant; repeat for more. Without any: all.
     #[arg(long, short)]
     tenant: Vec<String>,
+    /// Only the ledger: the chain of its closed hours, their signatures, and the counts against them.
+    #[arg(long)]
+    ledger: bool,
+    /// The public key to check the ledger with, as `firsthop key ledger` prints it. Without it: the tenant's own.
+    #[arg(long, requires = "ledger")]
+    public_key: Option<String>,
+    /// Check the ledger in this journal file, of which nothing else is at hand.
+    #[arg(long, requires = "ledger", requires = "public_key", conflicts_with = "tenant")]
+    journal: Option<PathBuf>,
+    /// An entry that must be there: its SHA-256, as an earlier check printed it. So a chain shows whose end was cut off.
+    #[arg(long, requires = "ledger")]
+    known: Option<String>,
 }
 
 impl Verify {
     pub(super) fn run(self, out: &mut Out) -> Result<(), Error> {
+        let public = self.public_key.as_deref().map(ledger::parse_key).transpose()?;
+        if let (Some(journal), Some(public)) = (&self.journal, &public) {
+            let name = journal.display().to_string();
+            return self.ledger(&name, journal, public, out).and_then(ended);
+        }
         let store = self.folder.store()?;
         let tenants = store.chosen(&self.tenant)?;
         let mut faults = 0;
         for stored in &tenants {
-            faults += check(stored, out)?;
+            faults += if self.ledger {
+                let own = stored.keys.ledger.as_ref().map(tenants::LedgerKey::public);
+                let none = || {
+                    Error::tenant(format!("{}: there is no ledger yet; `firsthop serve` begins it", stored.tenant.name))
+                };
+                let public = public.as_ref().or(own.as_ref()).ok_or_else(none)?;
+                self.ledger(&stored.tenant.name, &stored.journal(), public, out)?
+            } else {
+                check(stored, out)?
+            };
         }
-        if faults == 0 { Ok(()) } else { Err(Error::Fault(format!("{faults} faults"))) }
+        ended(faults)
     }
+
+    fn ledger(&self, name: &str, journal: &Path, public: &PublicKey, out: &mut Out) -> Result<u64, Error> {
+        let checked = ledger::check_ledger(journal, public, self.known.as_deref())?;
+        for fault in &checked.faults {
+            out.line(format_args!("{name}: FAULT: {fault}"))?;
+        }
+        if checked.entries == 0 {
+            out.line(format_args!("{name}: no hour is closed yet"))?;
+        } else {
+            let ledger::Checked { entries, tenant, last_hour, head, .. } = &checked;
+            out.line(format_args!("{name}: {entries} closed hours of tenant {tenant}, the last {last_hour}"))?;
+            out.line(format_args!("{name}: the last entry is {head}: keep it, and give it as --known the next time"))?;
+        }
+        if checked.faults.is_empty() {
+            out.line(format_args!("{name}: the chain is whole, signed, and says what the tables say"))?;
+        }
+        Ok(checked.faults.len() as u64)
+    }
+}
+
+fn ended(faults: u64) -> Result<(), Error> {
+    if faults == 0 { Ok(()) } else { Err(Error::Fault(format!("{faults} faults"))) }
 }
 
 fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     Server, clock,
-    journal::{JournalStatus, quarantine::Room},
+    journal::{Count, JournalStatus, ledger::LedgerFigures, quarantine::Room},
     metrics::{Page, resident_bytes},
     sink::Runner,
     tenants::{LimitKind, Live},
@@ -77,6 +77,7 @@ pub(super) fn metrics(server: &Server) -> String {
         inner.tenants.all().into_iter().map(|live| (live.id.to_string(), live)).collect();
     outcomes(&mut page, &tenants);
     limits(&mut page, &tenants);
+    ledgers(&mut page, &tenants);
     journals(&mut page, &tenants);
     shapes(&mut page, &tenants);
     sinks(&mut page, &tenants);
@@ -85,30 +86,33 @@ pub(super) fn metrics(server: &Server) -> String {
 }
 
 fn outcomes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
-    let events = "firsthop_events_total";
-    let frames = "firsthop_frames_total";
-    page.family(events, "counter", "Events by what became of them, since the journal began.");
+    type Figure = fn(&Count) -> i64;
+    let families: [(&str, &str, &str, Figure); 3] = [
+        ("firsthop_events_total", "counter", "Events by what became of them, since the journal began.", Count::ever),
+        (
+            "firsthop_frames_total",
+            "counter",
+            "Frames that had events of that outcome, since the journal began.",
+            |count| count.frames,
+        ),
+        ("firsthop_ledger_events", "gauge", "Events by what became of them, as corrected since.", |count| count.events),
+    ];
     let totals: Vec<_> = tenants.iter().map(|(id, live)| (id, live.journal.totals().get())).collect();
-    let each =
-        || totals.iter().flat_map(|(id, totals)| totals.iter().map(move |(key, count)| (id.as_str(), key, count)));
-    let labels = |id, key: &crate::journal::CounterKey| {
-        [
-            ("tenant", id),
-            ("region", key.region.as_str().to_owned()),
-            ("hop", key.hop.get().to_string()),
-            ("outcome", key.outcome.to_string()),
-            ("reason", key.reason.to_string()),
-        ]
-        .map(|(name, value): (&str, String)| (name, value))
-    };
-    for (id, key, count) in each() {
-        let labels = labels(id.to_owned(), key);
-        page.sample(events, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.ever());
-    }
-    page.family(frames, "counter", "Frames that had events of that outcome, since the journal began.");
-    for (id, key, count) in each() {
-        let labels = labels(id.to_owned(), key);
-        page.sample(frames, &labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.frames);
+    for (name, kind, help, figure) in families {
+        page.family(name, kind, help);
+        for (id, totals) in &totals {
+            for (key, count) in totals {
+                let hop = key.hop.get().to_string();
+                let labels = [
+                    ("tenant", id.as_str()),
+                    ("region", key.region.as_str()),
+                    ("hop", &hop),
+                    ("outcome", &key.outcome),
+                    ("reason", &key.reason),
+                ];
+                page.sample(name, &labels, figure(count));
+            }
+        }
     }
 }
 
@@ -130,6 +134,35 @@ fn limits(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     page.family("firsthop_requests_under_way", "gauge", "Requests of a tenant that wait for their commit.");
     for (id, live) in tenants {
         page.sample("firsthop_requests_under_way", &[("tenant", id)], live.usage.under_way());
+    }
+}
+
+fn ledgers(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
+    type Figure = fn(&LedgerFigures) -> u64;
+    let figures: [(&str, &str, Figure); 5] = [
+        (
+            "firsthop_ledger_in_flight_events",
+            "Missing, of trusted sources heard of within the grace period.",
+            |ledger| ledger.in_flight.get(),
+        ),
+        ("firsthop_ledger_unaccounted_events", "Missing, of trusted sources not heard of since.", |ledger| {
+            ledger.unaccounted.get()
+        }),
+        ("firsthop_ledger_untrusted_events", "Missing, of sources that no session vouches for.", |ledger| {
+            ledger.untrusted.get()
+        }),
+        ("firsthop_ledger_checked_timestamp_seconds", "When that was last so.", |ledger| ledger.checked.get()),
+        (
+            "firsthop_ledger_closed_timestamp_seconds",
+            "End of the last hour that was closed with counts in it.",
+            |ledger| ledger.closed.get(),
+        ),
+    ];
+    for (name, help, figure) in figures {
+        page.family(name, "gauge", help);
+        for (id, live) in tenants {
+            page.sample(name, &[("tenant", id)], figure(&live.journal.stats().ledger));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ mod writer;
 
 pub(crate) use self::{
     arrival::{Arrival, Asked, SetAside, Verdict, encode},
-    counters::{At, CounterKey},
+    counters::{At, Count},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
     store::{Accepted, open_body},

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use super::{
     arrival::{Arrival, Verdict},
     counters::{At, Batch},
+    ledger::Chain,
     quarantine::Quarantine,
     queue::{Journal, JournalStatus, Memory, Unavailable, Waited},
     schema,
@@ -90,7 +91,7 @@ impl Store {
         connection.pragma_update(None, "synchronous", "OFF").expect("set");
         let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
         let seen = Seen::load(&connection).expect("read");
-        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0 } }
+        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0, chain: Chain::default() } }
     }
 
     /// What a restart finds.

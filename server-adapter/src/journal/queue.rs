@@ -19,6 +19,7 @@ use super::{
     answers::{Answer, Reply},
     arrival::{Arrival, SetAside, Verdict},
     counters::{Batch, Totals},
+    ledger::LedgerFigures,
     store::Tables,
     writer::Writer,
 };
@@ -169,6 +170,7 @@ pub(crate) struct Stats {
     pub(crate) quarantine_overflow: Counter,
     /// A [`Room`](super::quarantine::Room), as a number.
     pub(crate) quarantine_room: Gauge,
+    pub(crate) ledger: LedgerFigures,
 }
 
 /// Something to write, and whom to tell.
@@ -324,6 +326,10 @@ impl Journal {
     /// What follows the journal waits here.
     pub(crate) fn follower(&self) -> Follower {
         Follower(Arc::clone(&self.shared))
+    }
+
+    pub(super) fn tenant(&self) -> TenantId {
+        self.shared.tenant
     }
 
     pub(crate) fn totals(&self) -> &Totals {

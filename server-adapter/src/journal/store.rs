@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     arrival::{Arrival, Verdict},
     counters::Batch,
-    ledger::Claim,
+    ledger::{Chain, Claim},
     quarantine::{CONFLICT, Entry, Kept, Quarantine},
     schema::{LedgerColumns, RowSum, row_sum},
     seen::{Run, Seen},
@@ -20,6 +20,8 @@ pub(super) struct Tables {
     pub(super) quarantine: Quarantine,
     /// The id of the last frame.
     pub(super) last_frame: i64,
+    /// Where the ledger ends: hours before that take no counts.
+    pub(super) chain: Chain,
     /// Refusals that quarantine had no room for, since the start.
     pub(super) overflow: u64,
 }

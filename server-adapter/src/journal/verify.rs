@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     arrival::{Foreign, foreign_of},
-    quarantine,
+    ledger, quarantine,
     schema::{LedgerColumns, RowSum, open_reader, row_sum},
     seen::{Run, own_runs, settled},
     store::Accepted,
@@ -31,6 +31,8 @@ pub struct Report {
     pub unsigned: u64,
     /// Entries in quarantine.
     pub quarantined: u64,
+    /// Hours that the ledger has closed, all of whose signatures were checked.
+    pub closed_hours: u64,
     /// Rows of the events table.
     pub rows: u64,
     /// What is wrong; the first hundred.
@@ -81,6 +83,11 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
         check.frames(&connection, &mut progress)?;
         check.seen(&connection)?;
         check.counters(&connection)?;
+        if let Some(key) = &keys.ledger {
+            let checked = ledger::check(&connection, &key.public(), None)?;
+            check.report.closed_hours = checked.entries;
+            checked.faults.into_iter().for_each(|fault| check.report.fault(format!("ledger: {fault}")));
+        }
         let (count, faults) = quarantine::verify(&connection)?;
         check.report.quarantined = count;
         faults.into_iter().for_each(|fault| check.report.fault(fault));

@@ -14,7 +14,7 @@ use super::{
     arrival::{SetAside, Verdict},
     checkpoint::Checkpoints,
     counters::{Batch, Totals},
-    ledger::{Claim, note_old},
+    ledger::{Chain, Claim, note_old},
     quarantine::{Entry, Kept, Quarantine, Room},
     queue::{Job, JournalStatus, Shared, Unavailable, Work},
     schema,
@@ -116,7 +116,8 @@ impl Writer {
     /// One transaction. On an error nothing of it is left, here or on disk.
     fn transact(&mut self, jobs: &mut [Job]) -> rusqlite::Result<Vec<Verdict>> {
         let began = Instant::now();
-        let before = (self.tables.last_frame, self.tables.quarantine, self.tables.overflow);
+        let tables = &self.tables;
+        let before = (tables.last_frame, tables.quarantine, tables.overflow, tables.chain);
         let Some(connection) = &self.connection else { return Err(rusqlite::Error::InvalidQuery) };
         let mut counts = Batch::default();
         let result = write(connection, &mut self.tables, jobs, &mut counts);
@@ -133,9 +134,11 @@ impl Writer {
                 if self.tables.overflow > before.2 {
                     say_full(&mut self.said_full, &self.shared, &self.tables.quarantine);
                 }
+                stats.ledger.closed.set(self.tables.chain.closed_until().as_millis() / 1000);
             }
             Err(_) => {
-                (self.tables.last_frame, self.tables.quarantine, self.tables.overflow) = before;
+                let tables = &mut self.tables;
+                (tables.last_frame, tables.quarantine, tables.overflow, tables.chain) = before;
                 self.tables.seen.undo();
                 if !connection.is_autocommit() {
                     // Some errors have rolled back already, and then this one fails; either way nothing is left.
@@ -242,9 +245,11 @@ fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusql
     let last_frame: Option<i64> = connection.query_row("SELECT MAX(id) FROM frames", [], |row| row.get(0))?;
     let quarantine = Quarantine::load(connection, most_quarantine)?;
     note_old(connection)?;
+    let chain = Chain::load(connection)?;
+    shared.stats.ledger.closed.set(chain.closed_until().as_millis() / 1000);
     shared.totals.set(Totals::load(connection)?);
     shared.stats.quarantine_bytes.set(quarantine.bytes());
-    Ok(Tables { seen: Seen::load(connection)?, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0 })
+    Ok(Tables { seen: Seen::load(connection)?, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0, chain })
 }
 
 fn write(
@@ -263,7 +268,7 @@ fn write(
             Work::Change(change) => change(connection, tables, counts).map(|()| Verdict::default()),
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    counts.write(connection, 0)?;
+    counts.write(connection, tables.chain.open())?;
     if tables.last_frame > before {
         let bytes = jobs.iter().map(|job| job.size as u64).sum();
         tables.seen.settle(connection, tables.last_frame, bytes)?;

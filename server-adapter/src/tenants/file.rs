@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use firsthop_core::{KeyId, Keyring, Region, RootKey, TenantId, Timestamp, WorkerId, WriteKey};
+use firsthop_core::{KeyId, Keyring, PublicKey, Region, RootKey, SecretKey, TenantId, Timestamp, WorkerId, WriteKey};
 use firsthop_intake::{Origins, Rooted, Tenant};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
@@ -72,8 +72,35 @@ pub struct Enrolment {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyFile {
+    /// What closes the ledger's hours. Made when it is first needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerKey>,
     /// The roots, oldest first.
     pub roots: Vec<Root>,
+}
+
+/// What signs the ledger's closed hours: an Ed25519 key. Whoever has its public half can check them, and nobody can make them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LedgerKey(#[serde(with = "secret")] RootKey);
+
+impl LedgerKey {
+    /// From 32 random bytes.
+    pub(crate) const fn new(seed: RootKey) -> Self {
+        Self(seed)
+    }
+
+    /// The half that signs.
+    #[must_use]
+    pub fn secret(&self) -> SecretKey {
+        SecretKey::from_seed(self.0.expose())
+    }
+
+    /// The half that everybody may have.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        self.secret().public()
+    }
 }
 
 /// A root key and when it is in force.
@@ -296,6 +323,6 @@ mod secret {
         let text = Zeroizing::new(String::deserialize(deserializer)?);
         let bytes = BASE64_STANDARD.decode(text.as_bytes()).map(Zeroizing::new).ok();
         let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok());
-        bytes.map(RootKey::new).ok_or_else(|| D::Error::custom("a root is 32 bytes in base64"))
+        bytes.map(RootKey::new).ok_or_else(|| D::Error::custom("a key is 32 bytes in base64"))
     }
 }

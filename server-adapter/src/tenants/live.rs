@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
@@ -172,7 +172,11 @@ impl Tenants {
     fn load(&self, id: TenantId) -> Result<(), Error> {
         // Taken before reading: a change in between is seen the next time.
         let stamps = Stamps::of(&self.store.folder(id));
-        let stored = self.store.load(id)?;
+        let mut stored = self.store.load(id)?;
+        if stored.keys.ledger.is_none() {
+            // The file changes by this: the next look finds it so.
+            stored.keys.ledger = Some(self.store.ledger_key(id)?);
+        }
         let rooted = stored.tenant.account(&stored.keys, clock::now())?;
         let StoredTenant { tenant: file, keys, .. } = stored.clone();
         let limits = Limits::new(&self.settings, &file.limits);
@@ -211,6 +215,11 @@ impl Tenants {
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, live);
         tracing::info!(tenant = %id, "tenant opened");
         Ok(())
+    }
+
+    /// Where a tenant's journal is.
+    pub(crate) fn journal(&self, id: TenantId) -> PathBuf {
+        self.store.folder(id).join("journal.db")
     }
 
     /// Commits what is queued and lets the sinks catch up. Blocks.

@@ -20,7 +20,7 @@ mod store;
 pub use crate::sink::{Begin, NdjsonSpec, SinkSpec};
 
 pub use self::{
-    file::{Enrolment, KeyFile, Root, TenantFile},
+    file::{Enrolment, KeyFile, LedgerKey, Root, TenantFile},
     limits::LimitsFile,
     store::{Enrolled, Store, StoredTenant},
 };

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     LimitsFile, alphanumeric,
-    file::{self, Enrolment, KeyFile, Root, TenantFile, check_name},
+    file::{self, Enrolment, KeyFile, LedgerKey, Root, TenantFile, check_name},
     random_bytes,
 };
 use crate::Error;
@@ -185,7 +185,9 @@ impl Store {
             sinks: Vec::new(),
             enrolments: Vec::new(),
         };
-        let keys = KeyFile { roots: vec![Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() }] };
+        let ledger = Some(LedgerKey::new(new_root()));
+        let keys =
+            KeyFile { ledger, roots: vec![Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() }] };
         let stored = StoredTenant { folder: self.folder(id), tenant, keys };
         file::make_folder(&stored.folder).map_err(Error::io(&stored.folder))?;
         // The keys first: a tenant is there once tenant.toml is.
@@ -285,6 +287,23 @@ impl Store {
         stored.tenant.account(&stored.keys, now)?;
         stored.save_keys()?;
         Ok(stored)
+    }
+
+    /// The key that signs this tenant's ledger. Made now, if there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`], [`Error::Io`].
+    pub fn ledger_key(&self, id: TenantId) -> Result<LedgerKey, Error> {
+        if let Some(key) = self.load(id)?.keys.ledger {
+            return Ok(key);
+        }
+        let _lock = self.lock()?;
+        // Another process may have been faster.
+        let mut stored = self.load(id)?;
+        let key = stored.keys.ledger.take().unwrap_or_else(|| LedgerKey::new(new_root()));
+        stored.keys.ledger = Some(key.clone());
+        stored.save_keys()?;
+        Ok(key)
     }
 
     fn check_free(&self, name: &str) -> Result<(), Error> {

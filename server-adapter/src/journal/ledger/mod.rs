@@ -7,10 +7,20 @@
 //! ```
 
 mod balance;
+mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod claims;
+mod keeper;
 mod missing;
 #[cfg(test)]
 mod model_tests;
 
 pub use self::balance::{Balance, Figures, Gap, Gaps, Key, Scope, State, reconcile};
-pub(super) use self::claims::{Claim, hop_of, note_old};
+pub use self::chain::{Checked, check_ledger, parse_key};
+pub(crate) use self::chain::{check, hex};
+pub(crate) use self::keeper::{Figures as LedgerFigures, Keeper};
+pub(super) use self::{
+    chain::Chain,
+    claims::{Claim, hop_of, note_old},
+};

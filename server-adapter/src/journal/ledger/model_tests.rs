@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use super::{
     balance::{Balance, Scope, State, draw},
+    chain::Chain,
     missing::{Missing, Scan},
 };
 use crate::journal::{
@@ -120,7 +121,7 @@ impl Store {
         connection.pragma_update(None, "synchronous", "OFF").expect("set");
         let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
         let seen = Seen::load(&connection).expect("read");
-        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0 } }
+        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0, chain: Chain::default() } }
     }
 
     fn transact(&mut self, fails: bool, work: impl FnOnce(&Connection, &mut Tables, &mut Batch)) {

@@ -249,6 +249,7 @@ pub(crate) fn read_row<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Row<'
         foreign_id: some("foreign_id")?,
         consent: text("consent")?,
         region: text("region")?,
+        traceparent: None,
     })
 }
 

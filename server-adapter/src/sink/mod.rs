@@ -11,6 +11,8 @@
 
 mod batch;
 pub(crate) mod events;
+#[cfg(feature = "sink-http")]
+mod http;
 mod ndjson;
 mod plan;
 pub(crate) mod records;
@@ -18,10 +20,14 @@ mod row;
 mod runner;
 mod set;
 pub(crate) mod spec;
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
+mod stop;
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
+mod tls;
 
 use std::time::Duration;
 
-pub use self::spec::{Begin, NdjsonSpec, SinkSpec};
+pub use self::spec::{Algorithm, Begin, HttpSpec, NdjsonSpec, SinkSpec};
 use self::{
     batch::{Batch, Limits},
     records::{Records, Saved},

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use firsthop_core::TenantId;
 use tokio::sync::watch;
 
 use super::{
-    Failure, Opened, Records, Saved,
+    Failure, Opened, Records, Saved, Sink,
     batch::{self, Position, meet},
     events::{self, Events},
     ndjson,
@@ -16,6 +17,7 @@ use crate::{Error, journal};
 /// A sink as its settings say, and the files around it.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    pub(super) tenant: TenantId,
     /// The tenant's folder.
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
@@ -27,7 +29,7 @@ pub(super) enum Kind {
     /// The events table.
     Events(PathBuf),
     /// One that was asked for.
-    Asked(SinkSpec),
+    Asked(Box<SinkSpec>),
 }
 
 impl Plan {
@@ -52,10 +54,11 @@ impl Plan {
     }
 
     /// Opens it where it was.
-    pub(super) fn open(&self, _stop: watch::Receiver<bool>) -> Result<Opened, Failure> {
+    pub(super) fn open(&self, stop: watch::Receiver<bool>) -> Result<Opened, Failure> {
         let spec = match &self.kind {
+            // Waits for nobody.
             Kind::Events(table) => return Ok(Events::open(&self.journal, table, &self.path_of_records())?),
-            Kind::Asked(spec) => spec,
+            Kind::Asked(spec) => &**spec,
         };
         let records = self.records()?;
         let journal = journal::open_reader(&self.journal)?;
@@ -70,13 +73,21 @@ impl Plan {
             }
         };
         let met = meet(&journal, was.at, was.journal)?;
-        let sink = match spec {
-            SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, &was.mark)?,
-        };
+        let sink = self.open_asked(spec, &was.mark, stop)?;
         let saved = Saved { at: met.at, journal: met.journal, mark: sink.mark() };
         // Noted before anything is delivered from there.
         records.save(&saved, &[])?;
         Ok(Opened { sink, saved, records: Some(records), rewound: met.rewound })
+    }
+
+    fn open_asked(&self, spec: &SinkSpec, mark: &str, stop: watch::Receiver<bool>) -> Result<Box<dyn Sink>, Failure> {
+        match spec {
+            SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, mark),
+            #[cfg(feature = "sink-http")]
+            SinkSpec::Http(spec) => super::http::open(spec, self.tenant, &self.folder, stop),
+            #[cfg(not(feature = "sink-http"))]
+            SinkSpec::Http(_) => Err(Failure::new("this build has no HTTP sinks: build it with the feature sink-http")),
+        }
     }
 
     /// Has the sink ask again for this frame and all that follow it. It must not be open.

@@ -55,6 +55,9 @@ pub(crate) struct Row<'a> {
     pub(crate) foreign_id: Option<&'a str>,
     pub(crate) consent: &'a str,
     pub(crate) region: &'a str,
+    /// Of the request that made the frame, if it came with one and the frame is at hand. It stands beside the event, in no column.
+    #[cfg_attr(not(feature = "sink-http"), allow(dead_code, reason = "only HTTP has a place for it"))]
+    pub(crate) traceparent: Option<&'a str>,
 }
 
 /// A field of a row.
@@ -138,6 +141,7 @@ pub(super) struct FrameRow<'a> {
     context_json: String,
     annotation: Annotation<'a>,
     header: &'a firsthop_core::Header,
+    traceparent: Option<&'a str>,
 }
 
 impl<'a> FrameRow<'a> {
@@ -160,6 +164,7 @@ impl<'a> FrameRow<'a> {
             context_json: String::from_utf8(json).unwrap_or_default(),
             annotation,
             header: frame.header(),
+            traceparent: frame.traceparent(),
         }
     }
 
@@ -222,6 +227,7 @@ impl<'a> FrameRow<'a> {
             foreign_id: event.id.map(|id| id.id),
             consent: &self.consent,
             region: self.region,
+            traceparent: self.traceparent,
         }
     }
 }
@@ -304,6 +310,7 @@ impl KeptRow {
             foreign_id: some(21),
             consent: text(22),
             region: text(23),
+            traceparent: None,
         }
     }
 }

@@ -133,14 +133,9 @@ pub(crate) struct SinkStats {
 
 impl Runner {
     /// Starts to follow. `opened`: the sink, if it had to be seen that it opens.
-    pub(super) fn start(
-        tenant: TenantId,
-        plan: Plan,
-        follower: Follower,
-        opened: Option<Opened>,
-    ) -> Result<Arc<Self>, Error> {
+    pub(super) fn start(plan: Plan, follower: Follower, opened: Option<Opened>) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(Shared {
-            tenant,
+            tenant: plan.tenant,
             follower,
             delivered: AtomicI64::new(opened.as_ref().map_or(0, |opened| opened.saved.at.frame)),
             confirmed: AtomicI64::new(0),
@@ -364,7 +359,10 @@ impl Shared {
     /// Delivers a whole batch, in as many steps as the sink wants. The cursor follows each step.
     fn deliver(&self, on: &mut Following, batch: &mut Batch, failures: &mut u32) -> Result<(), Failure> {
         loop {
-            let Delivery { done, rejected, failed } = on.sink.deliver(batch);
+            // Frames without events are nothing to send; a sink that keeps its cursor itself moves it past them.
+            let nothing = batch.len() == 0 && on.records.is_some();
+            let delivery = if nothing { Delivery::default() } else { on.sink.deliver(batch) };
+            let Delivery { done, rejected, failed } = delivery;
             let refused = self.refused(on, batch, &rejected)?;
             on.saved.at = batch.position_after(done);
             if done > 0 || batch.len() == 0 {

@@ -39,9 +39,9 @@ impl Sinks {
         specs: &[SinkSpec],
         follower: Follower,
     ) -> Result<Self, Error> {
-        let plan = Plan { folder: folder.to_owned(), journal: journal.clone(), kind: Kind::Events(events) };
+        let plan = Plan { tenant, folder: folder.to_owned(), journal: journal.clone(), kind: Kind::Events(events) };
         let opened = plan.open(watch::Sender::new(false).subscribe()).map_err(|failure| Error::Fault(failure.what))?;
-        let table = Runner::start(tenant, plan, follower.clone(), Some(opened))?;
+        let table = Runner::start(plan, follower.clone(), Some(opened))?;
         let sinks = Self {
             tenant,
             folder: folder.to_owned(),
@@ -75,9 +75,13 @@ impl Sinks {
                 tracing::error!(tenant = %self.tenant, sink = name, "a sink hangs; its new settings hold after a restart");
                 continue;
             }
-            let plan =
-                Plan { folder: self.folder.clone(), journal: self.journal.clone(), kind: Kind::Asked(spec.clone()) };
-            match Runner::start(self.tenant, plan, self.follower.clone(), None) {
+            let plan = Plan {
+                tenant: self.tenant,
+                folder: self.folder.clone(),
+                journal: self.journal.clone(),
+                kind: Kind::Asked(Box::new(spec.clone())),
+            };
+            match Runner::start(plan, self.follower.clone(), None) {
                 Ok(runner) => stay.push(runner),
                 Err(error) => tracing::error!(tenant = %self.tenant, sink = name, %error, "a sink cannot be started"),
             }

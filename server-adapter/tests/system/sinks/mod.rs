@@ -1,6 +1,8 @@
 //! Sinks: what reaches them, whatever happens to them or to the server.
 
+mod http;
 mod ndjson;
+mod receiver;
 
 use std::{
     fs::OpenOptions,
@@ -89,6 +91,15 @@ fn what_a_hand_got_wrong_is_said() {
         ("kind = 'ndjson'\nname = 'a'\nrotate = 1", "unknown field `rotate`"),
         ("kind = 'ndjson'\nname = 'a'\nrotate_bytes = 10", "at least 1MiB"),
         ("kind = 'ndjson'\nname = 'a'\nfrom = 'yesterday'", "unknown variant `yesterday`"),
+        ("kind = 'http'\nname = 'a'\nurl = 'ftp://x'", "begins with https://"),
+        ("kind = 'http'\nname = 'a'\nurl = 'https://me:secret@x'", "go into authorization_file"),
+        ("kind = 'http'\nname = 'a'\nurl = 'https://x'\nsigning_key_file = 'k'", "signing_key_id"),
+        (
+            "kind = 'http'\nname = 'a'\nurl = 'https://x'\nauthorization_env = 'FIRSTHOP_A'",
+            "does not begin with FIRSTHOP_",
+        ),
+        ("kind = 'http'\nname = 'a'\nurl = 'https://x'\nbatch_events = 0", "1 to 10000"),
+        ("kind = 'http'\nname = 'a'\nurl = 'https://x'\ntimeout = '1ms'", "1s to 5m"),
         ("kind = 'ndjson'\nname = 'a'\n[[sinks]]\nkind = 'ndjson'\nname = 'a'", "stands twice"),
     ] {
         tenant.add_sink(toml);

@@ -1,0 +1,210 @@
+//! Batches of CloudEvents.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value as Json;
+
+use super::{
+    ids, listed,
+    receiver::{Receiver, Request},
+    send, table_ids, until,
+};
+use crate::common::{Folder, Page};
+
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
+/// The public half, from RFC 9421, B.1.4.
+const PUBLIC: [u8; 32] = [
+    0x26, 0xb4, 0x0b, 0x8f, 0x93, 0xff, 0xf3, 0xd8, 0x97, 0x11, 0x2f, 0x7e, 0xbc, 0x58, 0x2b, 0x23, 0x2d, 0xbd, 0x72,
+    0x51, 0x7d, 0x08, 0x2f, 0xe8, 0x3c, 0xfb, 0x30, 0xdd, 0xce, 0x43, 0xd1, 0xbb,
+];
+
+fn sink(receiver: &Receiver, more: &str) -> String {
+    format!("kind = 'http'\nname = 'hook'\nurl = 'http://{}/in?from=firsthop'\n{more}", receiver.address)
+}
+
+#[test]
+fn batches_are_cloudevents_and_signed() {
+    let receiver = Receiver::start(|_| Some((202, String::new())));
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    fs::write(tenant.folder.join("sign.pem"), KEY).expect("written");
+    fs::write(tenant.folder.join("auth"), "Bearer me\n").expect("written");
+    let signed =
+        "signing_key_file = 'sign.pem'\nsigning_key_id = 'shop-1'\nauthorization_file = 'auth'\nbatch_events = 100";
+    tenant.add_sink(&sink(&receiver, signed));
+    send(&server, &tenant, &[3, 640]);
+    let json =
+        r#"{"type":"track","event":"Löschen\u0000","userId":"u","messageId":"m","properties":{"n":12345678901234567}}"#;
+    server.client().segment("/v1/track", &tenant.key, json);
+    until("all are there", || receiver.taken().len() == 645);
+    assert_eq!(ids(&receiver.taken()), table_ids(&tenant));
+    let printed = folder.ok(&["events", "--json", "-n", "1000"]);
+    let printed: Vec<Json> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(receiver.taken(), printed, "the shape of every sink");
+    for (request, _) in receiver.requests() {
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/in?from=firsthop"));
+        assert_eq!(request.header("content-type"), "application/cloudevents-batch+json");
+        assert_eq!(request.header("authorization"), "Bearer me");
+        assert_eq!(request.header("host"), receiver.address.to_string());
+        request.verify(receiver.address, "ed25519", &PUBLIC);
+        assert!(request.events().len() <= 100);
+        for event in request.events() {
+            assert_eq!(event["specversion"], "1.0");
+            assert_eq!(event["id"], event["data"]["event_id"]);
+            assert_eq!(event["source"], format!("urn:firsthop:{}", tenant.id));
+            assert_eq!(event["type"], format!("dev.firsthop.{}", event["data"]["kind"].as_str().expect("a kind")));
+            assert_eq!(
+                (&event["time"], &event["datacontenttype"]),
+                (&event["data"]["time"], &"application/json".into())
+            );
+        }
+    }
+    let last = receiver.requests().pop().expect("a request").0.events().pop().expect("an event");
+    assert_eq!(
+        (last["data"]["name"].as_str(), &last["subject"]),
+        (Some("Löschen\0"), &Json::Null),
+        "no control characters"
+    );
+
+    // Another algorithm, from then on.
+    let secret = [7_u8; 32];
+    fs::write(tenant.folder.join("sign.pem"), crate::common::base64(&secret)).expect("written");
+    tenant.remove_sinks();
+    tenant.add_sink(&sink(&receiver, &format!("{signed}\nalgorithm = 'hmac-sha256'")));
+    thread::sleep(Duration::from_millis(1500));
+    send(&server, &tenant, &[1]);
+    until("they are there", || receiver.taken().len() == 647);
+    receiver.requests().last().expect("a request").0.verify(receiver.address, "hmac-sha256", &secret);
+}
+
+/// A receiver that is away, comes back, wants us to wait, and breaks off after it took everything: all comes, with the same ids, and who
+/// knows ids has nothing twice. Meanwhile nobody else waits.
+#[test]
+fn away_and_back_and_gone_after_the_commit() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&format!("kind = 'http'\nname = 'hook'\nurl = 'http://{address}'\nbatch_events = 50"));
+    tenant.add_sink("kind = 'ndjson'\nname = 'lines'");
+    until("it is tried", || {
+        tenant.sink(&server, "errors_total", "hook") > 0.0 || {
+            send(&server, &tenant, &[20]);
+            false
+        }
+    });
+    let expected = table_ids(&tenant).len();
+    until("the file has all of it", || {
+        fs::read_to_string(tenant.folder.join("lines.ndjson")).unwrap_or_default().lines().count() == expected
+    });
+    assert_eq!(tenant.sink(&server, "up", "hook"), 0.0);
+    until("and has noted it", || tenant.sink(&server, "lag_frames", "lines") == 0.0);
+    assert!(tenant.sink(&server, "lag_frames", "hook") > 0.0);
+    let said = folder.ok(&["sinks", "list"]);
+    assert!(listed(&folder, "hook")[2] == "fails" && said.contains(&format!("connect to {address}")), "{said}");
+    send(&server, &tenant, &[300]);
+
+    let count = AtomicUsize::new(0);
+    let receiver = Receiver::on(TcpListener::bind(address).expect("bound again"), move |_| {
+        match count.fetch_add(1, Ordering::Relaxed) {
+            0 => Some((503, "retry-after: 1\r\n".into())),
+            // Taken, and nobody hears of it.
+            2 => None,
+            5 => Some((429, String::new())),
+            6 => Some((302, "location: http://127.0.0.1:1/\r\n".into())),
+            7 => Some((401, String::new())),
+            _ => Some((200, String::new())),
+        }
+    });
+    let expected = table_ids(&tenant);
+    until("all are there", || ids(&receiver.taken()).into_iter().collect::<BTreeSet<_>>().len() == expected.len());
+    assert_eq!(ids(&receiver.taken()), expected, "each was taken once by who said so");
+    until("it is well", || listed(&folder, "hook")[2] == "well" && listed(&folder, "hook")[4] == "0");
+    assert_eq!(tenant.sink(&server, "dead_letters", "hook"), 0.0);
+    let all: Vec<Json> = receiver.requests().iter().flat_map(|(request, _)| request.events()).collect();
+    let distinct: BTreeSet<&str> = all.iter().map(|event| event["id"].as_str().expect("an id")).collect();
+    assert!(all.len() > distinct.len() && distinct.len() == expected.len(), "what came again had its id");
+    server.stop();
+}
+
+/// Events that a receiver refuses are found one by one, and the rest is delivered; what is too large comes in parts.
+#[test]
+fn poison_is_found_and_the_rest_goes_on() {
+    let cured = Arc::new(AtomicBool::new(false));
+    let receiver = Receiver::start({
+        let cured = Arc::clone(&cured);
+        move |request: &Request| {
+            let events = request.events();
+            let poison = |event: &Json| event["data"]["properties"]["n"].as_u64().is_some_and(|n| n % 80 == 13);
+            match () {
+                () if events.len() > 40 => Some((413, String::new())),
+                () if !cured.load(Ordering::Relaxed) && events.iter().any(poison) => Some((422, String::new())),
+                () => Some((200, String::new())),
+            }
+        }
+    });
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&receiver, ""));
+    send(&server, &tenant, &[400]);
+    let expected = table_ids(&tenant);
+    until("the rest is there", || receiver.taken().len() + 5 == expected.len());
+    until("they are counted", || tenant.sink(&server, "dead_letters", "hook") == 5.0);
+    assert_eq!(tenant.sink(&server, "refused_total", "hook"), 5.0);
+    let said = folder.ok(&["sinks", "dead", "--sink", "hook"]);
+    assert!(said.matches("422").count() >= 5 && said.contains("as the receiver says"), "{said}");
+    cured.store(true, Ordering::Relaxed);
+    let said = folder.ok(&["replay", "--sink", "hook", "--dead"]);
+    assert!(said.contains("5 events that hook had refused are delivered"), "{said}");
+    assert_eq!(ids(&receiver.taken()), expected);
+    cured.store(false, Ordering::Relaxed);
+    // The whole of it again: those five are refused again, and this time nobody wants them.
+    folder.ok(&["replay", "--sink", "hook", "--from", "1"]);
+    until("they are back", || tenant.sink(&server, "dead_letters", "hook") == 5.0);
+    assert!(folder.ok(&["sinks", "discard", "--sink", "hook"]).contains("5 dead letters"));
+    assert!(folder.ok(&["sinks", "dead"]).contains("no dead letters"));
+}
+
+/// A receiver that is much too slow holds up no other sink, no acknowledgement, and the end of the server for as long as it may.
+#[test]
+fn too_slow_is_its_own_affair() {
+    let receiver = Receiver::start(|_| {
+        thread::sleep(Duration::from_secs(3));
+        Some((200, String::new()))
+    });
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--drain-timeout", "1s"]);
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&receiver, "batch_events = 10"));
+    until("it began", || {
+        send(&server, &tenant, &[10]);
+        tenant.sink(&server, "lag_frames", "hook") > 0.0
+    });
+    let (mut client, mut page) = (server.client(), Page::new(&tenant));
+    let mut slowest = Duration::ZERO;
+    for _ in 0..200 {
+        let began = Instant::now();
+        client.frame(&page.frame(5)).receipt();
+        slowest = slowest.max(began.elapsed());
+    }
+    tenant.settle();
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(tenant.sink(&server, "lag_frames", "hook") > 100.0 && tenant.sink(&server, "lag_frames", "events") == 0.0);
+    let began = Instant::now();
+    server.stop();
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}

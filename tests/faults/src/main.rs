@@ -10,6 +10,7 @@ mod load;
 mod power;
 mod producer;
 mod random;
+mod receiver;
 mod report;
 mod row;
 mod rows;

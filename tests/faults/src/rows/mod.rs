@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod hostile;
 mod neighbours;
+mod sinks;
 mod slow;
 mod time;
 mod update;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Row> {
         again::ROWS,
         slow::ROWS,
         hostile::ROWS,
+        sinks::ROWS,
         neighbours::ROWS,
         update::ROWS,
     ]

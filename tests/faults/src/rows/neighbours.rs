@@ -15,6 +15,7 @@ use crate::{
     http::Client,
     load::{Load, Log, deliver},
     producer::{Made, Producer},
+    receiver::Receiver,
     row::{Bench, Figures, Row},
     stored::{judge, verify},
 };
@@ -30,8 +31,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "two-servers",
-        what: "A second server on the same data folder is refused. Two servers with a folder each get the same events: each stores them once (a journal knows nothing of another; a sink that \
-               knows event ids stores them once for both).",
+        what: "A second server on the same data folder is refused. Two servers with a folder each get the same events: each stores them once (a journal knows nothing of another), and one sink of both, which \
+               knows event ids, has each once.",
         short: true,
         limit: 60,
         run: two_servers,
@@ -187,6 +188,10 @@ fn two_servers(bench: &mut Bench) -> Outcome<Figures> {
         std::fs::copy(tenant.folder.join(name), at.join(name))?;
     }
     let there = Tenant { folder: at, ..tenant.clone() };
+    // Both deliver to one sink, which knows event ids.
+    let receiver = Receiver::start()?;
+    receiver.add_to(&tenant, "batch_events = 100")?;
+    receiver.add_to(&there, "batch_events = 100")?;
     let other_server = other.serve()?;
     let other_log = Log::default();
     let mut frames: Vec<(SourceId, Made)> = Vec::new();
@@ -210,9 +215,26 @@ fn two_servers(bench: &mut Bench) -> Outcome<Figures> {
     if let Some(fault) = theirs.fault() {
         return Err(format!("the second server: {fault}").into());
     }
+    // All that the second has the first has too, so the sink has as many as that.
+    receiver.await_events(figures.stored, Duration::from_secs(60))?;
+    let due = Instant::now() + Duration::from_secs(60);
+    let whole = figures.stored + theirs.stored;
+    while receiver.counts().1 < whole {
+        if Instant::now() > due {
+            return Err(format!("the sink was given {} of {whole} events", receiver.counts().1).into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let (distinct, all) = receiver.counts();
+    if distinct != figures.stored || receiver.missing(&log) > 0 {
+        return Err(format!("the sink has {distinct} events under their ids, and there are {}", figures.stored).into());
+    }
     server.stop()?;
     other_server.stop()?;
     verify(&folder)?;
     verify(&other)?;
-    Ok(figures.noting(format!("the other server stored {} of the same events, each once", theirs.stored)))
+    Ok(figures.noting(format!(
+        "the other server stored {} of the same events, each once; their sink was given {all} and has {distinct}",
+        theirs.stored
+    )))
 }

@@ -32,7 +32,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "sink-silent",
         what: "An HTTP sink takes a batch and never answers, again and again, until the server gives up waiting. It gets the batch again, under the same ids.",
-        short: true,
+        short: false,
         limit: 120,
         run: silent,
     },
@@ -76,7 +76,7 @@ fn judge_sink(tenant: &Tenant, log: &Log, receiver: &Receiver) -> Outcome<Figure
 fn slow(bench: &mut Bench) -> Outcome<Figures> {
     let Made { folder, tenant, server, receiver } = make(bench, "batch_events = 100")?;
     let log = Log::default();
-    let lasts = Duration::from_secs(bench.times(3, 12));
+    let lasts = Duration::from_secs(bench.times(2, 12));
     // 3 producers, 30 events each 10 ms at most: some 5,000 events a second, and the sink takes 500.
     receiver.be(Mode::Slow(Duration::from_millis(200)));
     let load = Load { producers: 3, pause: Duration::from_millis(10), ..Load::new(folder.public, &tenant, &log) };

@@ -20,7 +20,7 @@ use crate::{
 pub(super) const ROWS: &[Row] = &[
     Row {
         name: "slowloris",
-        what: "5,000 connections (short: 800) trickle a head that never ends, and come again when they are cut off, for 25 s (short: 7 s), while good clients send. Every request of a good \
+        what: "5,000 connections (short: 800) trickle a head that never ends, and come again when they are cut off, for 25 s (short: 5 s), while good clients send. Every request of a good \
                client is answered with 200 at the first attempt; the slow ones are cut off in time.",
         short: true,
         limit: 120,
@@ -57,11 +57,11 @@ fn allow_files(count: usize) -> Outcome<()> {
 
 fn slowloris(bench: &mut Bench) -> Outcome<Figures> {
     let count = bench.times(800, 5000);
-    let lasts = Duration::from_secs(bench.times(7, 25));
+    let lasts = Duration::from_secs(bench.times(5, 25));
     allow_files(2 * count + 500)?;
     let (folder, log) = (bench.folder()?, Log::default());
     let tenant = folder.tenant("shop", &[])?;
-    let timeout = bench.times("5s", "8s");
+    let timeout = bench.times("4s", "8s");
     let arguments = &["--header-timeout", timeout][..];
     let server = folder.serve_with(How { arguments, ..How::default() })?;
     let load = Load { producers: 3, pause: Duration::from_millis(2), ..Load::new(folder.public, &tenant, &log) };

@@ -11,7 +11,7 @@ use crate::journal::{
     Journal, Unavailable,
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
-    ledger::hop_of,
+    ledger::{Claim, hop_of},
     store::Tables,
     writer::is_damage,
 };
@@ -157,9 +157,31 @@ impl Row {
             .optional()
     }
 
-    /// Counts events as being there under a reason, or no longer.
-    fn count(&self, counts: &mut Batch, reason: &str, events: i64) {
-        counts.add(self.at, outcome(reason), reason.to_owned(), events, 0);
+    /// Notes the numbers that it claims.
+    fn claim(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
+        let body: Vec<u8> =
+            connection.query_row("SELECT body FROM quarantine WHERE id = ?1", [id], |row| row.get(0))?;
+        match Claim::of(&body, self.vouched) {
+            Some(claim) => claim.note(connection, At { time: Timestamp::from_millis(self.first_ms as u64), ..self.at }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Events that came into quarantine with a reason, or left it. What comes and goes in one step is no movement: a counter that only grows
+/// would count it.
+#[derive(Default)]
+struct Moves(BTreeMap<String, i64>);
+
+impl Moves {
+    fn add(&mut self, reason: &str, events: i64) {
+        *self.0.entry(reason.to_owned()).or_default() += events;
+    }
+
+    fn count(self, at: At, counts: &mut Batch) {
+        for (reason, events) in self.0 {
+            counts.add(at, outcome(&reason), reason, events, 0);
+        }
     }
 }
 
@@ -182,7 +204,7 @@ impl Quarantine {
     fn put_back(
         &mut self,
         connection: &Connection,
-        counts: &mut Batch,
+        moves: &mut Moves,
         id: i64,
         row: &Row,
         entry: &Entry<'_>,
@@ -199,12 +221,12 @@ impl Quarantine {
                 .prepare_cached("UPDATE quarantine SET times = ?2, last_ms = ?3 WHERE id = ?1")?
                 .execute(params![id, row.times, row.at.time.as_millis() as i64])?;
         }
-        row.count(counts, entry.reason, entry.events.into());
+        moves.add(entry.reason, entry.events.into());
         Ok(same)
     }
 }
 
-fn replay(
+pub(super) fn replay(
     connection: &Connection,
     tables: &mut Tables,
     counts: &mut Batch,
@@ -219,8 +241,16 @@ fn replay(
     replayed.entries = 1;
     let (arrivals, refused) = match &judged.now {
         Sentence::Stays(reason) => {
-            row.count(counts, &row.reason, -row.events);
-            row.count(counts, reason, row.events);
+            // A conflict is some of its frame's events. As anything else it would be all of them.
+            let reason = if row.reason == CONFLICT { CONFLICT } else { reason };
+            let mut moves = Moves::default();
+            moves.add(&row.reason, -row.events);
+            moves.add(reason, row.events);
+            moves.count(row.at, counts);
+            // What was damaged was to come again, and claimed nothing. What is refused now has been whole all along.
+            if is_damage(&row.reason) && !is_damage(reason) {
+                row.claim(connection, judged.id)?;
+            }
             connection
                 .prepare_cached("UPDATE quarantine SET reason = ?2, last_ms = MAX(last_ms, ?3) WHERE id = ?1")?
                 .execute(params![judged.id, reason, now.as_millis() as i64])?;
@@ -230,7 +260,8 @@ fn replay(
         Sentence::Leaves(arrivals, refused) => (arrivals, refused),
     };
     tables.quarantine.remove(connection, judged.id, &row)?;
-    row.count(counts, &row.reason, -row.events);
+    let mut moves = Moves::default();
+    moves.add(&row.reason, -row.events);
     let was_conflict = row.reason == CONFLICT;
     let mut stay: Vec<(Cow<'_, str>, bool)> = Vec::new();
     for arrival in arrivals {
@@ -259,7 +290,7 @@ fn replay(
                 vouched: true,
                 request: None,
             };
-            stay.push((CONFLICT.into(), tables.quarantine.put_back(connection, counts, judged.id, &row, &entry)?));
+            stay.push((CONFLICT.into(), tables.quarantine.put_back(connection, &mut moves, judged.id, &row, &entry)?));
         }
     }
     for entry in refused {
@@ -275,9 +306,10 @@ fn replay(
         };
         stay.push((
             entry.reason.to_owned().into(),
-            tables.quarantine.put_back(connection, counts, judged.id, &row, &entry)?,
+            tables.quarantine.put_back(connection, &mut moves, judged.id, &row, &entry)?,
         ));
     }
+    moves.count(row.at, counts);
     replayed.left = u64::from(!stay.iter().any(|(_, same)| *same));
     for (reason, _) in stay {
         *replayed.stay.entry(reason.into_owned()).or_default() += 1;
@@ -285,7 +317,7 @@ fn replay(
     Ok(replayed)
 }
 
-fn discard(
+pub(super) fn discard(
     connection: &Connection,
     quarantine: &mut Quarantine,
     counts: &mut Batch,
@@ -301,7 +333,7 @@ fn discard(
         )?
         .execute(params![id, note.now.as_millis() as i64, note.who, note.why])?;
     quarantine.remove(connection, id, &row)?;
-    row.count(counts, &row.reason, -row.events);
+    counts.add(row.at, outcome(&row.reason), row.reason.clone(), -row.events, 0);
     // What was damaged on the way has come again, whole: its end is told there.
     if !is_damage(&row.reason) {
         counts.add(row.at, "discarded", row.reason.clone(), row.events, 1);

@@ -7,6 +7,8 @@
 mod change;
 pub(crate) mod decode;
 mod entries;
+#[cfg(test)]
+mod model_tests;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};

@@ -49,7 +49,9 @@ impl Verify {
         let tenants = store.chosen(&self.tenant)?;
         let mut faults = 0;
         for stored in &tenants {
-            faults += if self.ledger {
+            faults += if let Some(faults) = absent(stored, out)? {
+                faults
+            } else if self.ledger {
                 let own = stored.keys.ledger.as_ref().map(tenants::LedgerKey::public);
                 let none = || {
                     Error::tenant(format!("{}: there is no ledger yet; `firsthop serve` begins it", stored.tenant.name))
@@ -86,17 +88,23 @@ fn ended(faults: u64) -> Result<(), Error> {
     if faults == 0 { Ok(()) } else { Err(Error::Fault(format!("{faults} faults"))) }
 }
 
+/// What to say of a tenant that has no journal: how many faults that is.
+fn absent(stored: &StoredTenant, out: &mut Out) -> Result<Option<u64>, Error> {
+    let name = &stored.tenant.name;
+    if stored.journal().exists() {
+        return Ok(None);
+    }
+    // The table comes from a journal: where there is one, there was the other.
+    if stored.events().exists() {
+        out.line(format_args!("{name}: FAULT: there is an events table, and its journal is gone"))?;
+        return Ok(Some(1));
+    }
+    out.line(format_args!("{name}: no journal yet"))?;
+    Ok(Some(0))
+}
+
 fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
     let name = &stored.tenant.name;
-    if !stored.journal().exists() {
-        // The table comes from a journal: where there is one, there was the other.
-        if stored.events().exists() {
-            out.line(format_args!("{name}: FAULT: there is an events table, and its journal is gone"))?;
-            return Ok(1);
-        }
-        out.line(format_args!("{name}: no journal yet"))?;
-        return Ok(0);
-    }
     let began = Instant::now();
     let mut bar = Bar::new("frames");
     let report = crate::verify(stored, |done, total| bar.show(name, done, total))?;

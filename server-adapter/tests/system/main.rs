@@ -10,6 +10,7 @@ mod control;
 mod edges;
 mod exactly_once;
 mod isolation;
+mod ledger;
 mod life;
 mod limits;
 mod metrics;

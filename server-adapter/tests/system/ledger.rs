@@ -1,0 +1,101 @@
+//! Closed hours of a running server, checked with the public key alone; and what is missing, as metrics.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+
+use crate::common::{Folder, Page};
+
+fn wait(what: &str, is: impl Fn() -> bool) {
+    let due = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < due, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn closed_hours_are_checked_by_somebody_who_has_only_the_public_key() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let mut page = Page::new(&tenant);
+    page.begin(&mut server.client());
+    let frame = page.frame(20);
+    server.client().frame(&frame).receipt();
+    assert!(folder.ok(&["verify", "--ledger"]).contains("no hour is closed yet"));
+    server.stop();
+    // As if that had been three hours ago.
+    let journal = tenant.folder.join("journal.db");
+    Connection::open(&journal).expect("opens").execute("UPDATE counters SET hour = hour - 3", []).expect("moved");
+    let mut server = folder.serve();
+    wait("an hour is closed", || tenant.journal("SELECT COUNT(*) FROM ledger") == 1);
+    let id = format!("{{tenant=\"{}\"}}", tenant.id);
+    wait("and told", || server.metric(&format!("firsthop_ledger_closed_timestamp_seconds{id}")) > 0.0);
+    // What comes now is counted in an hour that is open.
+    let frame = page.frame(5);
+    server.client().frame(&frame).receipt();
+    let key = folder.ok(&["key", "ledger"]).trim().to_owned();
+    let file = fs::read_to_string(tenant.folder.join("keys.toml")).expect("read");
+    assert!(key.len() == 64 && file.contains("ledger = \"") && !file.contains(&key), "the secret half is not shown");
+    let said = folder.ok(&["verify", "--ledger"]);
+    assert!(said.contains("1 closed hours") && said.contains("the chain is whole"), "{said}");
+    server.stop();
+    assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
+
+    // Elsewhere, with a copy of the journal and the key.
+    let auditor = Folder::new();
+    fs::create_dir_all(&auditor.path).expect("made");
+    let copy = auditor.path.join("copy.db");
+    fs::copy(&journal, &copy).expect("copied");
+    let copied = copy.to_str().expect("text");
+    let check = ["verify", "--ledger", "--journal", copied, "--public-key", &key];
+    let said = auditor.ok(&check);
+    assert!(said.contains(&format!("closed hours of tenant {}", tenant.id)), "{said}");
+    let head =
+        said.split("the last entry is ").nth(1).and_then(|rest| rest.split(':').next()).expect("a head").to_owned();
+    auditor.ok(&[&check[..], &["--known", &head]].concat());
+    // Read as it was signed, by other tools.
+    let body =
+        Connection::open(&copy).expect("opens").query_row("SELECT body FROM ledger", [], |row| row.get::<_, String>(0));
+    assert!(body.expect("text").contains("\n-- 0 stored - 21 0 2\n"));
+
+    Connection::open(&copy).expect("opens").execute("UPDATE counters SET events = events + 1", []).expect("changed");
+    let said = auditor.fails(&check);
+    assert!(said.contains("are not those that were signed") && said.contains("1 faults"), "{said}");
+    let zeros = "0".repeat(64);
+    assert!(auditor.fails(&[&check[..], &["--known", &zeros]].concat()).contains("is not there"));
+    let other = auditor.tenant("other", &[]);
+    let its = auditor.ok(&["key", "ledger"]);
+    let said = auditor.fails(&["verify", "--ledger", "--journal", copied, "--public-key", its.trim()]);
+    assert!(said.contains("the key has not signed this text"), "{said}");
+    assert!(auditor.fails(&["verify", "--ledger", "--journal", copied, "--public-key", "x"]).contains("64 hex digits"));
+    assert!(!other.folder.join("journal.db").exists());
+    assert!(auditor.ok(&["verify", "--ledger"]).contains("no journal yet"));
+}
+
+#[test]
+fn what_is_missing_is_a_metric() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--ledger-interval", "10ms", "--ledger-grace", "2s"]);
+    let tenant = folder.only_tenant();
+    let id = format!("{{tenant=\"{}\"}}", tenant.id);
+    let figure = |name: &str| server.metric(&format!("firsthop_ledger_{name}{id}"));
+    wait("a first look", || figure("checked_timestamp_seconds") > 0.0);
+    let mut client = server.client();
+    let mut page = Page::new(&tenant);
+    page.begin(&mut client);
+    let late = page.frame(7);
+    let frame = page.frame(1);
+    client.frame(&frame).receipt();
+    client.frame(&Page::new(&tenant).frame_at(9, 1, "x")).receipt();
+    wait("in flight", || figure("in_flight_events") == 7.0);
+    assert_eq!((figure("unaccounted_events"), figure("untrusted_events")), (0.0, 9.0));
+    wait("unaccounted for", || figure("unaccounted_events") == 7.0);
+    client.frame(&late).receipt();
+    wait("all there", || figure("unaccounted_events") == 0.0 && figure("in_flight_events") == 0.0);
+    assert_eq!(figure("untrusted_events"), 9.0);
+}

@@ -128,6 +128,7 @@ struct Row {
     first_ms: i64,
     vouched: bool,
     hash: Vec<u8>,
+    claim: Option<Claim>,
     bytes: u64,
     cost: u64,
 }
@@ -150,6 +151,7 @@ impl Row {
                     first_ms: row.get(4)?,
                     vouched: row.get(5)?,
                     hash: row.get(8)?,
+                    claim: Claim::of(body, row.get(5)?),
                     bytes: body.len() as u64,
                     cost: cost(body, row.get_ref(6)?.as_blob_or_null()?),
                 })
@@ -254,6 +256,13 @@ pub(super) fn replay(
             connection
                 .prepare_cached("UPDATE quarantine SET reason = ?2, last_ms = MAX(last_ms, ?3) WHERE id = ?1")?
                 .execute(params![judged.id, reason, now.as_millis() as i64])?;
+            // What was thought to come again is here to stay.
+            if is_damage(&row.reason)
+                && !is_damage(reason)
+                && let Some(claim) = row.claim
+            {
+                claim.note(connection, row.at)?;
+            }
             replayed.stay.insert(reason.to_string(), 1);
             return Ok(replayed);
         }

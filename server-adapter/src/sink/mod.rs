@@ -15,6 +15,8 @@ pub(crate) mod events;
 mod http;
 mod ndjson;
 mod plan;
+#[cfg(feature = "sink-postgres")]
+mod postgres;
 pub(crate) mod records;
 mod row;
 mod runner;
@@ -27,7 +29,7 @@ mod tls;
 
 use std::time::Duration;
 
-pub use self::spec::{Algorithm, Begin, HttpSpec, NdjsonSpec, SinkSpec};
+pub use self::spec::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
 use self::{
     batch::{Batch, Limits},
     records::{Records, Saved},
@@ -109,4 +111,41 @@ impl From<crate::Error> for Failure {
     fn from(error: crate::Error) -> Self {
         Self::new(error)
     }
+}
+
+/// What to do after an attempt with a part of a batch.
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
+enum Next {
+    Delivered,
+    /// Again, later.
+    Later(Failure),
+    /// In halves; if it is one event, never.
+    Refused(String),
+}
+
+/// Delivers so many events, and looks for those that are refused by halves. In order: what fails ends it.
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
+fn deliver_in_parts(events: usize, mut attempt: impl FnMut(std::ops::Range<usize>) -> Next) -> Delivery {
+    let mut delivery = Delivery::default();
+    let all = 0..events;
+    let mut parts = Vec::from([all]);
+    while let Some(part) = parts.pop() {
+        match attempt(part.clone()) {
+            Next::Delivered => delivery.done = part.end,
+            Next::Later(failure) => {
+                delivery.failed = Some(failure);
+                break;
+            }
+            Next::Refused(reason) if part.len() <= 1 => {
+                delivery.rejected.push(Rejected { index: part.start, reason });
+                delivery.done = part.end;
+            }
+            Next::Refused(_) => {
+                let middle = part.start + part.len() / 2;
+                parts.push(middle..part.end);
+                parts.push(part.start..middle);
+            }
+        }
+    }
+    delivery
 }

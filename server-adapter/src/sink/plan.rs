@@ -85,6 +85,12 @@ impl Plan {
             SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, mark),
             #[cfg(feature = "sink-http")]
             SinkSpec::Http(spec) => super::http::open(spec, self.tenant, &self.folder, stop),
+            #[cfg(feature = "sink-postgres")]
+            SinkSpec::Postgres(spec) => super::postgres::open(spec, &self.folder, stop),
+            #[cfg(not(feature = "sink-postgres"))]
+            SinkSpec::Postgres(_) => {
+                Err(Failure::new("this build has no PostgreSQL sinks: build it with the feature sink-postgres"))
+            }
             #[cfg(not(feature = "sink-http"))]
             SinkSpec::Http(_) => Err(Failure::new("this build has no HTTP sinks: build it with the feature sink-http")),
         }

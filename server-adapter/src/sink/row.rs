@@ -69,6 +69,37 @@ pub(crate) enum Field<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// For its fields' names.
+    #[cfg(feature = "sink-postgres")]
+    pub(crate) const EMPTY: Row<'static> = Row {
+        event_id: "",
+        received_at: "",
+        time: "",
+        kind: "",
+        name: "",
+        user_id: None,
+        anonymous_id: None,
+        session_id: None,
+        url: None,
+        title: None,
+        referrer: None,
+        properties: "{}",
+        context: "{}",
+        country: None,
+        pop: None,
+        network: None,
+        agent: "",
+        traffic: "",
+        trust: "",
+        source: "",
+        seq: 0,
+        vendor: None,
+        foreign_id: None,
+        consent: "",
+        region: "",
+        traceparent: None,
+    };
+
     /// Names and values, in the order of the columns.
     pub(crate) const fn fields(&self) -> [(&'static str, Field<'a>); 25] {
         use Field::{Json, Number, Text};

@@ -26,6 +26,8 @@ pub enum SinkSpec {
     Ndjson(NdjsonSpec),
     /// Batches of CloudEvents by HTTP.
     Http(HttpSpec),
+    /// Rows of a PostgreSQL table.
+    Postgres(PostgresSpec),
 }
 
 /// Where a new sink begins.
@@ -116,6 +118,60 @@ pub enum Algorithm {
     HmacSha256,
 }
 
+/// Rows of a PostgreSQL table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresSpec {
+    /// What it is called in metrics, logs and commands.
+    pub name: String,
+    /// Where to, `postgres://user@host/database`, without a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Or the file that has it, with a password if need be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// Or the variable that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_env: Option<String>,
+    /// The table, perhaps with its schema. Made if it is not there.
+    #[serde(default = "postgres_table")]
+    pub table: String,
+    /// Whether to speak TLS.
+    #[serde(default)]
+    pub tls: PostgresTls,
+    /// Certificate authorities, in place of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Rows of one statement.
+    #[serde(default = "postgres_events")]
+    pub batch_events: usize,
+    /// Time to connect, and for one statement.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+    /// Where to begin.
+    #[serde(default)]
+    pub from: Begin,
+}
+
+/// Whether to speak TLS with a database. Through a socket in the file system nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PostgresTls {
+    /// Always, and its certificate must be for the host that is named.
+    #[default]
+    Verify,
+    /// Never.
+    Off,
+}
+
+fn postgres_table() -> String {
+    "firsthop_events".into()
+}
+
+const fn postgres_events() -> usize {
+    4096
+}
+
 const fn http_events() -> usize {
     500
 }
@@ -141,6 +197,7 @@ impl SinkSpec {
         match self {
             Self::Ndjson(spec) => &spec.name,
             Self::Http(spec) => &spec.name,
+            Self::Postgres(spec) => &spec.name,
         }
     }
 
@@ -148,6 +205,7 @@ impl SinkSpec {
         match self {
             Self::Ndjson(_) => "ndjson",
             Self::Http(_) => "http",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -155,6 +213,7 @@ impl SinkSpec {
         match self {
             Self::Ndjson(spec) => spec.from,
             Self::Http(spec) => spec.from,
+            Self::Postgres(spec) => spec.from,
         }
     }
 
@@ -162,6 +221,7 @@ impl SinkSpec {
         match self {
             Self::Ndjson(spec) => spec.check(),
             Self::Http(spec) => spec.check(),
+            Self::Postgres(spec) => spec.check(),
         }
     }
 }
@@ -247,6 +307,51 @@ impl HttpSpec {
     pub(super) fn authorization(&self, folder: &Path) -> Result<Option<Zeroizing<String>>, Failure> {
         let text = secret(folder, self.authorization_file.as_deref(), self.authorization_env.as_deref())?;
         Ok(text.map(|text| Zeroizing::new(text.trim().to_owned())))
+    }
+}
+
+impl PostgresSpec {
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |what: &str| Err(refuse(&self.name, what));
+        one_of("url", &self.url_file, &self.url_env).map_err(|what| self::refuse(&self.name, &what))?;
+        if self.url.is_some() == (self.url_file.is_some() || self.url_env.is_some()) {
+            return refuse("url: one of url, url_file and url_env");
+        }
+        #[cfg(feature = "sink-postgres")]
+        if let Some(url) = &self.url {
+            match url.parse::<tokio_postgres::Config>() {
+                Err(error) => return refuse(&format!("url: {error}")),
+                Ok(config) if config.get_password().is_some() => {
+                    return refuse("url: no password here; put the whole into a file and name that in url_file");
+                }
+                Ok(_) => {}
+            }
+        }
+        let is_name = |name: &str| {
+            let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+            begins
+                && name.len() <= 63
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        if self.table.split('.').count() > 2 || !self.table.split('.').all(is_name) {
+            return refuse("table: a name of small letters, digits and _, perhaps behind a schema and a dot");
+        }
+        if !(1..=20_000).contains(&self.batch_events) {
+            return refuse("batch_events: 1 to 20000");
+        }
+        check_timeout(&self.name, self.timeout)
+    }
+
+    #[cfg(feature = "sink-postgres")]
+    pub(super) fn connection(&self, folder: &Path) -> Result<tokio_postgres::Config, Failure> {
+        let text = match &self.url {
+            Some(url) => Zeroizing::new(url.clone()),
+            None => secret(folder, self.url_file.as_deref(), self.url_env.as_deref())?.unwrap_or_default(),
+        };
+        // Not the error: it may quote what it does not understand.
+        text.trim()
+            .parse()
+            .map_err(|_| Failure::new("url: not a PostgreSQL URL, such as postgres://user:password@host/database"))
     }
 }
 

@@ -17,7 +17,7 @@ mod live;
 mod random;
 mod store;
 
-pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, SinkSpec};
+pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
 
 pub use self::{
     file::{Enrolment, KeyFile, LedgerKey, Root, TenantFile},

@@ -25,8 +25,9 @@ use self::{
     sign::{Signer, content_digest},
 };
 use super::{
-    Delivery, Failure, Rejected, Sink,
+    Delivery, Failure, Next, Sink,
     batch::{Batch, Limits},
+    deliver_in_parts,
     row::{Buffers, Row, write_text},
     spec::HttpSpec,
     tls,
@@ -58,15 +59,6 @@ struct Http {
 struct Events {
     text: Vec<u8>,
     ends: Vec<usize>,
-}
-
-/// What to do after an answer.
-enum Next {
-    Delivered,
-    /// Again, later.
-    Later(Failure),
-    /// In halves, or never.
-    Refused(String),
 }
 
 pub(super) fn open(
@@ -105,28 +97,7 @@ impl Sink for Http {
 
     fn deliver(&mut self, batch: &Batch) -> Delivery {
         self.encode(batch);
-        let mut delivery = Delivery::default();
-        let all = 0..self.events.ends.len();
-        let mut parts = Vec::from([all]);
-        while let Some(part) = parts.pop() {
-            match self.post(part.clone()) {
-                Next::Delivered => delivery.done = part.end,
-                Next::Later(failure) => {
-                    delivery.failed = Some(failure);
-                    break;
-                }
-                Next::Refused(reason) if part.len() <= 1 => {
-                    delivery.rejected.push(Rejected { index: part.start, reason });
-                    delivery.done = part.end;
-                }
-                Next::Refused(_) => {
-                    let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
-                }
-            }
-        }
-        delivery
+        deliver_in_parts(self.events.ends.len(), |part| self.post(part))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Sinks: what reaches them, whatever happens to them or to the server.
 
+mod database;
 mod http;
 mod ndjson;
+mod postgres;
 mod receiver;
 
 use std::{
@@ -100,6 +102,10 @@ fn what_a_hand_got_wrong_is_said() {
         ),
         ("kind = 'http'\nname = 'a'\nurl = 'https://x'\nbatch_events = 0", "1 to 10000"),
         ("kind = 'http'\nname = 'a'\nurl = 'https://x'\ntimeout = '1ms'", "1s to 5m"),
+        ("kind = 'postgres'\nname = 'a'", "one of url, url_file and url_env"),
+        ("kind = 'postgres'\nname = 'a'\nurl = 'postgres://u:secret@h/d'", "no password here"),
+        ("kind = 'postgres'\nname = 'a'\nurl = 'postgres://u@h/d'\ntable = 'a; drop'", "small letters"),
+        ("kind = 'postgres'\nname = 'a'\nurl = 'postgres://u@h/d'\ntls = 'maybe'", "unknown variant `maybe`"),
         ("kind = 'ndjson'\nname = 'a'\n[[sinks]]\nkind = 'ndjson'\nname = 'a'", "stands twice"),
     ] {
         tenant.add_sink(toml);

@@ -1,0 +1,240 @@
+//! Rows in a real PostgreSQL.
+
+use std::{
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value as Json;
+
+use super::{database::Database, listed, send, table_ids, until};
+use crate::common::{Client, Folder, Page};
+
+const COUNT: &str = "SELECT COUNT(*) FROM firsthop_events";
+
+fn sink(database: &Database, more: &str) -> String {
+    format!("kind = 'postgres'\nname = 'pg'\nurl = '{}'\ntls = 'off'\n{more}", database.url())
+}
+
+/// The ids in PostgreSQL, sorted as here.
+fn ids(database: &Database) -> Vec<String> {
+    let text = database.sql("SELECT event_id FROM firsthop_events");
+    let mut ids: Vec<String> = text.lines().map(str::to_owned).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Every event is a row with its values and types; what PostgreSQL cannot hold is replaced; away and back, and a replay, double nothing.
+#[test]
+fn every_event_is_a_row_and_only_one() {
+    let mut database = Database::start();
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&database, ""));
+    send(&server, &tenant, &[3, 1000]);
+    let json = r#"{"type":"track","event":"a\u0000b","userId":"u\u0000","messageId":"m","properties":{"n":12345678901234567,"t":"x\u0000y","b":"\\u0000"}}"#;
+    server.client().segment("/v1/track", &tenant.key, json);
+    until("all are there", || database.number(COUNT) == 1005);
+    assert_eq!(ids(&database), table_ids(&tenant));
+    let row = "SELECT row_to_json(e) FROM firsthop_events e WHERE vendor = 'segment'";
+    let row: Json = serde_json::from_str(&database.sql(row)).expect("JSON");
+    assert_eq!((&row["name"], &row["user_id"]), (&"a\u{fffd}b".into(), &"u\u{fffd}".into()));
+    let properties = serde_json::json!({"n": 12_345_678_901_234_567_i64, "t": "x\u{fffd}y", "b": "\\u0000"});
+    assert_eq!((&row["properties"], &row["seq"]), (&properties, &0.into()));
+    // All other columns as the events table has them.
+    let printed: Json =
+        serde_json::from_str(&folder.ok(&["events", "--json", "--kind", "track", "-n", "1"])).expect("JSON");
+    for (name, value) in printed.as_object().expect("an object") {
+        match name.as_str() {
+            "name" | "user_id" | "properties" => {}
+            "time" | "received_at" => {
+                let same =
+                    format!("SELECT COUNT(*) FROM firsthop_events WHERE vendor = 'segment' AND {name} = {value}");
+                assert_eq!(database.sql(&same.replace('"', "'")), "1", "{name}");
+            }
+            name => assert_eq!(&row[name], value, "{name}"),
+        }
+    }
+
+    database.down();
+    send(&server, &tenant, &[20]);
+    until("it is noticed", || listed(&folder, "pg")[2] == "fails");
+    assert_eq!(tenant.sink(&server, "up", "pg"), 0.0);
+    tenant.settle();
+    database.up(&[]);
+    until("the rest is there", || database.number(COUNT) == 1026);
+    folder.ok(&["replay", "--sink", "pg", "--from", "1"]);
+    send(&server, &tenant, &[1]);
+    until("it went on", || listed(&folder, "pg")[4] == "0" && database.number(COUNT) == 1028);
+    assert_eq!(ids(&database), table_ids(&tenant));
+}
+
+/// A row that a constraint refuses is found among thousands, and the rest goes on; a batch that was committed and whose answer came too
+/// late is not there twice.
+#[test]
+fn poison_and_a_commit_that_nobody_heard_of() {
+    let database = Database::start();
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&database, "table = 'public.shop'\ntimeout = '1s'"));
+    let count = "SELECT COUNT(*) FROM shop";
+    send(&server, &tenant, &[1]);
+    until("it is there", || database.number(count) == 2);
+    database.sql("ALTER TABLE shop ADD CONSTRAINT no_thirteen CHECK ((properties->>'n')::int % 1000 <> 13)");
+    send(&server, &tenant, &[2500]);
+    until("the rest is there", || database.number(count) == 2503 - 3);
+    until("they are counted", || tenant.sink(&server, "dead_letters", "pg") == 3.0);
+    assert!(folder.ok(&["sinks", "dead"]).contains("no_thirteen"));
+    database.sql("ALTER TABLE shop DROP CONSTRAINT no_thirteen");
+    assert!(folder.ok(&["replay", "--sink", "pg", "--dead"]).contains("3 events that pg had refused are delivered"));
+    assert_eq!(database.number(count), 2503);
+
+    // Slower than the sink waits, but it does commit.
+    database.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END';
+         CREATE TRIGGER slow AFTER INSERT ON shop FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+    );
+    send(&server, &tenant, &[50]);
+    until("it gave up, and it is there", || {
+        tenant.sink(&server, "errors_total", "pg") > 0.0 && database.number(count) == 2554
+    });
+    database.sql("DROP TRIGGER slow ON shop");
+    until("it is done", || listed(&folder, "pg")[4] == "0");
+    assert_eq!(database.number(count), 2554);
+    assert_eq!(table_ids(&tenant).len(), 2554);
+}
+
+/// SIGKILL of the server in the middle of delivery, twenty times: every event is a row, and only one.
+#[test]
+fn a_kill_loses_and_doubles_no_row() {
+    let database = Database::start();
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&database, "batch_events = 200"));
+    for round in 0..20_u64 {
+        let killed = AtomicBool::new(false);
+        let (tenant, address) = (&tenant, server.public);
+        thread::scope(|scope| {
+            for i in 0..4_u64 {
+                let killed = &killed;
+                scope.spawn(move || {
+                    let (mut client, mut page) = (Client::new(address), Page::new(tenant));
+                    while !killed.load(Ordering::Relaxed) {
+                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * 40)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(120 + round * 7));
+            server.kill();
+            killed.store(true, Ordering::Relaxed);
+        });
+        server = folder.serve();
+    }
+    let expected = table_ids(&tenant);
+    assert!(expected.len() > 1000, "{}: not much of a load", expected.len());
+    until("all are there", || {
+        tenant.sink(&server, "lag_frames", "pg") == 0.0 && database.number(COUNT) == expected.len()
+    });
+    assert_eq!(ids(&database), expected);
+}
+
+/// TLS is spoken and the certificate verified: by the authority that is named, and no other.
+#[test]
+fn tls_is_verified() {
+    let mut database = Database::start();
+    let run = |arguments: &[&str]| {
+        let output =
+            Command::new("openssl").args(arguments).current_dir(database.path()).output().expect("openssl runs");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let days = ["-nodes", "-days", "2"];
+    let authority = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-subj",
+        "/CN=ca",
+    ];
+    run(&[&authority[..], &days].concat());
+    run(&[
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-keyout",
+            "o.key",
+            "-out",
+            "other.pem",
+            "-subj",
+            "/CN=other",
+        ][..],
+        &days,
+    ]
+    .concat());
+    run(&[
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "db.key",
+        "-out",
+        "db.csr",
+        "-subj",
+        "/CN=db",
+    ]);
+    fs::write(database.path().join("san"), "subjectAltName=IP:127.0.0.1\n").expect("written");
+    run(&[
+        "x509", "-req", "-in", "db.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-extfile", "san", "-out",
+        "db.pem",
+    ]);
+    database.down();
+    for name in ["db.key", "db.pem"] {
+        let own =
+            format!("cp {name} data/{name} && chmod 600 data/{name} && (chown postgres:postgres data/{name} || true)");
+        let done = Command::new("sh").args(["-c", &own]).current_dir(database.path()).output().expect("sh runs");
+        assert!(done.status.success(), "{done:?}");
+    }
+    database.up(&["ssl=on", "ssl_cert_file=db.pem", "ssl_key_file=db.key"]);
+    // Who does not speak TLS is not let in.
+    fs::write(database.path().join("data/pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
+        .expect("written");
+    database.sql("SELECT pg_reload_conf()");
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    send(&server, &tenant, &[3]);
+    let sink = |tls: &str| format!("kind = 'postgres'\nname = 'pg'\nurl = '{}'\n{tls}", database.url());
+    for (tls, says) in [
+        ("tls = 'off'", "no pg_hba.conf entry"),
+        (&format!("ca_file = '{}'", database.path().join("other.pem").display()), "UnknownIssuer"),
+    ] {
+        tenant.add_sink(&sink(tls));
+        until(says, || folder.ok(&["sinks", "list"]).contains(says));
+        tenant.remove_sinks();
+    }
+    tenant.add_sink(&sink(&format!("ca_file = '{}'", database.path().join("ca.pem").display())));
+    until("all are there", || database.number(COUNT) == 4);
+    let secure = "SELECT COUNT(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'firsthop'";
+    assert_eq!(database.number(secure), 1);
+}

@@ -136,8 +136,9 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// W3C Trace Context, "traceparent header": version 00, lower-case hexadecimal digits, ids that are not all zero.
-fn is_traceparent(text: &str) -> bool {
+/// Whether a text is a `traceparent` (W3C Trace Context): version 00, lower-case hexadecimal digits, ids that are not all zero.
+#[must_use]
+pub fn is_traceparent(text: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_id = |text: &str| is_hex(text) && text.bytes().any(|b| b != b'0');
     let mut parts = text.split('-');

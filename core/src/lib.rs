@@ -103,7 +103,7 @@ pub use crate::{
     error::Error,
     event::{Event, EventKind, ForeignId, Vendor},
     extension::{Extension, ExtensionKind, Extensions},
-    frame::{Events, Frame},
+    frame::{Events, Frame, is_traceparent},
     header::{Consent, Flags, HEADER_LEN, Header, MAGIC, VERSION},
     id::{Epoch, EventId, KeyId, Region, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
     key::{Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},

@@ -30,11 +30,13 @@ pub struct Facts<'a> {
     pub ch_platform: Option<&'a str>,
     /// `Sec-Purpose`
     pub sec_purpose: Option<&'a str>,
+    /// `traceparent` (W3C Trace Context)
+    pub traceparent: Option<&'a str>,
 }
 
 impl<'a> Facts<'a> {
     /// The headers that [`with_headers`](Self::with_headers) asks for, for a hop that must copy them out first.
-    pub const HEADERS: [&'static str; 8] = [
+    pub const HEADERS: [&'static str; 9] = [
         "origin",
         "authorization",
         "content-type",
@@ -43,6 +45,7 @@ impl<'a> Facts<'a> {
         "sec-ch-ua-mobile",
         "sec-ch-ua-platform",
         "sec-purpose",
+        "traceparent",
     ];
 
     /// Nothing known but the time.
@@ -61,14 +64,24 @@ impl<'a> Facts<'a> {
             ch_mobile: None,
             ch_platform: None,
             sec_purpose: None,
+            traceparent: None,
         }
     }
 
     /// Takes what the headers say; `header` is asked by lower-case name.
     #[must_use]
     pub fn with_headers(self, mut header: impl FnMut(&'static str) -> Option<&'a str>) -> Self {
-        let [origin, authorization, content_type, content_encoding, user_agent, ch_mobile, ch_platform, sec_purpose] =
-            Self::HEADERS.map(&mut header);
+        let [
+            origin,
+            authorization,
+            content_type,
+            content_encoding,
+            user_agent,
+            ch_mobile,
+            ch_platform,
+            sec_purpose,
+            traceparent,
+        ] = Self::HEADERS.map(&mut header);
         Self {
             origin,
             authorization,
@@ -78,6 +91,7 @@ impl<'a> Facts<'a> {
             ch_mobile,
             ch_platform,
             sec_purpose,
+            traceparent,
             ..self
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     journal::{self, Arrival, Asked, At, Held, SetAside, Unavailable},
     server::Inner,
     tenants::{Found, TenantFile, random_bytes},
+    traces::Trace,
 };
 
 /// How long an edge's signature is accepted after its epoch: a page, or the edge, may have been offline.
@@ -24,12 +25,19 @@ const ENVELOPE_GRACE_EPOCHS: u32 = 7 * 24;
 
 impl Inner {
     /// `POST /v1/f`
-    pub(crate) async fn frame(&self, body: Bytes, facts: &Facts<'_>, held: Held) -> Result<Receipt, Problem> {
+    pub(crate) async fn frame(
+        &self,
+        body: Bytes,
+        facts: &Facts<'_>,
+        held: Held,
+        trace: &mut Trace,
+    ) -> Result<Receipt, Problem> {
         let accepted = match native::receive(&body, facts, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts.now, asked(FRAME, facts), held).await),
         };
         let Found { live, known } = &accepted.account;
+        trace.verified(live.id, accepted.frame.header().count.into(), accepted.frame.traceparent());
         let _place = live.usage.enter(&known.limits)?;
         let at = here(&accepted.account, facts.now);
         if let Err(problem) = check_count(&accepted.frame) {
@@ -46,6 +54,7 @@ impl Inner {
         }
         let arrival = Arrival::new(&body, &accepted.frame, accepted.foreign > 0, at, Some(&accepted.annotation))?;
         let verdict = live.journal.store(arrival, held).await.map_err(unavailable)?;
+        trace.committed();
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
     }
 
@@ -56,6 +65,7 @@ impl Inner {
         body: Bytes,
         facts: &Facts<'_>,
         mut held: Held,
+        trace: &mut Trace,
     ) -> Result<Verdict, Problem> {
         // Reading JSON is the larger part of the work.
         if let Some(found) = segment::named(facts).and_then(|id| self.tenants.find(id)) {
@@ -68,6 +78,7 @@ impl Inner {
             }
         };
         let Found { live, known } = &accepted.account;
+        trace.verified(live.id, 0, None);
         let _place = live.usage.enter(&known.limits)?;
         let at = here(&accepted.account, facts.now);
         let mut verdict = Verdict::default();
@@ -76,6 +87,7 @@ impl Inner {
             held.grow(frame.len()).ok_or_else(full)?;
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
+            trace.holds(frame.header().count.into());
             let arrival = Arrival::new(&body, &frame, true, at, Some(&accepted.annotation))?;
             waits.push(live.journal.send_frame(arrival));
         }
@@ -105,13 +117,20 @@ impl Inner {
             verdict.duplicate += stored.duplicate;
             verdict.conflict += stored.conflict;
         }
+        trace.committed();
         drop(held);
         Ok(verdict)
     }
 
     /// `POST /v1/e`: an edge's word counts once its signature holds; what it did not vouch for is checked here, or
     /// set aside.
-    pub(crate) async fn envelope(&self, body: Bytes, now: Timestamp, held: Held) -> Result<Receipt, Problem> {
+    pub(crate) async fn envelope(
+        &self,
+        body: Bytes,
+        now: Timestamp,
+        held: Held,
+        trace: &mut Trace,
+    ) -> Result<Receipt, Problem> {
         let outer = match Frame::parse(&body) {
             Ok(outer) if outer.header().flags.contains(Flags::ENVELOPE) => outer,
             Ok(_) => {
@@ -151,8 +170,10 @@ impl Inner {
         });
         match opened {
             Ok((frame, arrival)) => {
+                trace.verified(found.live.id, frame.header().count.into(), frame.traceparent());
                 let _place = found.live.usage.enter(&found.known.limits)?;
                 let verdict = found.live.journal.store(arrival, held).await.map_err(unavailable)?;
+                trace.committed();
                 Ok(receipt(&frame, verdict))
             }
             Err(problem) if problem.refusal() == Refusal::RateLimited => Err(problem),

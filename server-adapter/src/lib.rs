@@ -67,6 +67,7 @@ mod server;
 pub mod settings;
 mod sink;
 pub mod tenants;
+mod traces;
 
 #[cfg(feature = "cli")]
 pub use crate::control::ControlSocket;

@@ -90,6 +90,9 @@ impl Server {
     }
 
     fn start(settings: Settings, lock: File, made: Option<StoredTenant>) -> Result<Self, Error> {
+        if !settings.otlp_endpoint.is_none() {
+            crate::traces::start(settings.otlp_endpoint.clone()).map_err(Error::io(&settings.data))?;
+        }
         let store = Store::new(&settings.data);
         let tenants = Arc::new(Tenants::open(store, settings.clone())?);
         let watch = Watch::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
@@ -179,6 +182,7 @@ impl Inner {
         if !self.closed.swap(true, Ordering::Relaxed) {
             drop(self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
             self.tenants.close(deadline);
+            crate::traces::flush(std::time::Duration::from_secs(2));
             // Whoever still has a request under way keeps the server, and must not keep the folder.
             drop(self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
         }

@@ -14,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+pub use crate::traces::Collector;
 use crate::{Error, clock};
 
 /// Declares every setting once: the struct with defaults, the layer that a file or the environment makes, and the
@@ -131,6 +132,8 @@ settings! {
     drain_delay("FIRSTHOP_DRAIN_DELAY"): Span = Span(Duration::ZERO), "0s";
     /// Time for requests under way and for the events table to catch up, at the end.
     drain_timeout("FIRSTHOP_DRAIN_TIMEOUT"): Span = Span(Duration::from_secs(20)), "20s";
+    /// Collector of traces, OTLP over HTTP: http://127.0.0.1:4318, say. Only what its sender marks as sampled is traced. Empty: none.
+    otlp_endpoint("FIRSTHOP_OTLP_ENDPOINT"): Collector = Collector::default(), "";
     /// How much to log: error, warn, info, debug or trace.
     log("FIRSTHOP_LOG"): LogLevel = LogLevel::Info, "info";
     /// How to log: text or json.
@@ -366,6 +369,7 @@ shown! {
     usize: number => number.to_string();
     Span: span => span.to_string();
     Bytes: bytes => bytes.to_string();
+    Collector: collector => collector.to_string();
     LogLevel: level => format!("{level:?}").to_lowercase();
     LogFormat: format => format!("{format:?}").to_lowercase();
 }

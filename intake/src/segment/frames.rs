@@ -1,7 +1,7 @@
 //! Events → unsigned native frames of a fresh source, as many as it takes.
 
 use firsthop_core::{
-    Error, Event, ExtensionKind, FrameWriter, Header, SourceId, Timestamp, Unsigned,
+    Error, Event, ExtensionKind, FrameWriter, Header, SourceId, Timestamp, Unsigned, is_traceparent,
     limits::{MAX_FRAME, MAX_HEADER},
 };
 
@@ -12,6 +12,8 @@ use crate::Tenant;
 pub(crate) struct Frames<'k> {
     header: Header,
     write_key: &'k str,
+    /// Of the request: the frames remember whose trace they are part of.
+    traceparent: Option<&'k str>,
     writer: FrameWriter<Vec<u8>>,
     done: Vec<Vec<u8>>,
 }
@@ -21,6 +23,7 @@ impl<'k> Frames<'k> {
     pub(crate) fn new(
         tenant: &Tenant,
         write_key: &'k str,
+        traceparent: Option<&'k str>,
         source: SourceId,
         now: Timestamp,
         events: usize,
@@ -29,8 +32,13 @@ impl<'k> Frames<'k> {
         // An event that becomes larger than thrice its JSON is one whose id and empty fields outweigh it.
         let room = (MAX_HEADER + 3 * json + 256 * events).min(MAX_FRAME);
         let header = Header { region: tenant.region, ..Header::new(tenant.id, source, now) };
-        let mut frames =
-            Self { header, write_key, writer: FrameWriter::new(vec![0; room], &header)?, done: Vec::new() };
+        let mut frames = Self {
+            header,
+            write_key,
+            traceparent,
+            writer: FrameWriter::new(vec![0; room], &header)?,
+            done: Vec::new(),
+        };
         frames.begin()?;
         Ok(frames)
     }
@@ -58,6 +66,9 @@ impl<'k> Frames<'k> {
 
     fn begin(&mut self) -> Result<(), Error> {
         self.writer.begin(&self.header)?;
+        if let Some(traceparent) = self.traceparent.filter(|text| is_traceparent(text)) {
+            self.writer.extension(ExtensionKind::Traceparent, traceparent.as_bytes())?;
+        }
         self.writer.extension(ExtensionKind::WriteKey, self.write_key.as_bytes())
     }
 

@@ -244,7 +244,7 @@ pub fn receive<'a, T: Account>(
         account.has_room(body.len())?;
         account.admit(count, body.len())?;
         let text = text.as_deref().unwrap_or_default();
-        Events { account, key, now: facts.now, random }.read(call, request, |message| {
+        Events { account, key, traceparent: facts.traceparent, now: facts.now, random }.read(call, request, |message| {
             // Positions in the mended text are positions in the body.
             let at = message.as_ptr() as usize - text.as_ptr() as usize;
             lexical::without_addresses(&body[at..at + message.len()])
@@ -278,6 +278,7 @@ fn read_text(body: &[u8]) -> Result<Cow<'_, str>, Problem> {
 struct Events<'r, 'k, T> {
     account: &'r T,
     key: &'k str,
+    traceparent: Option<&'k str>,
     now: Timestamp,
     random: &'r mut dyn FnMut(&mut [u8]),
 }
@@ -295,7 +296,8 @@ impl<T: Account> Events<'_, '_, T> {
             Messages::Batch(batch) => batch.len(),
         };
         let source = self.fresh();
-        let mut frames = Frames::new(self.account.tenant(), self.key, source, self.now, count, request.expanded)?;
+        let mut frames =
+            Frames::new(self.account.tenant(), self.key, self.traceparent, source, self.now, count, request.expanded)?;
         let mut encoder = Encoder::new(request.largest);
         let mut rejected = Vec::new();
         let shared = request.shared;

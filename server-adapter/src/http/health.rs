@@ -11,6 +11,7 @@ use crate::{
     metrics::{Page, resident_bytes},
     sink::Runner,
     tenants::{LimitKind, Live},
+    traces::Counts,
 };
 
 /// `GET /readyz`: whether it takes events, and why not. `inside` names the tenants that alone have trouble as well.
@@ -73,6 +74,12 @@ pub(super) fn metrics(server: &Server) -> String {
         disk.reserved(),
     );
     inner.traffic.write(&mut page);
+    let spans = "firsthop_trace_spans_total";
+    page.family(spans, "counter", "Spans of traces, by what became of them.");
+    let Counts { sent, dropped, failed } = crate::traces::counts();
+    for (result, count) in [("sent", sent), ("dropped", dropped), ("failed", failed)] {
+        page.sample(spans, &[("result", result)], count);
+    }
     let tenants: Vec<(String, Arc<Live>)> =
         inner.tenants.all().into_iter().map(|live| (live.id.to_string(), live)).collect();
     outcomes(&mut page, &tenants);

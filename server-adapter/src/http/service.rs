@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use firsthop_core::{Network, limits::MAX_ENVELOPE};
-use firsthop_intake::{CORS, Facts, PREFLIGHT, Problem, Refusal, Route, Verdict, native, route, segment};
+use firsthop_intake::{CORS, Facts, PREFLIGHT, Problem, Receipt, Refusal, Route, Verdict, native, route, segment};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE},
@@ -23,7 +23,7 @@ use http_body_util::Full;
 use tower_service::Service;
 
 use super::{body, health, leases};
-use crate::{Server, clock, server::Inner};
+use crate::{Server, clock, server::Inner, traces::Trace};
 
 /// The address of a request's sender, put among the request's extensions by whatever accepted the connection. axum's
 /// `ConnectInfo<SocketAddr>` does as well. It is cut to its network before anything else sees it.
@@ -119,6 +119,8 @@ impl Server {
             // The client's next request goes to whoever takes over.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        // No path: what somebody makes up may name them.
+        tracing::trace!(status = answer.status().as_u16(), took = ?began.elapsed(), "answered");
         inner.traffic.answered(known, answer.status().as_u16());
         answer
     }
@@ -141,19 +143,25 @@ impl Server {
                     Route::Envelope => MAX_ENVELOPE,
                     _ => native::MAX_BODY,
                 };
+                let mut trace = Trace::begin(text(&parts.headers, "traceparent"));
                 let mut held = inner.memory.hold();
                 let body = body::read(parts, body, most, &inner.settings, &mut held).await?;
+                trace.read();
                 inner.tenants.disk.check()?;
                 let now = clock::now();
-                if route == Route::Envelope {
-                    return inner.envelope(body, now, held).await.map(|receipt| Good::Receipt(receipt.to_json()));
-                }
                 let network = sender(parts, inner.settings.proxies).map_or(Network::Unknown, Network::of);
                 let facts = Facts { network, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
-                match route {
-                    Route::Segment(call) => inner.segment(call, body, &facts, held).await.map(Good::Segment),
-                    _ => inner.frame(body, &facts, held).await.map(|receipt| Good::Receipt(receipt.to_json())),
-                }
+                let receipt = |receipt: Receipt| Good::Receipt(receipt.to_json());
+                let (name, result) = match route {
+                    Route::Envelope => ("/v1/e", inner.envelope(body, now, held, &mut trace).await.map(receipt)),
+                    Route::Segment(call) => {
+                        let verdict = inner.segment(call, body, &facts, held, &mut trace).await;
+                        (call.path(), verdict.map(Good::Segment))
+                    }
+                    _ => ("/v1/f", inner.frame(body, &facts, held, &mut trace).await.map(receipt)),
+                };
+                trace.end(name, result.as_ref().map_or_else(Problem::status, |_| 200));
+                result
             }
             _ => Err(Refusal::NotFound.into()),
         }

@@ -118,6 +118,15 @@ impl Batch {
         self.events - self.done
     }
 
+    /// The `traceparent` of each frame here that has one, and how many events are to be delivered of it.
+    pub(super) fn traces(&self) -> impl Iterator<Item = (Option<&str>, u64)> {
+        self.frames.iter().map(|stored| {
+            let frame = journal::open_body(&self.bytes[stored.body.clone()]).ok();
+            let frame = frame.and_then(|(_, frame)| Frame::parse(frame).ok());
+            (frame.and_then(|frame| frame.traceparent()), stored.events as u64)
+        })
+    }
+
     /// When the first frame here was received.
     pub(super) fn received(&self) -> Option<Timestamp> {
         self.frames.first().map(|frame| frame.received)

@@ -28,6 +28,7 @@ use crate::{
     journal::{self, Follower, Waited},
     metrics::{Counter, Gauge, Histogram},
     tenants::random_bytes,
+    traces::Delivering,
 };
 
 /// One sink of a tenant, kept up with the journal by a thread of its own.
@@ -345,7 +346,9 @@ impl Shared {
             self.stats.waiting_since.set(batch.received().map_or(0, |received| received.as_millis()));
             self.stats.unreadable.add(batch.unreadable);
             let events = batch.len();
+            let traces = Delivering::begin(batch.traces());
             self.deliver(&mut on, &mut batch, failures)?;
+            traces.end(self.tenant, self.plan.name());
             self.stats.batches.observe(began.elapsed());
             if on.flushed.1.elapsed() >= FLUSH {
                 self.flush(&mut on)?;

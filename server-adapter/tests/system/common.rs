@@ -481,6 +481,16 @@ impl Page {
         frame
     }
 
+    /// A first frame of one event, as part of a trace.
+    pub(crate) fn traced(&self, traceparent: &str) -> Vec<u8> {
+        let header = Header::new(self.tenant, self.source, now());
+        let mut writer = FrameWriter::new(vec![0; 4096], &header).expect("room");
+        writer.extension(ExtensionKind::Traceparent, traceparent.as_bytes()).expect("room");
+        writer.extension(ExtensionKind::WriteKey, self.key.as_bytes()).expect("room");
+        writer.event(&Event { name: "Product Viewed", ..Event::default() }).expect("room");
+        writer.finish(&Unsigned).expect("finished").to_vec()
+    }
+
     /// A frame of events from any number on.
     pub(crate) fn frame_at(&self, first: u64, events: u64, name: &str) -> Vec<u8> {
         let mut header = Header::new(self.tenant, self.source, now());

@@ -22,5 +22,6 @@ mod shapes;
 mod sinks;
 mod slow;
 mod take_over;
+mod traces;
 mod updates;
 mod vectors;

@@ -11,7 +11,7 @@ use crate::{
     load::{Log, deliver},
     producer::{Made, Producer},
     row::{Bench, Figures, Row},
-    stored::{figure, judge, verify},
+    stored::{balanced, figure, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -74,7 +74,7 @@ fn any_order(bench: &mut Bench) -> Outcome<Figures> {
     })?;
     let figures = judge(&tenant, &log)?;
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     if figures.duplicates != extra {
         return Err(format!("{extra} events were sent again, and receipts say {}", figures.duplicates).into());
     }
@@ -119,6 +119,6 @@ fn replay(bench: &mut Bench) -> Outcome<Figures> {
         return Err(format!("{} duplicates, {before} pages before and {after} after", figures.duplicates).into());
     }
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("{times} times; the journal has {before} pages before and {after} after")))
 }

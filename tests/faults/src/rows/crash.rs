@@ -11,7 +11,7 @@ use crate::{
     load::{Load, Log},
     row::{Bench, Figures, Row},
     shim::Shim,
-    stored::{Stored, judge, verify},
+    stored::{Stored, balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -20,7 +20,7 @@ pub(super) const ROWS: &[Row] = &[
         what: "SIGKILL in the middle of commits, 200 times (short: 10), under load; producers send again what was not answered. After each start all that \
                was acknowledged is there.",
         short: true,
-        limit: 240,
+        limit: 480,
         run: sigkill,
     },
     Row {
@@ -28,7 +28,7 @@ pub(super) const ROWS: &[Row] = &[
         what: "The power goes under load, 40 times (short: 6): after a kill, writes that no sync followed are taken back, all, some or by sectors, and the \
                server starts on what is left.",
         short: true,
-        limit: 180,
+        limit: 300,
         run: power,
     },
     Row {
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Row] = &[
         what: "SIGTERM under load, 10 times (short: 2): the server ends by itself with 0, what it acknowledged is in the events table by then, and a new one \
                takes over.",
         short: true,
-        limit: 120,
+        limit: 240,
         run: sigterm,
     },
 ];
@@ -71,7 +71,7 @@ fn sigkill(bench: &mut Bench) -> Outcome<Figures> {
     })?;
     let figures = judge(&tenant, &log)?.recovered(longest).noting(format!("{times} kills"));
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures)
 }
 
@@ -108,7 +108,7 @@ fn power(bench: &mut Bench) -> Outcome<Figures> {
         }
         log.send_open(folder.public)?;
         server.stop()?;
-        verify(&folder)?;
+        balanced(&folder)?;
     }
     if took == 0 {
         return Err("no write was ever under way: the row shows nothing".into());
@@ -166,6 +166,6 @@ fn sigterm(bench: &mut Bench) -> Outcome<Figures> {
     })?;
     let figures = judge(&tenant, &log)?.recovered(longest).noting(format!("{times} times"));
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures)
 }

@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         what: "After a kill, the write-ahead log is cut at every byte of its last transactions (short: at some), and bits in it are flipped. What is left is whole \
                transactions from the front, `verify` reports what is missing of what the events table had, and a server starts on it, says so, and takes events.",
         short: true,
-        limit: 420,
+        limit: 600,
         run: tail,
     },
     Row {

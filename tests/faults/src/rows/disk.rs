@@ -16,7 +16,7 @@ use crate::{
     producer::Producer,
     row::{Bench, Figures, Row},
     shim::{EIO, ENOSPC, Failing, Shim},
-    stored::{Stored, judge, verify},
+    stored::{Stored, balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -31,7 +31,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "enospc-now-and-then",
         what: "Some writes say that the disk is full, others succeed (shim), 8 times (short: 2), under load.",
         short: false,
-        limit: 120,
+        limit: 240,
         run: enospc_now_and_then,
     },
     Row {
@@ -39,14 +39,14 @@ pub(super) const ROWS: &[Row] = &[
         what: "Syncs or writes fail with EIO (shim), once, a few times, for a while or at random, 24 times (short: 4), under load; then the power goes, and what a \
                failed sync should have written is gone. Nothing that was acknowledged is.",
         short: true,
-        limit: 240,
+        limit: 400,
         run: eio,
     },
     Row {
         name: "slow-disk",
         what: "Every sync takes 0.2 s, then 3 s with a commit timeout of 1 s (shim): answers are late and then 503, memory stays bounded, and it goes on afterwards.",
         short: false,
-        limit: 120,
+        limit: 240,
         run: slow,
     },
 ];
@@ -141,7 +141,7 @@ fn fill(
     })?;
     let figures = judge(tenant, &log)?.recovered(took);
     server.stop()?;
-    verify(folder)?;
+    balanced(folder)?;
     Ok(figures)
 }
 
@@ -165,7 +165,7 @@ fn enospc_now_and_then(bench: &mut Bench) -> Outcome<Figures> {
     let figures = judge(&tenant, &log)?.recovered(longest);
     let (_, _, failed) = shim.counts()?;
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     if failed == 0 {
         return Err("no write failed: the row shows nothing".into());
     }
@@ -214,7 +214,7 @@ fn eio(bench: &mut Bench) -> Outcome<Figures> {
         }
         log.send_open(folder.public)?;
         server.stop()?;
-        verify(&folder)?;
+        balanced(&folder)?;
     }
     let (_, syncs, writes) = shim.counts()?;
     if syncs == 0 || writes == 0 {
@@ -257,6 +257,6 @@ fn slow(bench: &mut Bench) -> Outcome<Figures> {
     crate::load::deliver(&mut folder.client(), &made, &log, &|| false)?;
     let figures = judge(&tenant, &log)?.recovered(took);
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("at most {} MiB resident", most >> 20)))
 }

@@ -15,7 +15,7 @@ use crate::{
     load::{Load, Log},
     producer::Producer,
     row::{Bench, Figures, Row},
-    stored::{judge, open, verify},
+    stored::{balanced, judge, open},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -74,7 +74,7 @@ fn beside(
         return Err("it panicked".into());
     }
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(Figures { stored: figures.stored - own, ..figures }.noting(note))
 }
 

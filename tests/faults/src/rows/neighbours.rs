@@ -17,7 +17,7 @@ use crate::{
     producer::{Made, Producer},
     receiver::Receiver,
     row::{Bench, Figures, Row},
-    stored::{judge, verify},
+    stored::{balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -161,7 +161,7 @@ fn noisy(bench: &mut Bench) -> Outcome<Figures> {
     figures.stored += theirs.stored;
     figures.duplicates += theirs.duplicates;
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!(
         "{rate:.0} events/s of a tenant that may send 1,000, {refused} answers 429; the other's p99 {:.2} ms alone, {:.2} ms beside it ({moved:+.0} %)",
         alone.as_secs_f64() * 1e3,
@@ -231,8 +231,8 @@ fn two_servers(bench: &mut Bench) -> Outcome<Figures> {
     }
     server.stop()?;
     other_server.stop()?;
-    verify(&folder)?;
-    verify(&other)?;
+    balanced(&folder)?;
+    balanced(&other)?;
     Ok(figures.noting(format!(
         "the other server stored {} of the same events, each once; their sink was given {all} and has {distinct}",
         theirs.stored

@@ -11,7 +11,7 @@ use crate::{
     load::{Load, Log},
     receiver::{Mode, Receiver},
     row::{Bench, Figures, Row},
-    stored::{judge, verify},
+    stored::{balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -104,7 +104,7 @@ fn slow(bench: &mut Bench) -> Outcome<Figures> {
     let began = Instant::now();
     let figures = judge_sink(&tenant, &log, &receiver)?.recovered(began.elapsed());
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("{behind} frames behind at most; no answer took longer than {} ms", slowest.as_millis())))
 }
 
@@ -134,7 +134,7 @@ fn away(bench: &mut Bench) -> Outcome<Figures> {
     let figures = judge_sink(&tenant, &log, &receiver)?.recovered(longest);
     let (distinct, all) = receiver.counts();
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("away {times} times; {} deliveries were repeated under their ids", all - distinct)))
 }
 
@@ -158,7 +158,7 @@ fn silent(bench: &mut Bench) -> Outcome<Figures> {
     let figures = judge_sink(&tenant, &log, &receiver)?.recovered(longest);
     let (distinct, all) = receiver.counts();
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     if all == distinct {
         return Err("nothing was delivered again: the row shows nothing".into());
     }
@@ -196,6 +196,6 @@ fn poison(bench: &mut Bench) -> Outcome<Figures> {
     folder.ok(&["replay", "--sink", "hook", "--dead"])?;
     let figures = judge_sink(&tenant, &log, &receiver)?.recovered(took);
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("{bad} events were refused, became dead letters, and were delivered by a replay")))
 }

@@ -14,7 +14,7 @@ use crate::{
     http::{connect, read},
     load::{Load, Log},
     row::{Bench, Figures, Row},
-    stored::{judge, verify},
+    stored::{balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -106,7 +106,7 @@ fn slowloris(bench: &mut Bench) -> Outcome<Figures> {
     let memory = server.resident().unwrap_or(0) >> 20;
     let figures = judge(&tenant, &log)?;
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("{most} connections at a time, {cut} cut off; all {requests} good requests answered at once; {memory} MiB resident")))
 }
 
@@ -178,7 +178,7 @@ fn stalled(bench: &mut Bench) -> Outcome<Figures> {
     }
     let figures = judge(&tenant, &log)?;
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!(
         "{count} answered 408 within {:.1} s; they held {:.0} MiB",
         late.as_secs_f64(),

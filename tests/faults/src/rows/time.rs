@@ -14,7 +14,7 @@ use crate::{
     producer::Producer,
     row::{Bench, Figures, Row},
     shim::Shim,
-    stored::{figure, judge, verify},
+    stored::{balanced, figure, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -85,7 +85,7 @@ fn clock(bench: &mut Bench) -> Outcome<Figures> {
     log.replayed();
     let figures = judge(&tenant, &log).map_err(|error| format!("{error}; replay: {said}"))?.recovered(longest);
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!(
         "{} jumps; {kept} events were refused, kept, and stored by a replay in due time",
         shifts.len()
@@ -146,7 +146,7 @@ fn rotation(bench: &mut Bench) -> Outcome<Figures> {
         folder.ok(&["key", "list"])?.lines().filter(|line| line.contains("verifies") || line.contains("signs")).count();
     let figures = judge(&tenant, &log)?;
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     if figures.refused > 0 || roots != times + 1 {
         return Err(format!("{} events refused, {roots} roots in force", figures.refused).into());
     }
@@ -207,6 +207,6 @@ fn keys_away(bench: &mut Bench) -> Outcome<Figures> {
     }
     let figures = judge(&tenant, &log)?.recovered(longest);
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("{direct} frames under the leases that it had, {} waited at their pages", waiting.len())))
 }

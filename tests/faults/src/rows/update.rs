@@ -7,7 +7,7 @@ use crate::{
     folder::How,
     load::{Load, Log},
     row::{Bench, Figures, Row},
-    stored::{judge, verify},
+    stored::{balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[Row {
@@ -48,6 +48,6 @@ fn updates(bench: &mut Bench) -> Outcome<Figures> {
     }
     let retries = log.retries();
     server.stop()?;
-    verify(&folder)?;
+    balanced(&folder)?;
     Ok(figures.noting(format!("{times} updates; no connection refused, {retries} requests sent again")))
 }

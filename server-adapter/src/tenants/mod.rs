@@ -6,6 +6,7 @@
 //!                   journal.db    frames, identities, counters, quarantine              journal
 //!                   events.db     the events table                                      sink
 //!                   sinks.db      cursors of other sinks, and what they refused        sink
+//!                   schema.db     the shape of the events                               journal::shapes
 //! ```
 //!
 //! Files change by a new file in the old one's place, so that a reader sees the old or the new and never half of one.

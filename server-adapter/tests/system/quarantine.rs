@@ -1,12 +1,15 @@
 //! Quarantine is emptied by hand: what was wrong is put right and replayed, or it is discarded. Nothing is counted twice or lost.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use firsthop_core::{Annotation, Trust};
 use serde_json::Value as Json;
 
 use crate::{
-    common::{Folder, Page, Server, Tenant, now},
+    common::{Folder, Page, Server, Tenant, firsthop, now},
     edges::{Edge, envelope},
 };
 
@@ -47,6 +50,8 @@ fn balance(folder: &Folder, tenant: &Tenant, outcomes: &[(&str, i64)]) {
         assert_eq!(tenant.journal(&sql), *events, "{outcome}");
     }
     assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
+    // Nothing is missing once the time is over in which it could still come.
+    folder.ok(&["reconcile", "--tenant", &tenant.id.to_string(), "--grace", "0s"]);
 }
 
 /// A frame and a call whose key is not known, and a call that is no call.
@@ -281,4 +286,53 @@ fn a_full_quarantine_is_seen_and_room_can_be_made() {
     assert_eq!(bad(&mut client, 11), 200);
     assert_eq!(server.metric(&full), 0.0);
     assert_eq!(server.internal_get("/readyz").json()["trouble"], Json::Null);
+}
+
+/// The server is killed in the middle of replays and discards, time and again: what was done is done whole, and the rest is there.
+#[test]
+fn a_kill_in_the_middle_leaves_every_event_somewhere() {
+    const FRAMES: u64 = 1500;
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let key = other_key(&tenant);
+    let mut client = server.client();
+    let frames: Vec<Vec<u8>> = (0..FRAMES)
+        .map(|_| {
+            let mut page = Page::new(&tenant);
+            page.key = key.clone();
+            page.frame(3)
+        })
+        .collect();
+    for frame in &frames {
+        assert_eq!(client.frame(frame).status, 401);
+    }
+    allow(&tenant, &key);
+    let total = FRAMES as i64 * 3;
+    let mut kills = 0;
+    loop {
+        let mut command = firsthop(&folder.path);
+        command.args(["quarantine", "replay", "--all"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut replay = command.spawn().expect("runs");
+        std::thread::sleep(Duration::from_millis(15 + 10 * (kills % 4)));
+        server.kill();
+        // It is told that the server is gone, or goes on without it: the folder is free.
+        replay.wait().expect("ended");
+        kills += 1;
+        server = folder.serve();
+        let sum = |outcome: &str| {
+            tenant.journal(&format!("SELECT COALESCE(SUM(events), 0) FROM counters WHERE outcome = '{outcome}'"))
+        };
+        assert_eq!(sum("stored") + sum("quarantined"), total, "after {kills} kills");
+        if sum("quarantined") == 0 || kills == 20 {
+            break;
+        }
+    }
+    folder.ok(&["quarantine", "replay", "--all"]);
+    balance(&folder, &tenant, &[("stored", total), ("quarantined", 0), ("duplicate", 0)]);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(DISTINCT event_id) FROM events"), total);
+    for frame in frames.iter().step_by(100) {
+        assert_eq!(server.client().frame(frame).receipt().duplicate, 3);
+    }
 }

@@ -1,0 +1,118 @@
+// What a noisy tenant does to a quiet one, on loopback, the load on the same machine:
+//
+//     node benches/isolation.mjs FIRSTHOP LOAD FOLDER [SECONDS] [ROUNDS]
+//
+// FIRSTHOP and LOAD are the binaries, FOLDER is where data may go. The quiet tenant sends 50 requests a second, each timed from its first
+// byte to its answer. In every other round the noisy one sends, from 128 connections and as fast as it is answered, at least a hundred
+// times what its limits let through. Rounds alternate, so that what the machine does meanwhile meets both alike. Prints one line of JSON,
+// and ends with 1 if the quiet one's p99 moved by more than a fifth (and more than half a millisecond, below which it is the clock's), if
+// it was refused once, or if the noisy one was not a hundredfold.
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, rmSync } from 'node:fs';
+import { Agent, request } from 'node:http';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
+const seconds = Number(process.argv[5] ?? 10);
+const rounds = Number(process.argv[6] ?? 3);
+/** What the noisy tenant may send a second, and how many times that it must at least offer. */
+const SHARE = 5;
+const FOLD = 100;
+
+const data = join(folder, 'isolation');
+rmSync(data, { recursive: true, force: true });
+
+async function tenant(name) {
+  const { stdout } = await run(firsthop, ['tenant', 'add', name, '--data', data]);
+  const key = stdout.match(/fh_([0-9a-f]{16})_\w+/);
+  return { key: key[0], folder: join(data, 'tenants', key[1]) };
+}
+
+async function ready(server) {
+  for await (const line of createInterface({ input: server.stderr })) {
+    const found = line.match(/"public":"([^"]+)"/);
+    if (found) return found[1];
+  }
+  throw new Error('the server did not become ready');
+}
+
+/** One request, and how long it took, in milliseconds. */
+function timed(agent, address, key, number) {
+  const body = JSON.stringify({ event: 'Product Viewed', anonymousId: 'quiet', messageId: `${process.pid}-${number}`, properties: { sku: 'G-32' } });
+  const [host, port] = address.split(':');
+  const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
+  return new Promise((done, failed) => {
+    const began = performance.now();
+    const sent = request({ agent, host, port, path: '/v1/track', method: 'POST', headers }, (answer) => {
+      answer.resume();
+      answer.on('end', () => done({ status: answer.statusCode, took: performance.now() - began }));
+    });
+    sent.on('error', failed);
+    sent.end(body);
+  });
+}
+
+/** The quiet tenant's requests of one round. Paced by the clock and not by answers: one that is late delays no other. */
+async function quiet(agent, address, key, round) {
+  const until = performance.now() + seconds * 1000;
+  const answers = [];
+  for (let number = 0; performance.now() < until; number++) {
+    answers.push(timed(agent, address, key, `${round}-${number}`));
+    await sleep(20);
+  }
+  const all = await Promise.all(answers);
+  return { times: all.map(({ took }) => took), refused: all.filter(({ status }) => status !== 200).length };
+}
+
+function quantile(times, q) {
+  const sorted = times.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];
+}
+
+const [still, loud] = [await tenant('quiet'), await tenant('noisy')];
+appendFileSync(join(loud.folder, 'tenant.toml'), `\n[limits]\nrequests = ${SHARE}\n`);
+const listen = ['--listen', '127.0.0.1:0', '--internal-listen', '127.0.0.1:0'];
+const server = spawn(firsthop, ['serve', '--data', data, ...listen, '--log-format', 'json'], { stdio: ['ignore', 'ignore', 'pipe'] });
+process.on('exit', () => server.kill('SIGKILL'));
+const address = await ready(server);
+server.stderr.resume();
+const agent = new Agent({ keepAlive: true, maxSockets: 8 });
+const [alone, beside] = [[], []];
+const noise = { offered: 0, accepted: 0, refused: 0 };
+let refused = 0;
+// One that counts for nothing: files grow, caches fill.
+await quiet(agent, address, still.key, 'first');
+for (let round = 0; round < 2 * rounds; round++) {
+  let noisy;
+  if (round % 2 === 1) {
+    const args = ['track', '--address', address, '--write-key', loud.key, '--connections', 128, '--events', 1, '--seconds', seconds + 1, '--memory-mb', 64];
+    noisy = run(load, args.map(String));
+    await sleep(500);
+  }
+  const { times, refused: here } = await quiet(agent, address, still.key, round);
+  refused += here;
+  (noisy ? beside : alone).push(...times);
+  if (noisy) {
+    const { statuses } = JSON.parse((await noisy).stdout);
+    noise.offered += Object.values(statuses).reduce((sum, count) => sum + count, 0);
+    noise.accepted += statuses[200] ?? 0;
+    noise.refused += statuses[429] ?? 0;
+  }
+}
+const ended = once(server, 'exit');
+server.kill('SIGTERM');
+await ended;
+agent.destroy();
+rmSync(data, { recursive: true, force: true });
+const fold = noise.offered / (SHARE * rounds * (seconds + 1));
+const figures = (times) => ({ requests: times.length, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99) });
+const [before, after] = [figures(alone), figures(beside)];
+const moved = after.p99Ms / before.p99Ms;
+console.log(JSON.stringify({ seconds, rounds, alone: before, besideNoise: after, p99Moved: moved, quietRefused: refused, noise, fold }));
+const holds = (moved <= 1.2 || after.p99Ms - before.p99Ms <= 0.5) && refused === 0 && fold >= FOLD;
+process.exit(holds ? 0 : 1);

@@ -8,10 +8,11 @@ SHELL := bash
 STAGE ?=
 FUZZ ?=
 SECS ?= 60
+GROWTH ?=
 ROW ?=
 WRITE ?=
 
-.PHONY: help demo test faults bench build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
+.PHONY: help demo test faults bench bench-server build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -33,6 +34,11 @@ bench: ## Measure, and print one table
 	@tools/setup rust npm wasm-bindgen worker-build
 	@tools/build sdk worker server benches
 	@bash -c '. tools/env.sh && exec tools/bench'
+
+bench-server: ## Measure the server against its goals (GROWTH=20: also with a journal of 20 GB)
+	@tools/setup rust
+	@tools/build server benches
+	@bash -c '. tools/env.sh && BENCH_GIGABYTES=$(GROWTH) exec tools/bench --only server $(if $(GROWTH),growth)'
 
 build: ## Build page SDK, Worker and server
 	@tools/setup rust npm wasm-bindgen worker-build

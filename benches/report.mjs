@@ -1,8 +1,9 @@
 // Everything that `make bench` measured, in one table:
 //
-//     node benches/report.mjs target/bench
+//     node benches/report.mjs target/bench [PART …]
 //
-// Prints it, and writes report.md and report.json beside the measurements. A part that was not measured is left out, and said to be.
+// Prints it, and writes report.md and report.json beside the measurements. A part that was not measured is left out, and said to be. With
+// parts named (server, growth), it is about those alone.
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -10,11 +11,16 @@ import { join } from 'node:path';
 const out = process.argv[2];
 const EVENTS = 300;
 
+const parts = process.argv.slice(3);
+const wanted = (part) => parts.length === 0 || parts.includes(part);
+
 const json = (name) => (existsSync(join(out, name)) ? JSON.parse(readFileSync(join(out, name), 'utf8')) : undefined);
+const part = (name) => (wanted(name) ? json(`${name}.json`) : undefined);
 
 /** criterion's estimates: nanoseconds of each benchmark by its id, the fastest sample and the median. */
 function criterion() {
   const times = new Map();
+  if (!wanted('criterion')) return times;
   const root = join(out, 'criterion');
   for (const path of existsSync(root) ? readdirSync(root, { recursive: true }) : []) {
     if (!path.endsWith(join('new', 'benchmark.json'))) continue;
@@ -27,10 +33,11 @@ function criterion() {
 }
 
 const times = criterion();
-const figures = json('figures.json');
-const server = json('server.json');
-const sdk = json('sdk.json');
-const sizes = json('sizes.json');
+const figures = part('figures');
+const server = part('server');
+const growth = part('growth');
+const sdk = part('sdk');
+const sizes = part('sizes');
 
 /** Nanoseconds per event; undefined if it was not measured. */
 const ns = (id, events = EVENTS) => (times.has(id) ? times.get(id).best / events : undefined);
@@ -52,6 +59,7 @@ const goals = [];
 /** `is` compared with a limit: at most (`<=`) or at least (`>=`). */
 function goal(what, shown, is, relation, limit, unit) {
   const met = relation === '<=' ? is <= limit : is >= limit;
+  if (is === undefined && parts.length > 0) return;
   // How far off, as a factor that is 1 at the goal.
   const off = relation === '<=' ? is / limit : limit / is;
   const verdict = is === undefined ? 'not measured' : met ? 'met' : `missed by ${((off - 1) * 100).toFixed(0)} %`;
@@ -85,6 +93,36 @@ for (const { name, gzip, limit } of sizes?.rows ?? []) {
   if (limit) goal(`page SDK: ${name}, gzip`, `${whole(gzip)} bytes`, gzip, '<=', limit, ' bytes');
 }
 if (sdk) goal('page SDK: from an object to a signed frame, Node', `${fixed(sdk.microsPerEvent, 2)} µs an event`, sdk.microsPerEvent, '<=', 4, ' µs');
+if (server) {
+  const of = (name) => server.scenarios.find((scenario) => scenario.name === name);
+  const frames = of('frames of 300');
+  goal('server, frames of 300, 32 connections: events a second, durable', whole(frames.eventsPerSecond), frames.eventsPerSecond, '>=', 1_500_000, '');
+  goal('server, frames of 300: p99 of the answer', `${fixed(frames.p99Ms)} ms`, frames.p99Ms, '<=', 10, ' ms');
+  goal('server, frames of 300: memory at its peak', `${fixed(frames.peakMiB)} MiB`, frames.peakMiB, '<=', 150, ' MiB');
+  for (const [name, limit] of [['one event per request, native', 40], ['one event per request, native, 512 connections', 50]]) {
+    const found = of(name);
+    const shown = found.nginx && `${whole(found.requestsPerSecond)} beside ${whole(Math.max(found.nginx.own, found.nginx.wrk))} requests/s`;
+    goal(`server, ${name}: of nginx's return 204`, shown ?? '–', found.nginx && found.nginx.share * 100, '>=', limit, ' %');
+  }
+  goal('server: rows a second into the events table while events come in', `${whole(server.drain.rowsPerSecond)} beside ${whole(server.drain.ingestPerSecond)} events/s`, server.drain.rowsPerSecond, '>=', 300_000, '');
+  const { idle } = server;
+  goal('server, idle: memory', `${fixed(idle.residentMiB)} MiB`, idle.residentMiB, '<=', 20, ' MiB');
+  goal('server, idle: ready after', `${fixed(idle.readyMs, 0)} ms`, idle.readyMs, '<=', 50, ' ms');
+  goal(`server: its one binary, ${idle.isStatic ? 'static' : 'which needs the C library'}`, `${fixed(idle.binaryBytes / 1e6)} MB`, idle.binaryBytes / 1e6, '<=', 20, ' MB');
+  const unequal = [...server.scenarios, server.drain].filter(({ balanced }) => !balanced).length;
+  goal('server: parts after which the journal has not exactly what was acknowledged', `${unequal}`, unequal, '<=', 0, '');
+}
+if (growth) {
+  const [first, last] = [growth.points[0], growth.points.at(-1)];
+  const size = `${fixed(last.gigabytes)} GB, ${fixed(last.sources / 1e6)} M sources`;
+  for (const [name, what] of [['fresh', 'new visitors'], ['returning', 'visitors who come back']]) {
+    const kept = (last[name].requestsPerSecond / first[name].requestsPerSecond) * 100;
+    goal(`server, ${size}, ${what}: of the throughput with an empty journal`, `${whole(last[name].requestsPerSecond)} beside ${whole(first[name].requestsPerSecond)} requests/s`, kept, '>=', 80, ' %');
+  }
+  const peak = Math.max(...growth.points.map((point) => point.peakMiB));
+  goal(`server, ${size}: memory at its peak`, `${fixed(peak)} MiB`, peak, '<=', 400, ' MiB');
+  goal(`server, ${size}: ready after`, `${fixed(last.readyMs, 0)} ms`, last.readyMs, '<=', 2000, ' ms');
+}
 
 section(
   'Goals',
@@ -185,8 +223,8 @@ section(
 if (server) {
   section(
     'Server on loopback, durable before it is acknowledged; the load generator shares the processors',
-    `${server.seconds} s each. Meanwhile the server fills its events table as well, and has caught up some time after the load. “in the journal” is what \`firsthop verify\` counted afterwards.`,
-    ['', 'events/s', 'requests/s', 'p50 ms', 'p99 ms', 'max ms', 'RSS MiB', 'peak MiB', 'CPU µs/event', 'table caught up', 'of nginx', 'in the journal'],
+    `${server.seconds} s each. Meanwhile the server fills its events table as well: “rows/s” of it, and by how much it was behind at the end. “in the journal” is what \`firsthop verify\` counted afterwards.`,
+    ['', 'events/s', 'requests/s', 'p50 ms', 'p99 ms', 'max ms', 'RSS MiB', 'peak MiB', 'CPU µs/event', 'table rows/s', 'behind s', 'of nginx', 'in the journal'],
     server.scenarios.map((s) => [
       s.name,
       whole(s.eventsPerSecond),
@@ -197,16 +235,46 @@ if (server) {
       whole(s.residentMiB),
       whole(s.peakMiB),
       fixed(s.cpuMicrosPerEvent, 2),
-      s.caughtUpSeconds === undefined ? 'not within 2 min' : `${fixed(s.caughtUpSeconds)} s later`,
-      s.nginx ? `${((s.requestsPerSecond / Math.max(s.nginx.wrk, s.nginx.own)) * 100).toFixed(0)} %` : '',
+      whole(s.tableRowsPerSecond),
+      fixed(s.tableLagSeconds),
+      s.nginx ? `${(s.nginx.share * 100).toFixed(0)} %` : '',
       s.balanced ? 'all acknowledged' : 'NOT WHAT WAS ACKNOWLEDGED',
+    ]),
+  );
+  const within = ({ buckets }, seconds) => `${((buckets.find((bucket) => Number(bucket.seconds) === seconds)?.share ?? 0) * 100).toFixed(1)} %`;
+  section(
+    'Commits of the journal, sync included',
+    'How many, how many events in each, and how many of them took at most so long.',
+    ['', 'commits/s', 'events each', 'mean ms', '≤ 0.5 ms', '≤ 1 ms', '≤ 2.5 ms', '≤ 5 ms', '≤ 10 ms', '≤ 25 ms'],
+    server.scenarios.map(({ name, commits, seconds, acknowledgedEvents }) => [
+      name,
+      whole(commits.count / seconds),
+      fixed(acknowledgedEvents / commits.count),
+      fixed(commits.meanMs, 2),
+      ...[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025].map((bound) => within(commits, bound)),
     ]),
   );
   section(
     'nginx `return 204` for the same body, two workers',
-    'Requests per second; the share above is of the larger one.',
-    ['', 'bytes', 'wrk -t2 -c64', 'our generator'],
+    'Requests per second, measured before and after ours; the share above is of the larger one.',
+    ['', 'bytes', 'wrk -t2', 'our generator'],
     server.scenarios.filter((s) => s.nginx).map((s) => [s.name, whole(s.bytesPerRequest), whole(s.nginx.wrk), whole(s.nginx.own)]),
+  );
+  const { drain } = server;
+  section(
+    'The events table catches up while more comes in',
+    'Behind: frames that were committed and are not in the table yet, every half second, the first and the last of them.',
+    ['rows/s', 'events/s that came in', 'their p99 ms', 'behind at first', 'behind at last', 'seconds behind, at most', 'in the journal'],
+    [[whole(drain.rowsPerSecond), whole(drain.ingestPerSecond), fixed(drain.ingestP99Ms), whole(drain.lagFrames[0]), whole(drain.lagFrames.at(-1)), fixed(Math.max(...drain.lagSeconds)), drain.balanced ? 'all acknowledged' : 'NOT WHAT WAS ACKNOWLEDGED']],
+  );
+}
+
+if (growth) {
+  section(
+    'As the journal grows',
+    'One event per request, 64 connections. New: from sources that nobody knew. Back: from sources that were in the journal before.',
+    ['journal GB', 'sources', 'new, requests/s', 'p99 ms', 'back, requests/s', 'p99 ms', 'frames of 300, events/s', 'peak MiB', 'ready ms'],
+    growth.points.map((p) => [fixed(p.gigabytes), whole(p.sources), whole(p.fresh.requestsPerSecond), fixed(p.fresh.p99Ms), whole(p.returning.requestsPerSecond), fixed(p.returning.p99Ms), whole(p.frames.eventsPerSecond), whole(p.peakMiB), whole(p.readyMs)]),
   );
 }
 
@@ -246,7 +314,7 @@ const missing = [
   [!sdk, 'page SDK'],
   [!sizes, 'sizes'],
   [!server, 'server'],
-].filter(([is]) => is).map(([, what]) => what);
+].filter(([is]) => is && parts.length === 0).map(([, what]) => what);
 if (missing.length > 0) notes.push(`Not measured: ${missing.join(', ')}.`);
 
 const width = (text) => [...text].length;
@@ -269,5 +337,5 @@ function markdown({ title, note, heading, rows }) {
 
 console.log(`\n${sections.map(table).join('\n')}\n${notes.join('\n')}`);
 writeFileSync(join(out, 'report.md'), `# Benchmarks\n\n${notes.join('\n\n')}\n\n${sections.map(markdown).join('\n')}`);
-writeFileSync(join(out, 'report.json'), JSON.stringify({ machine, goals, times: Object.fromEntries(times), figures, server, sdk, sizes }, null, 2));
+writeFileSync(join(out, 'report.json'), JSON.stringify({ machine, goals, times: Object.fromEntries(times), figures, server, growth, sdk, sizes }, null, 2));
 console.log(`\nAlso in ${join(out, 'report.md')} and report.json.`);

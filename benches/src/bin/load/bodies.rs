@@ -42,6 +42,9 @@ struct Session {
     secret: String,
 }
 
+/// Where sources go on that the server knows: beyond everything that it has of them.
+const FAR: u64 = 1_000_000;
+
 impl Requests {
     /// Native frames. Every source gets its session as a page does: by an unsigned frame of one event with the write key.
     pub(crate) async fn frames(options: &Options) -> Result<Self, Box<dyn Error>> {
@@ -52,11 +55,18 @@ impl Requests {
         let mut random = Random::new(now.as_millis() ^ u64::from(std::process::id()) << 48);
         let mut connection = Connection::open(&options.address).await?;
 
+        let known = options.source_ids.as_ref().map(std::fs::read).transpose()?.unwrap_or_default();
+        let mut known = known.chunks_exact(16);
         let mut producers = Vec::new();
         for _ in 0..options.sources {
             let mut ten = [0; 10];
             ten.iter_mut().for_each(|byte| *byte = random.next() as u8);
             let mut header = Header::new(tenant, SourceId::v7(now, ten), now);
+            if let Some(id) = known.next() {
+                header.source = SourceId::new(id.try_into()?);
+                header.first_seq = FAR;
+                header.batch_seq = FAR;
+            }
             let extension = Some((ExtensionKind::WriteKey, options.write_key.clone().into_bytes()));
             let mut kit = FrameKit::with(header, extension);
             let frame = kit.page(&visit, &sample[..1], &Unsigned)?;
@@ -125,7 +135,8 @@ impl Requests {
 
     fn room(&self, options: &Options) -> bool {
         // Nothing on two cores answers more requests in a second.
-        self.bytes.len() < options.memory && (self.ranges.len() as f64) < options.seconds * 200_000.0
+        let rate = if options.rate > 0.0 { options.rate + 1.0 } else { 200_000.0 };
+        self.bytes.len() < options.memory && (self.ranges.len() as f64) < options.seconds * rate
     }
 
     fn add(&mut self, head: &[u8], body: &[u8]) {

@@ -38,7 +38,11 @@ struct Options {
     connections: usize,
     events: usize,
     sources: usize,
+    /// A file with the ids of sources that the server knows, 16 bytes each: those come back, instead of new ones.
+    source_ids: Option<String>,
     seconds: f64,
+    /// Requests per second; 0: as many as are answered.
+    rate: f64,
     /// Bound on the bodies made beforehand, in bytes.
     memory: usize,
     body: Option<String>,
@@ -55,7 +59,9 @@ impl Options {
             connections: 64,
             events: 300,
             sources: 256,
+            source_ids: None,
             seconds: 10.0,
+            rate: 0.0,
             memory: 2_000_000_000,
             body: None,
             save_body: None,
@@ -68,7 +74,9 @@ impl Options {
                 "--connections" => options.connections = value.parse()?,
                 "--events" => options.events = value.parse()?,
                 "--sources" => options.sources = value.parse()?,
+                "--source-ids" => options.source_ids = Some(value),
                 "--seconds" => options.seconds = value.parse()?,
+                "--rate" => options.rate = value.parse()?,
                 "--memory-mb" => options.memory = value.parse::<usize>()? * 1_000_000,
                 "--body" => options.body = Some(value),
                 "--save-body" => options.save_body = Some(value),
@@ -100,7 +108,10 @@ fn main() -> ExitCode {
 struct Shared {
     requests: Requests,
     next: Cell<usize>,
+    start: Instant,
     deadline: Instant,
+    /// From one request to the next; zero: none waits.
+    interval: Duration,
     tally: RefCell<Tally>,
 }
 
@@ -133,7 +144,9 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let shared = Rc::new(Shared {
         requests,
         next: Cell::new(0),
+        start,
         deadline: start + Duration::from_secs_f64(options.seconds),
+        interval: Duration::from_secs_f64(if options.rate > 0.0 { options.rate.recip() } else { 0.0 }),
         tally: RefCell::default(),
     });
     let tasks: Vec<_> =
@@ -151,6 +164,13 @@ async fn drive(mut connection: Connection, shared: Rc<Shared>) {
         let number = shared.next.get();
         let Some(request) = shared.requests.get(number) else { return };
         shared.next.set(number + 1);
+        if !shared.interval.is_zero() {
+            let due = shared.start + shared.interval.mul_f64(number as f64);
+            tokio::time::sleep_until(due.into()).await;
+            if Instant::now() >= shared.deadline {
+                return;
+            }
+        }
         let start = Instant::now();
         let answer = connection.send(request).await;
         let took = start.elapsed();

@@ -1,0 +1,163 @@
+// The server under load, on loopback, beside nginx that answers 204 and throws the body away:
+//
+//     node benches/server/main.mjs FIRSTHOP LOAD FOLDER [SECONDS] >server.json
+//
+// FIRSTHOP and LOAD are the binaries, FOLDER is where data may go: on a disk, since what is measured includes its fsync. Progress goes to
+// standard error. Every scenario has a server and a data folder of its own, and ends by `firsthop verify`: what was acknowledged must be there.
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { figure, generate, has, histogram, isBalanced, makeFolder, metrics, nginx, run, say, serve, stop, usage, whole } from './kit.mjs';
+
+const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
+const seconds = Number(process.argv[5] ?? 10);
+const data = join(folder, 'data');
+
+const SCENARIOS = [
+  { name: 'frames of 300', mode: 'frames', events: 300, connections: 32 },
+  { name: 'frames of 20', mode: 'frames', events: 20, connections: 64 },
+  { name: 'one event per request, native', mode: 'frames', events: 1, connections: 64, besideNginx: true },
+  { name: 'one event per request, native, 512 connections', mode: 'frames', events: 1, connections: 512, besideNginx: true },
+  { name: 'one event per request, Segment', mode: 'track', events: 1, connections: 64, besideNginx: true },
+];
+
+async function scenario({ name, mode, events, connections }, plain) {
+  const key = await makeFolder(firsthop, data);
+  const { server, address, internal } = await serve(firsthop, data);
+  const before = usage(server.pid);
+  const body = join(folder, `${mode}-${events}.body`);
+  const loaded = generate(load, mode, { address, 'write-key': key, events, connections, seconds, 'save-body': body });
+  const result = await loaded;
+  const after = usage(server.pid);
+  const samples = await metrics(internal);
+  await stop(server);
+  const checked = await isBalanced(firsthop, data, [result]);
+  rmSync(data, { recursive: true, force: true });
+  const refused = Object.entries(result.statuses).filter(([status]) => status >= 300);
+  return {
+    name,
+    ...result,
+    ...checked,
+    body,
+    refused: Object.fromEntries(refused),
+    peakMiB: after.peakMiB,
+    residentMiB: after.residentMiB,
+    cpuMicrosPerEvent: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / result.acknowledgedEvents,
+    commits: histogram(samples, 'firsthop_journal_commit_seconds'),
+    tableRowsPerSecond: figure(samples, 'firsthop_sink_rows_total', 'sink="events"') / result.seconds,
+    tableLagSeconds: figure(samples, 'firsthop_sink_lag_seconds', 'sink="events"'),
+  };
+}
+
+/** Requests per second that nginx answers for the same body and as many connections, asked by our own generator and by wrk. */
+async function askNginx(address, body, connections, time) {
+  const own = await generate(load, 'plain', { address, body, connections, seconds: time });
+  return own.requestsPerSecond;
+}
+
+async function askByWrk(address, body, connections, time) {
+  const script = join(folder, 'post.lua');
+  writeFileSync(
+    script,
+    `wrk.method = "POST"\nwrk.body = io.open(os.getenv("BENCH_BODY"), "rb"):read("*a")\nwrk.headers["Content-Type"] = "text/plain"\n`,
+  );
+  const env = { ...process.env, BENCH_BODY: body };
+  const { stdout } = await run('wrk', ['-t2', `-c${connections}`, `-d${time}`, '-s', script, `http://${address}/`], { env });
+  return Number(stdout.match(/Requests\/sec:\s+([\d.]+)/)[1]);
+}
+
+/** A scenario between two measurements of nginx, so that what else the machine does is in all three. */
+async function besideNginx(wanted) {
+  const server = await nginx(folder);
+  const time = Math.max(2, Math.round(seconds / 3));
+  // Some body to begin with: the scenario's own is there once it ran.
+  const body = join(folder, `${wanted.mode}-${wanted.events}.body`);
+  try {
+    if (!wanted.body) writeFileSync(body, 'x'.repeat(616));
+    const first = await askNginx(server.address, body, wanted.connections, time);
+    const result = await scenario(wanted);
+    const own = (first + (await askNginx(server.address, body, wanted.connections, time))) / 2;
+    const wrk = await askByWrk(server.address, body, wanted.connections, time);
+    return { ...result, nginx: { own, wrk, share: result.requestsPerSecond / Math.max(own, wrk) } };
+  } finally {
+    await stop(server.child);
+  }
+}
+
+/** How fast the events table gets what was there before, while more comes in at a steady rate. */
+async function drain() {
+  const key = await makeFolder(firsthop, data);
+  const { server, address, internal } = await serve(firsthop, data);
+  const common = { address, 'write-key': key, events: 300, connections: 32 };
+  const burst = await generate(load, 'frames', { ...common, seconds: Math.max(3, seconds / 2) });
+  const state = async () => {
+    const samples = await metrics(internal);
+    const [rows, frames] = ['firsthop_sink_rows_total', 'firsthop_sink_lag_frames'].map((name) => figure(samples, name, 'sink="events"'));
+    return { at: performance.now() / 1000, rows, frames, lagSeconds: figure(samples, 'firsthop_sink_lag_seconds', 'sink="events"') };
+  };
+  const steady = generate(load, 'frames', { ...common, seconds, rate: 500 });
+  // Its bodies are made before its clock runs.
+  await sleep(1000);
+  const states = [await state()];
+  let under = true;
+  steady.then(() => (under = false), () => (under = false));
+  // Until the load ends, or the table has caught up.
+  while (under && states.at(-1).frames > 0) {
+    await sleep(500);
+    if (under) states.push(await state());
+  }
+  const came = await steady;
+  await stop(server);
+  const checked = await isBalanced(firsthop, data, [burst, came]);
+  rmSync(data, { recursive: true, force: true });
+  const [first, last] = [states[0], states.at(-1)];
+  return {
+    ...checked,
+    rowsPerSecond: (last.rows - first.rows) / (last.at - first.at),
+    ingestPerSecond: came.eventsPerSecond,
+    ingestP99Ms: came.p99Ms,
+    lagFrames: states.map(({ frames }) => frames),
+    lagSeconds: states.map(({ lagSeconds }) => lagSeconds),
+  };
+}
+
+/** A server that does nothing: how soon it is ready, and what it takes. The middle of five starts. */
+async function idle() {
+  await makeFolder(firsthop, data);
+  const starts = [];
+  for (let i = 0; i < 5; i++) {
+    const { server, readyMs } = await serve(firsthop, data);
+    await sleep(1000);
+    starts.push({ readyMs, residentMiB: usage(server.pid).residentMiB });
+    await stop(server);
+  }
+  rmSync(data, { recursive: true, force: true });
+  const middle = (name) => starts.map((start) => start[name]).sort((a, b) => a - b)[2];
+  // An interpreter in its header means that it needs a dynamic linker.
+  const isStatic = !readFileSync(firsthop).subarray(0, 4096).includes('/ld-');
+  return { readyMs: middle('readyMs'), residentMiB: middle('residentMiB'), binaryBytes: statSync(firsthop).size, isStatic };
+}
+
+mkdirSync(folder, { recursive: true });
+// What else the machine was doing.
+const loadBefore = loadavg()[0];
+const withNginx = (await has('nginx')) && (await has('wrk'));
+if (!withNginx) say('nginx or wrk is missing: no comparison with them');
+const scenarios = [];
+for (const wanted of SCENARIOS) {
+  say(`${wanted.name}, ${wanted.connections} connections, ${seconds} s …`);
+  const result = withNginx && wanted.besideNginx ? await besideNginx(wanted) : await scenario(wanted);
+  const rate = `${whole(result.eventsPerSecond)} events/s, p50 ${result.p50Ms.toFixed(1)} ms, p99 ${result.p99Ms.toFixed(1)} ms`;
+  const share = result.nginx ? `; ${(result.nginx.share * 100).toFixed(0)} % of nginx` : '';
+  say(`  ${rate}${share}; ${whole(result.journaled)} in the journal: ${result.balanced ? 'all that was acknowledged' : 'THAT IS NOT WHAT WAS ACKNOWLEDGED'}`);
+  scenarios.push(result);
+}
+say('the events table catches up while more comes in …');
+const drained = await drain();
+say(`  ${whole(drained.rowsPerSecond)} rows/s while ${whole(drained.ingestPerSecond)} events/s came in`);
+say('a server that does nothing …');
+const idled = await idle();
+say(`  ready in ${idled.readyMs.toFixed(0)} ms, ${idled.residentMiB.toFixed(1)} MiB`);
+console.log(JSON.stringify({ seconds, loadBefore, scenarios, drain: drained, idle: idled }, null, 2));

@@ -54,7 +54,9 @@ function grow(from, to) {
   }
   db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
   const { id, sum } = db.prepare('SELECT id, sum FROM frames ORDER BY id DESC LIMIT 1').get() ?? { id: 0, sum: 0 };
-  const { value: journal } = db.prepare("SELECT value FROM meta WHERE key = 'journal'", { readBigInts: true }).get();
+  const which = db.prepare("SELECT value FROM meta WHERE key = 'journal'");
+  which.setReadBigInts(true);
+  const { value: journal } = which.get();
   db.close();
   // The table begins where the journal ends: what is measured is not its catching up.
   for (const suffix of ['', '-wal', '-shm']) rmSync(tableFile + suffix, { force: true });

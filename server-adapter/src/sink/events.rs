@@ -8,7 +8,7 @@ use super::{
     Delivery, Failure, Opened, Rejected, Saved, Sink,
     batch::{Batch, Limits, Position, meet},
     records::{Records, RecordsReader},
-    row::{Buffers, Row},
+    row::{Buffers, COLUMNS, Field, Row},
     spec::EVENTS,
 };
 use crate::{Error, journal, migrate::Schema};
@@ -114,8 +114,8 @@ impl Events {
         let mut rejected = Vec::new();
         // Dropped without a commit, it is rolled back.
         let transaction = self.table.unchecked_transaction()?;
-        let mut insert = transaction.prepare_cached(INSERT)?;
-        batch.each(&mut self.buffers, |index, row| match insert_row(&mut insert, row) {
+        let mut insert = Insert::new(&transaction)?;
+        batch.each(&mut self.buffers, |index, row| match insert.row(row) {
             Err(error) if is_of_the_row(&error) => {
                 rejected.push(Rejected { index, reason: error.to_string() });
                 Ok(())
@@ -174,36 +174,47 @@ pub(super) fn move_to(table: &Path, at: Position) -> Result<(), Error> {
         .map_err(Error::database(table))
 }
 
-/// Inserts one event. An event that is there already stays as it is.
-fn insert_row(statement: &mut CachedStatement<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
-    statement.execute(params![
-        row.event_id,
-        row.received_at,
-        row.time,
-        row.kind,
-        row.name,
-        row.user_id,
-        row.anonymous_id,
-        row.session_id,
-        row.url,
-        row.title,
-        row.referrer,
-        row.properties,
-        row.context,
-        row.country,
-        row.pop,
-        row.network,
-        row.agent,
-        row.traffic,
-        row.trust,
-        row.source,
-        row.seq,
-        row.vendor,
-        row.foreign_id,
-        row.consent,
-        row.region,
-    ])?;
-    Ok(())
+/// The insertion of rows, one after the other. Most columns are the same in all events of a frame, and to give SQLite a text costs as
+/// much as to compare it twenty times: so what a parameter has already it is not given again.
+struct Insert<'c> {
+    statement: CachedStatement<'c>,
+    given: [Option<String>; COLUMNS],
+}
+
+impl<'c> Insert<'c> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self { statement: connection.prepare_cached(INSERT)?, given: [const { None }; COLUMNS] })
+    }
+
+    /// Inserts one event. An event that is there already stays as it is.
+    fn row(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
+        for (place, (_, field)) in row.fields().into_iter().enumerate() {
+            let text = match field {
+                Field::Text(text) => text,
+                Field::Json(text) => Some(text),
+                Field::Number(number) => {
+                    self.statement.raw_bind_parameter(place + 1, number)?;
+                    continue;
+                }
+            };
+            let given = &mut self.given[place];
+            if given.as_deref() == text {
+                continue;
+            }
+            // A text that is refused leaves NULL.
+            let kept = given.take().unwrap_or_default();
+            self.statement.raw_bind_parameter(place + 1, text)?;
+            *given = text.map(|text| replaced(kept, text));
+        }
+        self.statement.raw_execute().map(drop)
+    }
+}
+
+/// A text in the memory of another.
+fn replaced(mut old: String, text: &str) -> String {
+    old.clear();
+    old.push_str(text);
+    old
 }
 
 /// Whether the table refuses this row, and would take the next.

@@ -60,6 +60,9 @@ pub(crate) struct Row<'a> {
     pub(crate) traceparent: Option<&'a str>,
 }
 
+/// Fields of a row.
+pub(super) const COLUMNS: usize = 25;
+
 /// A field of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field<'a> {
@@ -101,7 +104,7 @@ impl<'a> Row<'a> {
     };
 
     /// Names and values, in the order of the columns.
-    pub(crate) const fn fields(&self) -> [(&'static str, Field<'a>); 25] {
+    pub(crate) const fn fields(&self) -> [(&'static str, Field<'a>); COLUMNS] {
         use Field::{Json, Number, Text};
         [
             ("event_id", Text(Some(self.event_id))),

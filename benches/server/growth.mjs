@@ -70,8 +70,9 @@ function grow(from, to) {
 function draw(sources, file) {
   const db = new DatabaseSync(':memory:');
   const id = db.prepare(`SELECT ${sourceId('?1')} AS id`);
-  const ids = Array.from({ length: RETURNING }, () => id.get(Math.floor(Math.random() * sources)).id);
-  writeFileSync(file, Buffer.concat(ids));
+  const drawn = new Set();
+  while (drawn.size < RETURNING) drawn.add(Math.floor(Math.random() * sources));
+  writeFileSync(file, Buffer.concat([...drawn].map((n) => id.get(n).id)));
   db.close();
 }
 

@@ -52,6 +52,8 @@ impl Journal {
 
 /// Rows between two rests: some milliseconds.
 const STEP: u64 = 10_000;
+/// When an hour that could not be closed is tried again.
+const RETRY: Duration = Duration::from_secs(30);
 /// A rest is so many times as long as the work before it.
 const REST: u32 = 19;
 
@@ -108,6 +110,8 @@ struct Round {
     grace: Duration,
     /// Through which hour each tenant's were closed.
     closed: HashMap<TenantId, u32>,
+    /// Whose hour could not be closed, and when that was.
+    failed: HashMap<TenantId, Instant>,
     /// When the last round began, and whom it has not come to yet.
     began: Option<Instant>,
     left: Vec<Arc<Live>>,
@@ -131,24 +135,37 @@ struct Look {
 
 impl Round {
     fn new(tenants: Arc<Tenants>, interval: Duration, grace: Duration) -> Self {
-        let (closed, known) = (HashMap::new(), HashMap::new());
-        Self { tenants, interval, grace, closed, began: None, left: Vec::new(), at: None, rest: Instant::now(), known }
+        Self {
+            tenants,
+            interval,
+            grace,
+            closed: HashMap::new(),
+            failed: HashMap::new(),
+            began: None,
+            left: Vec::new(),
+            at: None,
+            rest: Instant::now(),
+            known: HashMap::new(),
+        }
     }
 
     fn close_hours(&mut self, now: Timestamp) {
         let due = due(now);
         for live in self.tenants.all() {
-            if self.closed.get(&live.id).is_some_and(|closed| *closed >= due)
-                || live.journal.status() == JournalStatus::Down
-            {
+            let done = self.closed.get(&live.id).is_some_and(|closed| *closed >= due);
+            let waits = self.failed.get(&live.id).is_some_and(|failed| failed.elapsed() < RETRY);
+            if done || waits || live.journal.status() == JournalStatus::Down {
                 continue;
             }
             let Some(key) = live.known().keys.ledger.clone() else { continue };
             match live.journal.close_hours(&key, now) {
-                Ok(()) => drop(self.closed.insert(live.id, due)),
-                // It is tried again in a second.
+                Ok(()) => {
+                    self.closed.insert(live.id, due);
+                    self.failed.remove(&live.id);
+                }
                 Err(reason) => {
-                    tracing::warn!(tenant = %live.id, reason = reason.as_str(), "an hour could not be closed")
+                    self.failed.insert(live.id, Instant::now());
+                    tracing::warn!(tenant = %live.id, reason = reason.as_str(), "an hour could not be closed yet");
                 }
             }
         }

@@ -4,7 +4,8 @@
 //!  request ──► http ──► ingest ──► journal ──► answer          one folder for each tenant:
 //!              bounds   intake     commit = acknowledgement      tenant.toml, keys.toml
 //!              in bytes decides       │                           journal.db
-//!              and time               └──► sink ──► events table  events.db
+//!              and time               └──► sinks ─► events table  events.db
+//!                                              └──► files, HTTP, PostgreSQL
 //! ```
 //!
 //! A 2xx means that the events are on disk: the answer follows the commit of the transaction that holds the frame, the

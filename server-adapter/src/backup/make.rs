@@ -90,6 +90,10 @@ fn tenant(stored: &StoredTenant, at: &Path, events: bool, progress: Progress<'_>
             let table = read_only(&stored.events())?;
             entry.files.push(database(table, &at.join("events.db"), &name, progress)?);
         }
+        if stored.sinks().exists() {
+            // Before it as well, for the same reason.
+            entry.files.push(database(read_only(&stored.sinks())?, &at.join("sinks.db"), &name, progress)?);
+        }
         entry.files.push(database(reader, &at.join("journal.db"), &name, progress)?);
         let copied = read_only(&at.join("journal.db"))?;
         let number = |sql: &str| -> Result<i64, Error> {

@@ -7,6 +7,7 @@
 //!   tenants/ID/tenant.toml
 //!   tenants/ID/keys.toml     the root keys: a backup is as secret as the data folder
 //!   tenants/ID/events.db     only if the journal could not make it again
+//!   tenants/ID/sinks.db      if there are sinks besides the events table
 //! ```
 //!
 //! It is made beside its place and renamed at the end, after everything is on disk: what has the name is whole.

@@ -14,6 +14,7 @@ pub(crate) mod events;
 #[cfg(feature = "sink-http")]
 mod http;
 mod ndjson;
+mod order;
 mod plan;
 #[cfg(feature = "sink-postgres")]
 mod postgres;
@@ -35,7 +36,8 @@ use self::{
     records::{Records, Saved},
 };
 pub(crate) use self::{
-    runner::{Order, Ordered, Runner},
+    order::{Order, Ordered},
+    runner::Runner,
     set::Sinks,
 };
 

@@ -1,26 +1,23 @@
 //! The thread of a sink: waits for commits, delivers, goes on after errors.
 
 use std::{
-    collections::BTreeSet,
     convert::Infallible,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
-        mpsc,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use firsthop_core::TenantId;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
     Delivery, Failure, Opened, Records, Rejected, Saved, Sink,
     batch::Batch,
+    order::{Asked, Order},
     plan::Plan,
-    records::Dead,
     row::{Buffers, KeptRow},
 };
 use crate::{
@@ -34,15 +31,16 @@ use crate::{
 /// One sink of a tenant, kept up with the journal by a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Runner {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What the thread and those who ask it share.
 #[derive(Debug)]
-struct Shared {
-    tenant: TenantId,
-    plan: Plan,
-    follower: Follower,
+pub(super) struct Shared {
+    pub(super) tenant: TenantId,
+    pub(super) plan: Plan,
+    pub(super) follower: Follower,
     /// The last frame of which all is delivered.
     delivered: AtomicI64,
     /// The last of which that holds after a power cut too.
@@ -50,45 +48,20 @@ struct Shared {
     /// Whether something went wrong that is noted, and was not taken back yet.
     troubled: AtomicBool,
     state: Mutex<State>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
     /// For a sink that waits for somebody else: true once it is to stop.
     stop: watch::Sender<bool>,
-    stats: SinkStats,
+    pub(super) stats: SinkStats,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Leave what is not delivered for the next start.
     stop: bool,
     /// The thread is at its end.
-    ended: bool,
+    pub(super) ended: bool,
     /// Something to do in between.
-    order: Option<Asked>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    order: Order,
-    reply: mpsc::Sender<Result<Ordered, Failure>>,
-}
-
-/// Something that a sink is to do in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Order {
-    /// Deliver again what follows the frame before this one.
-    From(i64),
-    /// Try again what was refused.
-    Retry,
-    /// Forget what was refused.
-    Discard,
-}
-
-/// What came of an order: events that were delivered or forgotten, and events that stay refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ordered {
-    pub(crate) done: u64,
-    pub(crate) refused: u64,
+    pub(super) order: Option<Asked>,
 }
 
 /// Why a sink that is open follows no longer.
@@ -110,10 +83,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a thread that is to end may take to notice it.
 const ENDING: Duration = Duration::from_secs(2);
-/// How long who gives an order waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Dead letters that are tried at once.
-const LETTERS: usize = 256;
 
 /// Figures for `/metrics`.
 #[derive(Debug, Default)]
@@ -188,31 +157,6 @@ impl Runner {
         &self.shared.stats
     }
 
-    /// Has the sink do something in between, and waits for it. Blocks.
-    pub(crate) fn order(&self, order: Order) -> Result<Ordered, Error> {
-        let (reply, answer) = mpsc::channel();
-        {
-            let mut state = self.shared.lock();
-            if state.ended {
-                return Err(Error::Fault(format!("sink {}: it has ended; see the log", self.name())));
-            }
-            if state.order.is_some() {
-                return Err(Error::Fault(format!("sink {}: it has another order to do first", self.name())));
-            }
-            state.order = Some(Asked { order, reply });
-        }
-        self.shared.changed.notify_all();
-        self.shared.follower.wake();
-        match answer.recv_timeout(PATIENCE) {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(failure)) => Err(Error::Fault(format!("sink {}: {}", self.name(), failure.what))),
-            Err(_) => {
-                self.shared.lock().order = None;
-                Err(Error::Fault(format!("sink {}: it is busy or stopping; try again", self.name())))
-            }
-        }
-    }
-
     /// Tells it to leave what is not delivered for the next start.
     pub(super) fn stop(&self) {
         self.shared.lock().stop = true;
@@ -256,10 +200,10 @@ impl Drop for End<'_> {
 }
 
 /// A sink that is open, and how far it is.
-struct Following {
-    sink: Box<dyn Sink>,
-    records: Option<Records>,
-    saved: Saved,
+pub(super) struct Following {
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) records: Option<Records>,
+    pub(super) saved: Saved,
     /// What was made to last, and when.
     flushed: (i64, Instant),
     buffers: Buffers,
@@ -455,7 +399,7 @@ impl Shared {
         Ok(())
     }
 
-    fn count_dead(&self, on: &Following) -> Result<(), Failure> {
+    pub(super) fn count_dead(&self, on: &Following) -> Result<(), Failure> {
         let dead = match &on.records {
             Some(records) => records.dead_count()?,
             None if self.plan.has_records() => self.plan.records()?.dead_count()?,
@@ -465,101 +409,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Orders that need an open sink; true: there is one that needs a closed one.
-    fn obey_open(&self, on: &mut Following) -> Result<bool, Failure> {
-        let asked = {
-            let mut state = self.lock();
-            match &state.order {
-                None => return Ok(false),
-                Some(asked) if asked.order != Order::Retry => return Ok(true),
-                Some(_) => state.order.take(),
-            }
-        };
-        if let Some(asked) = asked {
-            let result = self.retry(on);
-            let failed = result.as_ref().err().map(|failure| Failure::new(&failure.what));
-            // Whoever asked may have gone.
-            let _ = asked.reply.send(result);
-            self.count_dead(on)?;
-            if let Some(failure) = failed {
-                return Err(failure);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Orders that need a closed sink.
-    fn obey(&self) {
-        let asked = {
-            let mut state = self.lock();
-            if state.order.as_ref().is_none_or(|asked| asked.order == Order::Retry) {
-                return;
-            }
-            state.order.take()
-        };
-        if let Some(Asked { order, reply }) = asked {
-            let result = match order {
-                Order::From(frame) => self.plan.move_before(frame).map(|()| Ordered::default()),
-                Order::Discard => self.discard(),
-                // Left for an open sink, above.
-                Order::Retry => Ok(Ordered::default()),
-            };
-            let _ = reply.send(result);
-        }
-    }
-
-    fn discard(&self) -> Result<Ordered, Failure> {
-        let records = self.plan.records()?;
-        let mut done = 0;
-        loop {
-            let letters = records.dead(0, LETTERS)?;
-            if letters.is_empty() {
-                return Ok(Ordered { done, refused: 0 });
-            }
-            records.forget(&letters)?;
-            done += letters.len() as u64;
-        }
-    }
-
-    /// Tries every dead letter once.
-    fn retry(&self, on: &mut Following) -> Result<Ordered, Failure> {
-        let records = self.plan.records()?;
-        let mut total = Ordered::default();
-        let mut after = 0;
-        loop {
-            let mut letters = records.dead(after, LETTERS)?;
-            let Some(last) = letters.last() else { return Ok(total) };
-            after = last.id;
-            let mut batch = Batch::of(letters.iter().map(|letter| letter.row.clone()).collect());
-            while batch.len() > 0 {
-                let Delivery { done, rejected, failed } = on.sink.deliver(&batch);
-                on.sink.flush()?;
-                let tried: Vec<Dead> = letters.drain(..done).collect();
-                let refused: BTreeSet<usize> = rejected.iter().map(|rejected| rejected.index).collect();
-                for Rejected { index, reason } in &rejected {
-                    records.bury(&tried[*index].row.row(), reason)?;
-                }
-                let (refused, delivered): (Vec<_>, Vec<_>) =
-                    tried.into_iter().enumerate().partition(|(index, _)| refused.contains(index));
-                // The cursor stays, and the mark may have moved.
-                on.saved.mark = on.sink.mark();
-                if on.records.is_some() {
-                    records.save(&on.saved, &[])?;
-                }
-                let delivered: Vec<Dead> = delivered.into_iter().map(|(_, letter)| letter).collect();
-                records.forget(&delivered)?;
-                total.done += delivered.len() as u64;
-                total.refused += refused.len() as u64;
-                self.stats.rows.add(delivered.len() as u64);
-                batch.advance(done);
-                if let Some(failure) = failed {
-                    return Err(failure);
-                }
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -105,7 +105,10 @@ impl Shared {
         };
         if let Some(Asked { order, reply }) = asked {
             let result = match order {
-                Order::From(frame) => self.plan.move_before(frame).map(|()| Ordered::default()),
+                Order::From(frame) => self.plan.move_before(frame).map(|()| {
+                    self.asks_again(frame);
+                    Ordered::default()
+                }),
                 Order::Discard => self.discard(),
                 // Left for an open sink, above.
                 Order::Retry => Ok(Ordered::default()),

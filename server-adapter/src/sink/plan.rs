@@ -69,7 +69,10 @@ impl Plan {
                     Begin::Start => Position::default(),
                     Begin::Now => batch::before(&journal, i64::MAX)?,
                 };
-                Saved { at, journal: journal::read_id(&journal)?, mark: String::new() }
+                let saved = Saved { at, journal: journal::read_id(&journal)?, mark: String::new() };
+                // Now means now, though the other side may be away.
+                records.save(&saved, &[])?;
+                saved
             }
         };
         let met = meet(&journal, was.at, was.journal)?;

@@ -351,7 +351,7 @@ impl Shared {
             if let Some(rejected) = rejected.next_if(|rejected| rejected.index == index) {
                 kept.push((KeptRow::new(row), rejected.reason.clone()));
                 tracing::warn!(
-                    tenant = %self.tenant, sink = self.plan.name(), event = row.event_id, reason = rejected.reason,
+                    tenant = %self.tenant, sink = self.plan.name(), event = row.event_id,
                     "an event was refused for good; it is a dead letter"
                 );
             }
@@ -385,6 +385,12 @@ impl Shared {
     fn confirm(&self, on: &mut Following) {
         on.flushed = (on.saved.at.frame, Instant::now());
         self.confirmed.store(on.saved.at.frame, Ordering::Relaxed);
+    }
+
+    /// The sink will ask for this frame again, and has not had it until then.
+    pub(super) fn asks_again(&self, frame: i64) {
+        self.confirmed.fetch_min(frame - 1, Ordering::Relaxed);
+        self.delivered.fetch_min(frame - 1, Ordering::Relaxed);
     }
 
     /// Notes that it takes again.

@@ -193,20 +193,16 @@ fn write_event(out: &mut Vec<u8>, source: &str, row: &Row<'_>) {
 
 fn next(answer: &Answer) -> Next {
     let status = answer.status;
-    let said = answer.text.trim();
-    let what = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
-    if status.is_success() {
-        return Next::Delivered;
-    }
-    let later = |what| Next::Later(Failure { what, after: retry_after(&answer.headers) });
+    let later = |what: &str| {
+        // Without what the receiver said: this goes to the log, and who knows whom that names.
+        Next::Later(Failure { what: format!("{status}{what}"), after: retry_after(&answer.headers) })
+    };
     match status.as_u16() {
-        408 | 425 | 429 | 500.. => later(what),
-        300..=399 => later(format!("{what}: redirects are not followed; put the address that is meant into url")),
-        401 | 403 | 404 | 405 | 407 | 410 | 421 | 426 => {
-            later(format!("{what}: is it the right url and authorization?"))
-        }
-        ..=299 => later(what),
-        _ => Next::Refused(what),
+        200..=299 => Next::Delivered,
+        408 | 425 | 429 | 500.. | ..=199 => later(""),
+        300..=399 => later(": redirects are not followed; put the address that is meant into url"),
+        401 | 403 | 404 | 405 | 407 | 410 | 421 | 426 => later(": is it the right url and authorization?"),
+        _ => Next::Refused(format!("{status}: {}", answer.text.trim())),
     }
 }
 

@@ -158,16 +158,6 @@ impl Row {
             })
             .optional()
     }
-
-    /// Notes the numbers that it claims.
-    fn claim(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
-        let body: Vec<u8> =
-            connection.query_row("SELECT body FROM quarantine WHERE id = ?1", [id], |row| row.get(0))?;
-        match Claim::of(&body, self.vouched) {
-            Some(claim) => claim.note(connection, At { time: Timestamp::from_millis(self.first_ms as u64), ..self.at }),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Events that came into quarantine with a reason, or left it. What comes and goes in one step is no movement: a counter that only grows
@@ -249,10 +239,6 @@ pub(super) fn replay(
             moves.add(&row.reason, -row.events);
             moves.add(reason, row.events);
             moves.count(row.at, counts);
-            // What was damaged was to come again, and claimed nothing. What is refused now has been whole all along.
-            if is_damage(&row.reason) && !is_damage(reason) {
-                row.claim(connection, judged.id)?;
-            }
             connection
                 .prepare_cached("UPDATE quarantine SET reason = ?2, last_ms = MAX(last_ms, ?3) WHERE id = ?1")?
                 .execute(params![judged.id, reason, now.as_millis() as i64])?;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firsthop_core::{Frame, TenantId};
+use firsthop_core::{Frame, TenantId, Timestamp};
 use rusqlite::Connection;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     store::{File, State},
 };
 use crate::{
-    Error,
+    Error, clock,
     journal::{self, Accepted},
     metrics::{Counter, Gauge},
     tenants::Tenants,
@@ -30,8 +30,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const KEEP: Duration = Duration::from_secs(30);
 /// The longest that it works for one tenant before it rests.
 const SLICE: Duration = Duration::from_millis(5);
-/// Frames that it may be behind before it passes some over.
-const BEHIND: i64 = 4096;
+/// Later than this, it passes some over; but not of so few frames.
+const LATE: Duration = Duration::from_secs(10);
+const FEW: i64 = 64;
 /// Of what it is behind then, the part that it passes over after every slice: so it looks at all times alike.
 const PART: i64 = 32;
 /// Lines in the log, of one tenant in one minute.
@@ -87,14 +88,13 @@ fn run(tenants: &Tenants, stop: &(Mutex<bool>, Condvar)) {
     let mut open: HashMap<TenantId, Tenant> = HashMap::new();
     let mut rest = LOOK;
     while !is_stopped(stop, rest) {
-        let mut worked = Duration::ZERO;
+        let began = Clock::now();
         let mut behind = false;
         for live in tenants.all() {
-            let began = Instant::now();
             let tenant = open.entry(live.id).or_insert_with(|| Tenant::new(live.id, tenants.folder(live.id)));
             behind |= tenant.look(live.journal.tip(), &live.shapes);
-            worked += began.elapsed();
         }
+        let worked = began.elapsed();
         rest = if behind { worked * REST } else { (worked * REST).max(LOOK) };
     }
     open.into_values().for_each(Tenant::end);
@@ -223,7 +223,8 @@ impl Open {
 
     /// Looks at some frames, and passes some over if it is far behind. Returns how many of these.
     fn look(&mut self, tip: i64, changes: &mut Vec<Change>) -> rusqlite::Result<u64> {
-        let began = Instant::now();
+        let began = Clock::now();
+        let mut received = None;
         {
             let mut select = self.reader.prepare_cached(
                 "SELECT id, received_ms, accepted, body FROM frames WHERE id > ?1 AND id <= ?2 ORDER BY id",
@@ -235,7 +236,9 @@ impl Open {
                     break;
                 };
                 let accepted = Accepted::from_column(row.get_ref(2)?.as_blob_or_null()?);
-                observe(&mut self.shapes, row.get(1)?, &accepted, row.get_ref(3)?.as_blob()?, changes);
+                let received_ms = row.get(1)?;
+                received = Some(Timestamp::from_millis(received_ms as u64));
+                observe(&mut self.shapes, received_ms, &accepted, row.get_ref(3)?.as_blob()?, changes);
                 self.state.frame = row.get(0)?;
                 if began.elapsed() >= SLICE {
                     break;
@@ -243,7 +246,8 @@ impl Open {
             }
         }
         let behind = tip - self.state.frame;
-        let skip = if behind > BEHIND { behind / PART } else { 0 };
+        let late = received.is_some_and(|received| received.offset(LATE.as_millis() as i64) < clock::now());
+        let skip = if late && behind > FEW { behind / PART } else { 0 };
         self.state.frame += skip;
         self.state.skipped += skip as u64;
         self.state.overflow = self.shapes.overflow;
@@ -275,6 +279,32 @@ fn observe(shapes: &mut Shapes, received_ms: i64, accepted: &Accepted, body: &[u
         {
             shapes.observe(&event, received_ms, changes);
         }
+    }
+}
+
+/// Time that this thread has worked. On Linux it is that of the processor, so that to wait for one is not to work.
+struct Clock(#[cfg(target_os = "linux")] Duration, #[cfg(not(target_os = "linux"))] Instant);
+
+impl Clock {
+    #[cfg(target_os = "linux")]
+    fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Self(Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec as u32))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn elapsed(&self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 

@@ -109,10 +109,10 @@ fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
     let mut bar = Bar::new("frames");
     let report = crate::verify(stored, |done, total| bar.show(name, done, total))?;
     bar.clear();
-    let crate::Report { frames, events, envelopes, signed, unsigned, quarantined, rows, .. } = report;
+    let crate::Report { frames, events, envelopes, signed, unsigned, quarantined, rows, closed_hours, .. } = report;
     out.line(format_args!(
         "{name}: {events} events in {frames} frames ({signed} signed by a session, {unsigned} unsigned; {envelopes} in an \
-         edge's envelope), {quarantined} in quarantine, {rows} rows in the events table; {:.1} s",
+         edge's envelope), {quarantined} in quarantine, {rows} rows in the events table, {closed_hours} closed hours; {:.1} s",
         began.elapsed().as_secs_f64()
     ))?;
     for fault in &report.faults {

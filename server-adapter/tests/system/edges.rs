@@ -135,6 +135,12 @@ fn what_an_edge_forwards_is_stored_with_what_it_noted() {
     let noted = "country = 'CH' AND pop = 'ZRH' AND network = '192.0.2.0/24' AND region = 'EU'";
     assert_eq!(tenant.events(&format!("SELECT COUNT(*) FROM events WHERE {noted}")), 5);
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE trust = 'session'"), 4);
+    // Counted by the hop that had it first: the edge is number 1, the server 0.
+    let balance: serde_json::Value = serde_json::from_str(&folder.ok(&["reconcile", "--json"])).expect("JSON");
+    let lines = balance["lines"].as_array().expect("lines").iter();
+    let hops: Vec<_> =
+        lines.map(|line| [&line["hop"], &line["stored"], &line["duplicate"]].map(|n| n.as_i64())).collect();
+    assert_eq!(hops, [[0, 1, 3], [1, 5, 3]].map(|line| line.map(Some)), "{balance}");
     let said = folder.ok(&["verify"]);
     assert!(
         said.contains("6 events in 3 frames (2 signed by a session, 1 unsigned; 2 in an edge's envelope)"),

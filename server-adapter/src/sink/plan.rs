@@ -83,6 +83,10 @@ impl Plan {
         Ok(Opened { sink, saved, records: Some(records), rewound: met.rewound })
     }
 
+    #[cfg_attr(
+        not(any(feature = "sink-http", feature = "sink-postgres")),
+        allow(unused_variables, reason = "a file waits for nobody")
+    )]
     fn open_asked(&self, spec: &SinkSpec, mark: &str, stop: watch::Receiver<bool>) -> Result<Box<dyn Sink>, Failure> {
         match spec {
             SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, mark),

@@ -1,10 +1,13 @@
 //! `[[sinks]]` in `tenant.toml`: what an operator says of a sink.
 
-use std::path::{Path, PathBuf};
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
+use std::path::Path;
+use std::path::PathBuf;
 
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
 use zeroize::Zeroizing;
 
 use super::Failure;
@@ -300,10 +303,12 @@ impl HttpSpec {
         built.map_err(|_| failed("not a URL"))
     }
 
+    #[cfg(feature = "sink-http")]
     pub(super) fn signing_key(&self, folder: &Path) -> Result<Option<Zeroizing<String>>, Failure> {
         secret(folder, self.signing_key_file.as_deref(), self.signing_key_env.as_deref())
     }
 
+    #[cfg(feature = "sink-http")]
     pub(super) fn authorization(&self, folder: &Path) -> Result<Option<Zeroizing<String>>, Failure> {
         let text = secret(folder, self.authorization_file.as_deref(), self.authorization_env.as_deref())?;
         Ok(text.map(|text| Zeroizing::new(text.trim().to_owned())))
@@ -373,6 +378,7 @@ fn one_of(what: &str, file: &Option<PathBuf>, variable: &Option<String>) -> Resu
 }
 
 /// Reads a secret, when the sink is opened: a new one holds after the next failure, or a change of `tenant.toml`.
+#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
 fn secret(folder: &Path, file: Option<&Path>, variable: Option<&str>) -> Result<Option<Zeroizing<String>>, Failure> {
     const MOST: u64 = 64 << 10;
     if let Some(variable) = variable {

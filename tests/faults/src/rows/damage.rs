@@ -1,13 +1,14 @@
 //! Files that were damaged or cut while no server had them: what is whole is used, what is not is said.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::{
     Outcome,
@@ -63,9 +64,9 @@ fn make(bench: &mut Bench, frames: u32, is_killed: bool) -> Outcome<Made> {
     Ok(Made { folder, tenant, figures })
 }
 
-/// What a journal holds: every frame with its body, in order; and all else, as text.
+/// What a journal holds: every frame with its body, in order. The files stay as they are.
 fn contents(journal: &Path) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
-    let connection = Connection::open(journal)?;
+    let connection = Connection::open_with_flags(journal, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut statement = connection.prepare("SELECT id, body FROM frames ORDER BY id")?;
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
@@ -137,8 +138,9 @@ impl Copy {
     }
 }
 
-/// Starts a server on a damaged folder: it refuses and says why, or takes a new frame. True: it started.
-fn starts(folder: &Folder, tenant: &Tenant, bench: &mut Bench) -> Outcome<bool> {
+/// Starts a server on a damaged folder: it refuses and says why, or takes a new frame, and says what it must, if there is something. True: it
+/// started.
+fn starts(folder: &Folder, tenant: &Tenant, must_say: Option<&str>, bench: &mut Bench) -> Outcome<bool> {
     let before = folder.log().len();
     let started = folder.serve();
     let log = folder.log();
@@ -158,6 +160,14 @@ fn starts(folder: &Folder, tenant: &Tenant, bench: &mut Bench) -> Outcome<bool> 
         _ if answer.status == 503 => {}
         _ => return Err(format!("it answers {}: {}", answer.status, answer.text()).into()),
     }
+    // A sink says it, which begins when the server is ready.
+    let due = Instant::now() + Duration::from_secs(10);
+    while must_say.is_some_and(|text| !folder.log().get(before..).unwrap_or_default().contains(text)) {
+        if Instant::now() > due {
+            return Err("the server says nothing of what is gone".into());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
     server.kill()?;
     Ok(true)
 }
@@ -170,11 +180,15 @@ fn tail(bench: &mut Bench) -> Outcome<Figures> {
     fs::create_dir(&apart)?;
     let journal = copy.put_journal(&apart)?;
     let all = contents(&journal)?;
-    // How many frames a log of this length gives: what stands in it in whole transactions.
-    let mut given: HashMap<usize, usize> = HashMap::new();
-    let cut_at = |length: usize, flip: Option<usize>| -> Outcome<usize> {
-        copy.put_journal(&apart)?;
-        let file = File::options().write(true).open(apart.join("journal.db-wal"))?;
+    let log_apart = apart.join("journal.db-wal");
+    let mut length_now = log.len();
+    // How many frames a log of this length gives: what stands in it in whole transactions. The files are only read.
+    let mut cut_at = |length: usize, flip: Option<usize>| -> Outcome<usize> {
+        if length > length_now {
+            fs::write(&log_apart, log)?;
+        }
+        length_now = length;
+        let file = File::options().write(true).open(&log_apart)?;
         file.set_len(length as u64)?;
         if let Some(at) = flip {
             file.write_all_at(&[log[at / 8] ^ 1 << (at % 8)], at as u64 / 8)?;
@@ -192,6 +206,9 @@ fn tail(bench: &mut Bench) -> Outcome<Figures> {
         if left[..] != all[..left.len()] {
             return Err(format!("the log cut at {length}, flip {flip:?}: what is left is not its beginning").into());
         }
+        if let Some(at) = flip {
+            file.write_all_at(&[log[at / 8]], at as u64 / 8)?;
+        }
         Ok(left.len())
     };
     // The last transactions: from where three frames are missing.
@@ -201,15 +218,13 @@ fn tail(bench: &mut Bench) -> Outcome<Figures> {
         if cut_at(middle, None)? + 3 < all.len() { low = middle } else { high = middle }
     }
     let step = bench.times((log.len() - low).div_ceil(60).max(1), 1);
-    let mut cuts = 0;
-    let mut previous = 0;
-    for length in (low..=log.len()).step_by(step) {
+    let (mut cuts, mut longer) = (0, all.len());
+    for length in (low..=log.len()).rev().step_by(step) {
         let left = cut_at(length, None)?;
-        if left < previous {
-            return Err(format!("a log of {length} bytes gives less than a shorter one").into());
+        if left > longer {
+            return Err(format!("a log of {length} bytes gives more than a longer one").into());
         }
-        previous = left;
-        given.insert(length, left);
+        longer = left;
         cuts += 1;
     }
     let flips = bench.times(100, 4000);
@@ -236,12 +251,10 @@ fn tail(bench: &mut Bench) -> Outcome<Figures> {
             );
         }
         reported += u32::from(!is_clean);
-        let before = folder.log().len();
-        if !starts(&folder, &tenant, bench)? {
+        let must_say = (!is_whole).then_some("the journal is not the one");
+        let is_started = starts(&folder, &tenant, must_say, bench);
+        if !is_started.map_err(|error| format!("the log cut at {length}: {error}"))? {
             return Err(format!("the log cut at {length}: the server does not start").into());
-        }
-        if !is_whole && !folder.log()[before..].contains("the journal is not the one") {
-            return Err(format!("the log cut at {length}: the server says nothing of what is gone").into());
         }
     }
     if reported == 0 {
@@ -305,7 +318,7 @@ fn damage(bench: &mut Bench) -> Outcome<Figures> {
             reported += 1;
         }
         if turn < 4 || turn % serve_each == 0 {
-            let is_started = starts(&folder, &tenant, bench).map_err(|error| format!("{what}: {error}"))?;
+            let is_started = starts(&folder, &tenant, None, bench).map_err(|error| format!("{what}: {error}"))?;
             if is_started { started += 1 } else { refused += 1 }
         }
     }

@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "noisy-tenant",
         what: "One tenant, which may send 1,000 events/s, sends 100 times that over 40 connections; another sends as ever. Neither loses anything, what is too much is answered 429 with Retry-After, and in full the \
-               other's p99 moves by at most 20 % or 1 ms.",
+               other's p99 moves by at most 20 % or 1 ms (judged where it is steady without the noise).",
         short: true,
         limit: 120,
         run: noisy,
@@ -135,6 +135,8 @@ fn noisy(bench: &mut Bench) -> Outcome<Figures> {
         let made = noise.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("the noise panicked".into())));
         made.fold(result, Result::and)
     })?;
+    // Alone it must be about the same each time: beside other work on the machine, the difference says nothing of the server.
+    let is_quiet = alone.iter().max() <= alone.iter().min().map(|least| *least * 3 / 2).as_ref();
     let (alone, beside) = (median(alone), median(beside));
     if log.retries() > 0 {
         return Err(format!("the other tenant had to send {} times again", log.retries()).into());
@@ -145,7 +147,7 @@ fn noisy(bench: &mut Bench) -> Outcome<Figures> {
         return Err(format!("{rate:.0} events/s, {refused} answers 429: that is no noise").into());
     }
     let moved = beside.as_secs_f64() / alone.as_secs_f64() * 100.0 - 100.0;
-    if !bench.short && moved > 20.0 && beside > alone + Duration::from_millis(1) {
+    if !bench.short && is_quiet && moved > 20.0 && beside > alone + Duration::from_millis(1) {
         return Err(format!("the other tenant's p99 went from {alone:?} to {beside:?}").into());
     }
     // Later it gets in what it could not.
@@ -163,9 +165,10 @@ fn noisy(bench: &mut Bench) -> Outcome<Figures> {
     server.stop()?;
     balanced(&folder)?;
     Ok(figures.noting(format!(
-        "{rate:.0} events/s of a tenant that may send 1,000, {refused} answers 429; the other's p99 {:.2} ms alone, {:.2} ms beside it ({moved:+.0} %)",
+        "{rate:.0} events/s of a tenant that may send 1,000, {refused} answers 429; the other's p99 {:.2} ms alone, {:.2} ms beside it ({moved:+.0} %{})",
         alone.as_secs_f64() * 1e3,
         beside.as_secs_f64() * 1e3,
+        if is_quiet { "" } else { "; not judged: this machine is not quiet" },
     )))
 }
 

@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Row] = &[
         what: "5,000 connections (short: 800) trickle a head that never ends, and come again when they are cut off, for 25 s (short: 5 s), while good clients send. Every request of a good \
                client is answered with 200 at the first attempt; the slow ones are cut off in time.",
         short: true,
-        limit: 120,
+        limit: 200,
         run: slowloris,
     },
     Row {

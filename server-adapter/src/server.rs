@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     draining: AtomicBool,
     parting: AtomicBool,
     closed: AtomicBool,
-    watch: std::sync::Mutex<Option<(Watch, Observer, Keeper)>>,
+    watch: std::sync::Mutex<Option<([Watch; 2], Observer, Keeper)>>,
     made: Option<StoredTenant>,
     /// Who wants to take over.
     #[cfg(feature = "cli")]
@@ -95,7 +95,8 @@ impl Server {
         }
         let store = Store::new(&settings.data);
         let tenants = Arc::new(Tenants::open(store, settings.clone())?);
-        let watch = Watch::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
+        let watch = || Ok([Watch::files(Arc::clone(&tenants))?, Watch::retention(Arc::clone(&tenants))?]);
+        let watch = watch().map_err(Error::io(&settings.data))?;
         let observer = Observer::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
         let keeper = Keeper::start(Arc::clone(&tenants), settings.ledger_interval.0, settings.ledger_grace.0);
         let keeper = keeper.map_err(Error::io(&settings.data))?;

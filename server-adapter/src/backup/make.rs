@@ -90,9 +90,11 @@ fn tenant(stored: &StoredTenant, at: &Path, events: bool, progress: Progress<'_>
             let table = read_only(&stored.events())?;
             entry.files.push(database(table, &at.join("events.db"), &name, progress)?);
         }
-        if stored.sinks().exists() {
-            // Before it as well, for the same reason.
-            entry.files.push(database(read_only(&stored.sinks())?, &at.join("sinks.db"), &name, progress)?);
+        for (path, file) in [(stored.sinks(), "sinks.db"), (stored.shapes(), "schema.db")] {
+            if path.exists() {
+                // Before the journal, for the same reason.
+                entry.files.push(database(read_only(&path)?, &at.join(file), &name, progress)?);
+            }
         }
         entry.files.push(database(reader, &at.join("journal.db"), &name, progress)?);
         let copied = read_only(&at.join("journal.db"))?;

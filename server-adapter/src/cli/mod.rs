@@ -2,6 +2,7 @@
 
 mod backup;
 mod edge;
+mod erase;
 mod events;
 mod key;
 mod out;
@@ -65,6 +66,8 @@ enum Command {
     Schema(schema::Schema),
     /// Who serves a data folder, and how it is.
     Status(status::Status),
+    /// Erase a person's events wherever the server holds them.
+    Erase(erase::Erase),
     /// Copy tenants to a folder, whole and consistent, while a server writes.
     Backup(backup::Backup),
     /// Put tenants of a backup into a data folder that does not have them, and check them.
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Tenant(command) => command.run(&mut out),
         Command::Edge(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
+        Command::Erase(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),
         Command::Sinks(command) => command.run(&mut out),

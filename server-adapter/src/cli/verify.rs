@@ -115,6 +115,15 @@ fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
          edge's envelope), {quarantined} in quarantine, {rows} rows in the events table, {closed_hours} closed hours; {:.1} s",
         began.elapsed().as_secs_f64()
     ))?;
+    let (redacted, removed) = (report.redacted, report.removed);
+    if redacted > 0 {
+        out.line(format_args!(
+            "{name}: events were erased from {redacted} frames, whose signatures cannot be checked any more"
+        ))?;
+    }
+    if removed > 0 {
+        out.line(format_args!("{name}: retention has removed the bodies of {removed} frames"))?;
+    }
     for fault in &report.faults {
         out.line(format_args!("{name}: FAULT: {fault}"))?;
     }

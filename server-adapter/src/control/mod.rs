@@ -11,6 +11,7 @@
 //! parts done. Commands that only read open the databases themselves and are not here.
 
 mod client;
+mod erase;
 mod path;
 mod quarantine;
 mod run;
@@ -23,7 +24,7 @@ use std::{
 };
 
 pub use self::socket::ControlSocket;
-pub(crate) use self::wire::{Command, Note, Part, Reply, Status};
+pub(crate) use self::wire::{Command, Erasure, Note, Part, Reply, Status, Step};
 
 use crate::{Error, Server, Settings, server::try_lock};
 

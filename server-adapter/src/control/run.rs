@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    erase::erase,
     quarantine,
     wire::{Command, Reply, Status, VERSION},
 };
@@ -20,6 +21,7 @@ pub(super) fn run(server: &Server, command: &Command) -> Result<Reply, Error> {
             let Ordered { done, refused } = sink_named(server, tenant, sink)?.order(*order)?;
             Ok(Reply::Sink { done, refused })
         }
+        Command::Erase(erasure) => erase(server, erasure),
     }
 }
 

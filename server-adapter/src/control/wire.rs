@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    journal::quarantine::{Discarded, Replayed, Select},
+    journal::{
+        Found,
+        quarantine::{Discarded, Replayed, Select},
+    },
     sink::Order,
 };
 
@@ -37,6 +40,46 @@ pub(crate) enum Command {
         /// What.
         order: Order,
     },
+    /// Erase a person.
+    Erase(Erasure),
+}
+
+/// A part of erasing a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Erasure {
+    /// The tenant's id.
+    pub(crate) tenant: String,
+    pub(crate) user: Option<String>,
+    pub(crate) anonymous: Option<String>,
+    /// Change nothing.
+    pub(crate) only_look: bool,
+    /// Also what a sink has not got yet.
+    pub(crate) undelivered: bool,
+    /// Which part.
+    pub(crate) step: Step,
+}
+
+/// Where an erasure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Step {
+    /// What is known in memory goes into the table first.
+    Begin,
+    /// Frames behind one, up to another; `waits`: a sink has yet to get them.
+    Frames { after: i64, until: i64, waits: bool },
+    /// All of quarantine.
+    Quarantine,
+    /// Rows of the events table behind one, to be blanked.
+    Table { after: i64 },
+    /// The same of what sinks refused.
+    Dead { after: i64 },
+    /// Rows of the events table behind one, to be deleted if they are blank.
+    TableAgain { after: i64 },
+    /// The same of what sinks refused.
+    DeadAgain { after: i64 },
+    /// The logs.
+    Scrub,
 }
 
 /// Some of a tenant's quarantine: a part of it, from one id on to another.
@@ -68,6 +111,7 @@ impl Command {
             Self::QuarantineReplay(_) => "quarantine-replay",
             Self::QuarantineDiscard(..) => "quarantine-discard",
             Self::Sink { .. } => "sink",
+            Self::Erase(_) => "erase",
         }
     }
 }
@@ -89,6 +133,8 @@ pub(crate) enum Reply {
         /// Events that stay refused.
         refused: u64,
     },
+    /// What was found there, and where to go on: none, if that was all.
+    Erase(Found, Option<Step>),
 }
 
 impl Reply {

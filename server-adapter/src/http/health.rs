@@ -175,7 +175,7 @@ fn ledgers(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live) -> u64;
-    let figures: [(&str, &str, &str, Figure); 8] = [
+    let figures: [(&str, &str, &str, Figure); 12] = [
         ("firsthop_journal_up", "gauge", "1 if the journal takes commits.", |live| {
             u64::from(live.journal.status() == JournalStatus::Up)
         }),
@@ -187,6 +187,19 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
             live.journal.stats().wal_bytes.get()
         }),
         ("firsthop_journal_last_frame", "gauge", "Id of the last frame committed.", |live| live.journal.tip() as u64),
+        ("firsthop_journal_bytes", "gauge", "Bytes of the journal's file that are in use.", |live| {
+            live.journal.stats().bytes.get()
+        }),
+        ("firsthop_journal_oldest_seconds", "gauge", "Age of the oldest frame whose body is there.", |live| {
+            let oldest = live.journal.stats().oldest_ms.get();
+            if oldest == 0 { 0 } else { clock::now().as_millis().saturating_sub(oldest) / 1000 }
+        }),
+        ("firsthop_retention_frames_total", "counter", "Frames whose bodies retention has removed.", |live| {
+            live.journal.stats().removed_frames.get()
+        }),
+        ("firsthop_retention_bytes_total", "counter", "Bytes of those.", |live| {
+            live.journal.stats().removed_bytes.get()
+        }),
         ("firsthop_quarantine_bytes", "gauge", "Bytes in quarantine.", |live| {
             live.journal.stats().quarantine_bytes.get()
         }),

@@ -88,7 +88,6 @@ impl Batch {
     }
 
     /// Moves some events from one outcome to another. `at`: now, and the region and hop in which they were counted.
-    #[allow(dead_code, reason = "the commands that correct come with quarantine and erasure")]
     pub(super) fn correct(&mut self, at: At, from: Kind<'_>, to: Kind<'_>, events: i64) {
         for ((outcome, reason), events) in [(from, -events), (to, events)] {
             self.add(at, outcome, reason.into_owned(), events, 0);

@@ -19,22 +19,28 @@ mod answers;
 mod arrival;
 mod checkpoint;
 mod counters;
+mod erase;
 pub mod ledger;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod quarantine;
 mod queue;
+mod retention;
 mod schema;
 mod seen;
 pub(crate) mod shapes;
 mod store;
+mod tombstone;
 pub(crate) mod verify;
 mod writer;
 
 pub(crate) use self::{
     arrival::{Arrival, Asked, SetAside, Verdict, encode},
     counters::{At, Count},
+    erase::{Found, scrub},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
+    retention::Keep,
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
     store::{Accepted, open_body},
+    tombstone::Subject,
 };

@@ -19,6 +19,7 @@ use super::{
     schema,
     seen::Seen,
     store::{Accepted, READS, Tables},
+    tombstone,
 };
 use crate::Settings;
 
@@ -99,6 +100,14 @@ impl Store {
         self.tables.seen = Seen::load(&self.connection).expect("read");
     }
 
+    /// What retention does, to all that is there.
+    fn remove_bodies(&mut self) {
+        self.tables.seen.settle_all(&self.connection).expect("settled");
+        let ids: Vec<i64> = (1..=self.tables.last_frame).collect();
+        tombstone::remove(&self.connection, &ids).expect("removed");
+        assert_eq!(self.number("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0"), 0);
+    }
+
     fn store(&mut self, sent: &Sent) -> Verdict {
         self.store_or(sent, false)
     }
@@ -135,8 +144,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Every event is stored exactly once, with the content that came first; the same content again is a duplicate,
-    /// another one a conflict. It makes no difference what memory knows, what has settled, what failed in between, or
-    /// when a server started.
+    /// another one a conflict. It makes no difference what memory knows, what has settled, what failed in between, whether the
+    /// bodies are still there, or when a server started.
     #[test]
     fn any_order_any_repetition(frames in prop::collection::vec((sent(), 0..8_u8), 1..40)) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -149,6 +158,7 @@ proptest! {
                 1 => store.restart(),
                 2 | 3 => store.tables.seen.seal(),
                 4 => drop(store.store_or(sent, true)),
+                5 => store.remove_bodies(),
                 _ => {}
             }
             let mut expected = Verdict::default();

@@ -171,6 +171,12 @@ pub(crate) struct Stats {
     /// A [`Room`](super::quarantine::Room), as a number.
     pub(crate) quarantine_room: Gauge,
     pub(crate) ledger: LedgerFigures,
+    /// Of the file, in use.
+    pub(crate) bytes: Gauge,
+    /// When the oldest frame came whose body is there; 0: there is none.
+    pub(crate) oldest_ms: Gauge,
+    pub(crate) removed_frames: Counter,
+    pub(crate) removed_bytes: Counter,
 }
 
 /// Something to write, and whom to tell.

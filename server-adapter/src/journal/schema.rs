@@ -171,6 +171,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "page_size", PAGE)?;
         let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         configure(&connection)?;
+        // What is removed is overwritten, and not only forgotten.
+        connection.pragma_update(None, "secure_delete", "ON")?;
         // The writer decides when: a checkpoint in the middle of a commit would delay those who wait for it.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "cache_size", -8192)

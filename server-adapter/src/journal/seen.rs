@@ -265,6 +265,14 @@ impl Seen {
         }
     }
 
+    /// Writes what has gathered, in the transaction that is open; unless that has added some, which are not to be believed yet.
+    pub(super) fn settle_now(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.open.added.is_empty() {
+            self.seal();
+        }
+        self.settle_some(connection, usize::MAX)
+    }
+
     /// Writes all that has gathered, so that the next start has no frames to read again.
     pub(super) fn settle_all(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         loop {

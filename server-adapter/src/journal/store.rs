@@ -11,6 +11,7 @@ use super::{
     quarantine::{CONFLICT, Entry, Kept, Quarantine},
     schema::{LedgerColumns, RowSum, row_sum},
     seen::{Run, Seen},
+    tombstone::{self, ERASED_DIGEST, Tombstone},
 };
 
 /// What the writer knows besides what is in the tables.
@@ -67,7 +68,18 @@ impl Accepted {
         }
     }
 
-    fn column(&self) -> Option<&[u8]> {
+    /// The event at this place is no longer there.
+    pub(super) fn clear(&mut self, index: usize, count: u16) {
+        if *self == Self::All {
+            *self = Self::none(count);
+            (0..count.into()).for_each(|index| self.add(index));
+        }
+        if let Self::Some(bits) = self {
+            bits[index / 8] &= !(1 << (index % 8));
+        }
+    }
+
+    pub(super) fn column(&self) -> Option<&[u8]> {
         match self {
             Self::All => None,
             Self::Some(bits) => Some(bits),
@@ -215,7 +227,7 @@ impl Tables {
                         Some(digest) => Some(digest),
                         None => Stored::load(connection, run.frame)?.says(0).map(|(digest, _)| digest),
                     };
-                    decision.repeat(known == Some(foreign.digest));
+                    decision.repeat(known == Some(foreign.digest) || known == Some(ERASED_DIGEST));
                 }
             }
         }
@@ -330,7 +342,22 @@ fn compare(
         seqs().for_each(|_| decision.repeat(true));
         return Ok(());
     }
+    let tombstone = Tombstone::load(connection, frame)?;
+    if tombstone.as_ref().is_some_and(|tombstone| tombstone.is_of(bytes)) {
+        seqs().for_each(|_| decision.repeat(true));
+        return Ok(());
+    }
     let new = says.get_or_insert_with(|| Says::of(Some(bytes), &[range]));
+    if let Some(tombstone) = tombstone {
+        let first: i64 = connection
+            .prepare_cached("SELECT first_seq FROM frames WHERE id = ?1")?
+            .query_row([frame], |row| row.get(0))?;
+        for (seq, _) in seqs() {
+            let brief = new.get(seq).map(|(digest, time)| tombstone::brief(digest, time));
+            decision.repeat(tombstone.may_be((seq - first as u64) as usize, brief) == Some(true));
+        }
+        return Ok(());
+    }
     let ranges: Vec<_> = runs.iter().map(|run| (run.first, run.last)).collect();
     let known = Says::of(stored.frame_bytes(), &ranges);
     for (seq, digest) in seqs() {

@@ -10,6 +10,7 @@ use super::{
     schema::{LedgerColumns, RowSum, open_reader, row_sum},
     seen::{Run, own_runs, settled},
     store::Accepted,
+    tombstone::Tombstone,
 };
 use crate::{
     Error, sink,
@@ -29,6 +30,10 @@ pub struct Report {
     pub signed: u64,
     /// Frames from before their source had a session: nothing but a CRC.
     pub unsigned: u64,
+    /// Frames of which events were erased: their signatures cannot be checked any more.
+    pub redacted: u64,
+    /// Frames whose bodies retention has removed.
+    pub removed: u64,
     /// Entries in quarantine.
     pub quarantined: u64,
     /// Hours that the ledger has closed, all of whose signatures were checked.
@@ -76,6 +81,7 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
         gathering: Vec::new(),
         cursor: table.as_ref().map(|table| table.cursor),
         delivered: 0,
+        gone: 0,
     };
     let read = (|| -> rusqlite::Result<()> {
         check.structure(&connection)?;
@@ -93,7 +99,7 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
         faults.into_iter().for_each(|fault| check.report.fault(fault));
         Ok(())
     })();
-    let delivered = check.delivered;
+    let (delivered, gone) = (check.delivered, check.gone);
     if let Err(error) = read {
         report.fault(format!("journal: cannot be read further: {error}"));
         return Ok(report);
@@ -101,7 +107,9 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
     if let Some(table) = table {
         report.rows = table.rows;
         table.faults.into_iter().for_each(|fault| report.fault(fault));
-        if table.rows + table.refused != delivered {
+        // Of frames whose bodies are gone the table may have the events, or have been made again since.
+        let there = table.rows + table.refused;
+        if there > delivered || there < delivered.saturating_sub(gone) {
             report.fault(format!(
                 "events table: has {} rows and {} dead letters, and the frames up to its cursor ({}) brought {delivered} events",
                 table.rows, table.refused, table.cursor
@@ -125,6 +133,8 @@ struct Check<'a> {
     cursor: Option<i64>,
     /// Events of the frames up to there.
     delivered: u64,
+    /// Those of them whose bodies are gone.
+    gone: u64,
 }
 
 impl Check<'_> {
@@ -151,7 +161,7 @@ impl Check<'_> {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            if let Err(what) = self.frame(id, row, &mut lookup)? {
+            if let Err(what) = self.frame(connection, id, row, &mut lookup)? {
                 self.report.fault(format!("frame {id}: {what}"));
             }
             self.report.frames += 1;
@@ -163,6 +173,7 @@ impl Check<'_> {
     /// The outer result is the database's, the inner one the frame's.
     fn frame(
         &mut self,
+        connection: &Connection,
         id: i64,
         row: &Row<'_>,
         lookup: &mut rusqlite::Statement<'_>,
@@ -192,6 +203,10 @@ impl Check<'_> {
         if self.cursor.is_some_and(|cursor| id <= cursor) {
             self.delivered += events;
         }
+        if let Some(tombstone) = Tombstone::load(connection, id)? {
+            let body = blob(11)?.unwrap_or_default();
+            return self.tombstone(&tombstone, body, &columns, &accepted, lookup);
+        }
         if row_sum(&columns) != row.get::<_, i64>(10)? {
             return Ok(Err("its row changed after it was written".into()));
         }
@@ -205,23 +220,98 @@ impl Check<'_> {
             return Ok(Err("its row says another number of ids".into()));
         }
         for (source, run) in runs(&frame, id, &accepted, &foreign) {
-            let found = lookup
-                .query_row(params![&source.as_bytes()[..], run.first as i64], |row| {
-                    Ok(Run {
-                        first: run.first,
-                        last: row.get::<_, i64>(0)? as u64,
-                        frame: row.get(1)?,
-                        digest: row.get(2)?,
-                    })
-                })
-                .optional()?;
-            if found == Some(run) {
-                self.noted += run.last - run.first + 1;
-            } else if found.is_some() || id <= self.settled {
-                return Ok(Err(format!("its events {} to {} are not noted as seen", run.first, run.last)));
-            } else {
-                self.gathering.push((source, run.first, run.last));
+            if let Err(what) = self.run(source, run, lookup)? {
+                return Ok(Err(what));
             }
+        }
+        Ok(Ok(()))
+    }
+
+    /// A frame whose body was rewritten or removed: what is left of it, and that what it brought is still noted.
+    fn tombstone(
+        &mut self,
+        tombstone: &Tombstone,
+        body: &[u8],
+        columns: &RowSum<'_>,
+        accepted: &Accepted,
+        lookup: &mut rusqlite::Statement<'_>,
+    ) -> rusqlite::Result<Result<(), String>> {
+        if !tombstone.is_intact(columns) {
+            return Ok(Err("its row or what is kept of its events changed after it was written".into()));
+        }
+        let count = u16::try_from(columns.count).unwrap_or(u16::MAX);
+        let left = accepted.count(count);
+        self.report.redacted += u64::from(tombstone.has_erased());
+        if body.is_empty() {
+            self.report.removed += u64::from(left > 0);
+            if self.cursor.is_some_and(|cursor| columns.id <= cursor) {
+                self.gone += u64::from(left);
+            }
+        } else if let Err(what) = self.rest(body, columns) {
+            return Ok(Err(what));
+        }
+        let source = SourceId::new(columns.source.try_into().unwrap_or_default());
+        let mut brought = Accepted::none(count);
+        let places = (0..count).filter(|&place| accepted.has(place.into()) || tombstone.is_erased(place.into()));
+        let mut foreign = 0;
+        for place in places {
+            brought.add(place.into());
+            foreign += u64::from(tombstone.is_foreign(place.into()));
+        }
+        // Which ids they had is not known any more; `seen` is asked how many it has in all.
+        self.noted += foreign;
+        for (first, last) in
+            own_runs(columns.first_seq as u64, count, &brought, |place| tombstone.is_foreign(place.into()))
+        {
+            if let Err(what) = self.run(source, Run { first, last, frame: columns.id, digest: None }, lookup)? {
+                return Ok(Err(what));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// What is left of a body of which events were erased. It is signed by nobody.
+    fn rest(&self, body: &[u8], columns: &RowSum<'_>) -> Result<(), String> {
+        let say = |error: CoreError| error.to_string();
+        let frame = Frame::parse(body).map_err(say)?;
+        let header = frame.header();
+        let same = header.tenant == self.tenant
+            && header.source.as_bytes() == columns.source
+            && header.batch_seq as i64 == columns.batch_seq
+            && header.first_seq as i64 == columns.first_seq
+            && i64::from(header.count) == columns.count;
+        if !same {
+            return Err("its header says another thing than its row".into());
+        }
+        if columns.annotation.is_none_or(|bytes| Annotation::from_bytes(bytes).is_err()) {
+            return Err("its annotation is missing or malformed".into());
+        }
+        frame.check().map(|_| ()).map_err(say)
+    }
+
+    /// A run that a frame brought must be noted; or be among those that gather still.
+    fn run(
+        &mut self,
+        source: SourceId,
+        run: Run,
+        lookup: &mut rusqlite::Statement<'_>,
+    ) -> rusqlite::Result<Result<(), String>> {
+        let found = lookup
+            .query_row(params![&source.as_bytes()[..], run.first as i64], |row| {
+                Ok(Run {
+                    first: run.first,
+                    last: row.get::<_, i64>(0)? as u64,
+                    frame: row.get(1)?,
+                    digest: row.get(2)?,
+                })
+            })
+            .optional()?;
+        if found == Some(run) {
+            self.noted += run.last - run.first + 1;
+        } else if found.is_some() || run.frame <= self.settled {
+            return Ok(Err(format!("its events {} to {} are not noted as seen", run.first, run.last)));
+        } else {
+            self.gathering.push((source, run.first, run.last));
         }
         Ok(Ok(()))
     }

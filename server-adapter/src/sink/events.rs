@@ -89,6 +89,8 @@ impl Events {
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "cache_size", -4096)?;
+            // A page that is written anew keeps nothing of what it was: some of that may be erased by then.
+            connection.pragma_update(None, "secure_delete", "ON")?;
             // One large transaction shall not keep its disk for ever.
             connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
             // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for

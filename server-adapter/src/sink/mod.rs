@@ -10,6 +10,7 @@
 //! the same at every delivery: after any crash a sink goes on where it was, and who knows ids doubles nothing.
 
 mod batch;
+pub(crate) mod erase;
 pub(crate) mod events;
 #[cfg(feature = "sink-http")]
 mod http;

@@ -110,6 +110,8 @@ impl Records {
             // Retention removes what a sink has confirmed: a cursor that went back with the power would ask for it again.
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "cache_size", -512)?;
+            // What is retried or discarded is overwritten, and not only forgotten.
+            connection.pragma_update(None, "secure_delete", "ON")?;
             Ok(connection)
         };
         let connection = open().map_err(Error::database(path))?;

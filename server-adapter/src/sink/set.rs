@@ -95,7 +95,6 @@ impl Sinks {
     }
 
     /// The last frame that no sink will ask for again: what comes after it must stay in the journal.
-    #[allow(dead_code, reason = "retention asks for it")]
     pub(crate) fn confirmed(&self) -> i64 {
         self.all().iter().map(|runner| runner.confirmed()).min().unwrap_or(0)
     }

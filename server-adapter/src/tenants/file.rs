@@ -13,7 +13,7 @@ use firsthop_intake::{Origins, Rooted, Tenant};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
-use super::limits::LimitsFile;
+use super::{limits::LimitsFile, retention::RetentionFile};
 use crate::{
     Error, clock,
     sink::{self, SinkSpec},
@@ -41,6 +41,9 @@ pub struct TenantFile {
     /// Where its events go, besides the events table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<SinkSpec>,
+    /// What its journal keeps, where that differs from the server's settings.
+    #[serde(default, skip_serializing_if = "RetentionFile::is_empty")]
+    pub retention: RetentionFile,
     /// Edges that may have leases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrolments: Vec<Enrolment>,

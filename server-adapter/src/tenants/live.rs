@@ -23,8 +23,8 @@ use crate::{
 /// All tenants of a server.
 #[derive(Debug)]
 pub(crate) struct Tenants {
-    store: Store,
-    settings: Settings,
+    pub(super) store: Store,
+    pub(super) settings: Settings,
     tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
     pub(crate) disk: Disk,
     /// Tenants that could not be loaded, as their files were then: tried again when those change, or after a while.
@@ -237,7 +237,7 @@ impl Live {
     }
 }
 
-/// A thread that looks at the files every second.
+/// A thread that does something every second.
 #[derive(Debug)]
 pub(crate) struct Watch {
     stop: Arc<(Mutex<bool>, Condvar)>,
@@ -245,9 +245,22 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(tenants: Arc<Tenants>) -> std::io::Result<Self> {
+    /// Looks at the tenants' files, and at the disk.
+    pub(crate) fn files(tenants: Arc<Tenants>) -> std::io::Result<Self> {
+        Self::start("tenants", move |_| {
+            tenants.disk.look();
+            tenants.refresh();
+        })
+    }
+
+    /// Removes from the journals what they are not to keep.
+    pub(crate) fn retention(tenants: Arc<Tenants>) -> std::io::Result<Self> {
+        Self::start("retention", move |stopped| tenants.retain(stopped))
+    }
+
+    fn start(name: &str, work: impl Fn(&dyn Fn() -> bool) + Send + 'static) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let thread = std::thread::Builder::new().name("tenants".into()).stack_size(512 << 10).spawn({
+        let thread = std::thread::Builder::new().name(name.into()).stack_size(512 << 10).spawn({
             let stop = Arc::clone(&stop);
             move || {
                 let (flag, signal) = &*stop;
@@ -260,8 +273,7 @@ impl Watch {
                         return;
                     }
                     drop(stopped);
-                    tenants.disk.look();
-                    tenants.refresh();
+                    work(&|| *flag.lock().unwrap_or_else(PoisonError::into_inner));
                 }
             }
         })?;

@@ -16,6 +16,7 @@ mod file;
 mod limits;
 mod live;
 mod random;
+mod retention;
 mod store;
 
 pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
@@ -23,6 +24,7 @@ pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, Post
 pub use self::{
     file::{Enrolment, KeyFile, LedgerKey, Root, TenantFile},
     limits::LimitsFile,
+    retention::RetentionFile,
     store::{Enrolled, Store, StoredTenant},
 };
 pub(crate) use self::{

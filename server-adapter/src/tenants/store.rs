@@ -182,6 +182,7 @@ impl Store {
             write_keys: vec![format!("fh_{id}_{}", alphanumeric(22))],
             origins: origins.to_vec(),
             limits: LimitsFile::default(),
+            retention: super::RetentionFile::default(),
             sinks: Vec::new(),
             enrolments: Vec::new(),
         };

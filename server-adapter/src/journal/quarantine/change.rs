@@ -110,6 +110,35 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// Takes entries out for good, without a trace but their count: they name a person who is erased. Returns how many there were. Blocks.
+    pub(in crate::journal) fn take_out(&self, ids: Vec<i64>, now: Timestamp) -> Result<u64, Unavailable> {
+        self.change(0, move |connection, tables, counts| {
+            // All of them first: to delete one lets the database move its neighbours about, and leave copies of them.
+            let mut blank = connection.prepare_cached(
+                "UPDATE quarantine SET body = zeroblob(LENGTH(body)), annotation = zeroblob(LENGTH(annotation)) WHERE id = ?1",
+            )?;
+            let rows = ids.iter().map(|id| Ok((*id, Row::load(connection, *id, now)?)));
+            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            for id in &ids {
+                blank.execute([id])?;
+            }
+            let mut entries = 0;
+            for (id, row) in rows {
+                let Some(row) = row else { continue };
+                tables.quarantine.remove(connection, id, &row)?;
+                counts.add(row.at, outcome(&row.reason), row.reason.clone(), -row.events, 0);
+                if !is_damage(&row.reason) {
+                    // Thrown away from quarantine: what is counted as erased had been stored.
+                    counts.add(row.at, "discarded", row.reason.clone(), row.events, 1);
+                }
+                entries += 1;
+            }
+            Ok(entries)
+        })
+    }
+}
+
 impl Judged {
     fn size(&self) -> usize {
         match &self.now {

@@ -191,7 +191,7 @@ impl Quarantine {
 }
 
 /// By what the same bytes are known again: those of the producer. A retry comes through an edge in another envelope.
-fn hash(body: &[u8]) -> [u8; 16] {
+pub(super) fn hash(body: &[u8]) -> [u8; 16] {
     let bytes = open_body(body).map_or(body, |(_, frame)| frame);
     let mut hash = [0; 16];
     hash.copy_from_slice(&Sha256::digest(bytes)[..16]);

@@ -1,0 +1,96 @@
+//! Retention: bodies whose time is over, or for which there is no room, are removed; the oldest first, and none that a sink
+//! has yet to get. What was seen is known for ever.
+
+use std::{path::Path, time::Duration};
+
+use firsthop_core::Timestamp;
+use rusqlite::Connection;
+
+use super::{
+    queue::{Journal, Unavailable},
+    schema::open_reader,
+    seen::settled,
+    tombstone,
+};
+use crate::Error;
+
+/// What one transaction removes at most: those who wait for an acknowledgement wait for it too.
+const FRAMES: i64 = 64;
+const BYTES: u64 = 2 << 20;
+
+/// What a tenant keeps. None: all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keep {
+    pub(crate) max_age: Option<Duration>,
+    /// Of the journal's file, without what is free in it.
+    pub(crate) max_bytes: Option<u64>,
+}
+
+impl Keep {
+    const fn is_all(&self) -> bool {
+        self.max_age.is_none() && self.max_bytes.is_none()
+    }
+}
+
+impl Journal {
+    /// Removes what is due, as far as one step goes. `confirmed`: the last frame that all sinks have. Says whether there may be more to do.
+    /// Blocks.
+    pub(crate) fn retain(&self, path: &Path, keep: Keep, confirmed: i64, now: Timestamp) -> Result<bool, Error> {
+        let reader = open_reader(path)?;
+        let sql = || Error::database(path);
+        let stats = self.stats();
+        let used = used(&reader).map_err(sql())?;
+        stats.bytes.set(used);
+        let (due, oldest) = due(&reader, keep, confirmed.min(self.tip()), used, now).map_err(sql())?;
+        stats.oldest_ms.set(oldest.unwrap_or(0));
+        let Some(&last) = due.last().filter(|_| !keep.is_all()) else { return Ok(false) };
+        if settled(&reader).map_err(sql())? < last && self.settle(path)?.is_none() {
+            return Ok(false);
+        }
+        drop(reader);
+        let removed = self.change(0, move |connection, _, _| {
+            let removed = tombstone::remove(connection, &due)?;
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('removed', ?1)", [last])?;
+            Ok(removed)
+        });
+        let (frames, bytes) = removed.map_err(|reason: Unavailable| Error::Fault(reason.as_str().into()))?;
+        stats.removed_frames.add(frames);
+        stats.removed_bytes.add(bytes);
+        Ok(true)
+    }
+}
+
+/// Bytes of the file that are in use.
+fn used(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    Ok(((number("page_count")? - number("freelist_count")?) * number("page_size")?) as u64)
+}
+
+/// The frames of the next step, and when the oldest body came that is there.
+fn due(
+    connection: &Connection,
+    keep: Keep,
+    until: i64,
+    used: u64,
+    now: Timestamp,
+) -> rusqlite::Result<(Vec<i64>, Option<u64>)> {
+    let mut statement = connection.prepare(
+        "SELECT id, received_ms, LENGTH(body) FROM frames
+         WHERE id > (SELECT COALESCE(MAX(value), 0) FROM meta WHERE key = 'removed') ORDER BY id LIMIT ?1",
+    )?;
+    let before = keep.max_age.map(|age| now.as_millis().saturating_sub(age.as_millis() as u64));
+    let too_much = keep.max_bytes.map_or(0, |most| used.saturating_sub(most));
+    let (mut due, mut oldest, mut bytes) = (Vec::new(), None, 0);
+    let mut rows = statement.query([FRAMES])?;
+    while let Some(row) = rows.next()? {
+        let (id, received): (i64, i64) = (row.get(0)?, row.get(1)?);
+        oldest = oldest.or(Some(received as u64));
+        let is_old = before.is_some_and(|before| (received as u64) < before);
+        if id > until || bytes >= BYTES || !(is_old || bytes < too_much) {
+            break;
+        }
+        bytes += row.get::<_, i64>(2)? as u64;
+        due.push(id);
+    }
+    Ok((due, oldest))
+}

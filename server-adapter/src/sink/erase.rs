@@ -1,0 +1,105 @@
+//! Erasing a person's rows: in the events table, and among what sinks refused.
+//!
+//! To delete rows lets the database move their neighbours about, and leave copies of them where they were. So first all of a
+//! person's rows are written over where they stand, and then they are deleted.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use crate::{Error, journal::Subject};
+
+/// One walk through a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// Only count.
+    Look,
+    /// Write over what the rows say.
+    Blank,
+    /// Delete those that say nothing.
+    Delete,
+}
+
+/// Where rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// `events`, in `events.db`.
+    Events,
+    /// `dead`, in `sinks.db`.
+    Dead,
+}
+
+/// Every column that may tell of a person.
+const TELLING: [&str; 15] = [
+    "received_at",
+    "time",
+    "name",
+    "user_id",
+    "anonymous_id",
+    "session_id",
+    "url",
+    "title",
+    "referrer",
+    "properties",
+    "context",
+    "country",
+    "pop",
+    "network",
+    "foreign_id",
+];
+/// The time of a row that is blank.
+const NEVER: &str = "000000000000000000000000";
+/// Rows that one part looks through.
+const PART: i64 = 20_000;
+
+/// Erases a person's rows behind one, as far as one part goes. Returns how many there were, and behind which to go on. It has a
+/// connection of its own, and holds the file for a moment only: sinks wait for it.
+pub(crate) fn erase(
+    path: &Path,
+    rows: Rows,
+    subject: &Subject,
+    after: i64,
+    walk: Walk,
+) -> Result<(u64, Option<i64>), Error> {
+    if !path.exists() {
+        return Ok((0, None));
+    }
+    let erase = || -> rusqlite::Result<(u64, Option<i64>)> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        // Overwritten, and not only forgotten.
+        connection.pragma_update(None, "secure_delete", "ON")?;
+        let (table, reason) = match rows {
+            Rows::Events => ("events", None),
+            Rows::Dead => ("dead", Some("reason")),
+        };
+        let last: Option<i64> = connection.query_row(
+            &format!("SELECT MAX(rowid) FROM (SELECT rowid FROM {table} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)"),
+            [after, PART],
+            |row| row.get(0),
+        )?;
+        let Some(last) = last else { return Ok((0, None)) };
+        let of = "WHERE rowid > ?1 AND rowid <= ?2
+            AND (user_id = ?3 OR anonymous_id = ?4 OR (kind = 'alias' AND (name = ?3 OR name = ?4)))";
+        let values = params![after, last, subject.user, subject.anonymous];
+        let count = match walk {
+            Walk::Look => {
+                let count = format!("SELECT COUNT(*) FROM {table} {of}");
+                connection.query_row(&count, values, |row| row.get::<_, i64>(0))? as u64
+            }
+            Walk::Blank => {
+                let blank =
+                    |name| format!("{name} = substr(hex(zeroblob(octet_length({name}))), 1, octet_length({name}))");
+                let blank: Vec<_> = TELLING.into_iter().chain(reason).map(blank).collect();
+                connection.execute(&format!("UPDATE {table} SET {} {of}", blank.join(", ")), values)? as u64
+            }
+            Walk::Delete => {
+                let delete = format!("DELETE FROM {table} WHERE rowid > ?1 AND rowid <= ?2 AND time = ?3");
+                connection.execute(&delete, params![after, last, NEVER])? as u64
+            }
+        };
+        Ok((count, Some(last)))
+    };
+    erase().map_err(Error::database(path))
+}

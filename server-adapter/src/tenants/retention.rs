@@ -1,0 +1,65 @@
+//! What a tenant's journal keeps, and a thread that removes the rest.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Live, Tenants};
+use crate::{
+    Error, Settings, clock,
+    journal::Keep,
+    settings::{Bytes, Span},
+};
+
+/// `[retention]` of `tenant.toml`: what differs from the server's settings `retention_…`. 0 keeps everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionFile {
+    /// Events that are older are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
+    /// While the journal uses more of its file, its oldest events are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<Bytes>,
+}
+
+impl RetentionFile {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is in force: the tenant's own, the server's for the rest.
+    fn keep(&self, settings: &Settings) -> Keep {
+        let age = self.max_age.unwrap_or(settings.retention_age).0;
+        let bytes = self.max_bytes.unwrap_or(settings.retention_bytes).0;
+        Keep { max_age: (!age.is_zero()).then_some(age), max_bytes: (bytes > 0).then_some(bytes) }
+    }
+}
+
+/// How long one tenant's turn is. What is left comes at the next: ingest goes first.
+const TURN: Duration = Duration::from_millis(300);
+
+impl Tenants {
+    /// Removes what is due, of every tenant in its turn.
+    pub(super) fn retain(&self, stopped: &dyn Fn() -> bool) {
+        for live in self.all() {
+            let began = Instant::now();
+            loop {
+                match self.retain_one(&live) {
+                    Ok(true) if began.elapsed() < TURN && !stopped() => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(tenant = %live.id, %error, "retention; again in a moment");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn retain_one(&self, live: &Live) -> Result<bool, Error> {
+        let keep = live.known().file.retention.keep(&self.settings);
+        let journal = self.store.folder(live.id).join("journal.db");
+        live.journal.retain(&journal, keep, live.sinks.confirmed(), clock::now())
+    }
+}

@@ -1,0 +1,144 @@
+//! Erasing a person: nothing of them is left in any file, everybody else's events stay, and no retry brings them back.
+
+use std::{fs, path::Path};
+
+use crate::common::{Client, Folder, Page, Tenant};
+
+const PERSON: &str = "person-4711@example.com";
+const ANONYMOUS: &str = "anonymous-0815-of-the-person";
+
+/// One request with several people's events, as a server-side SDK sends them.
+fn batch(client: &mut Client, tenant: &Tenant, number: usize, secret: &str) {
+    let json = format!(
+        r#"{{"batch":[
+            {{"type":"track","event":"A","userId":"other-1","messageId":"o1-{number}","properties":{{"n":{number}}}}},
+            {{"type":"track","event":"B","userId":"{PERSON}","messageId":"p1-{number}","properties":{{"secret":"{secret}"}}}},
+            {{"type":"page","name":"C","anonymousId":"{ANONYMOUS}","messageId":"p2-{number}"}},
+            {{"type":"alias","previousId":"{ANONYMOUS}","userId":"{PERSON}","messageId":"p3-{number}"}},
+            {{"type":"track","event":"D","userId":"other-2","messageId":"o2-{number}"}}
+        ]}}"#
+    );
+    assert_eq!(client.segment("/v1/batch", &tenant.key, &json).status, 200);
+}
+
+fn one(client: &mut Client, tenant: &Tenant, id: &str, user: &str, event: &str) -> u16 {
+    let json = format!(r#"{{"event":"{event}","userId":"{user}","messageId":"{id}"}}"#);
+    client.segment("/v1/track", &tenant.key, &json).status
+}
+
+/// The files under a folder that have these bytes.
+fn grep(folder: &Path, needle: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(grep(&path, needle));
+        } else if let Ok(bytes) = fs::read(&path)
+            && bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+        {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_of_a_person_is_left_and_all_of_the_others() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    for number in 0..20 {
+        batch(&mut client, &tenant, number, "a-secret-of-the-person");
+        assert_eq!(one(&mut client, &tenant, &format!("s-{number}"), PERSON, "Single"), 200);
+    }
+    // In quarantine: the same id with another content.
+    one(&mut client, &tenant, "s-0", PERSON, "Contradiction");
+    let mut page = Page::new(&tenant);
+    page.begin(&mut client);
+    let native = page.frame(7);
+    assert_eq!(client.frame(&native).receipt().stored, 7);
+    tenant.settle();
+    let (rows, frames) = (tenant.events("SELECT COUNT(*) FROM events"), tenant.journal("SELECT COUNT(*) FROM frames"));
+    assert_eq!(rows, 20 * 6 + 8);
+    assert!(!grep(&folder.path, PERSON).is_empty() && !grep(&folder.path, "a-secret-of-the-person").is_empty());
+
+    let who = ["--user", PERSON, "--anonymous", ANONYMOUS];
+    let said = folder.ok(&[&["erase", "--dry-run"], &who[..]].concat());
+    assert!(
+        said.contains("80 stored events in 40 frames, 80 rows of the events table, 1 entries in quarantine, 0 dead"),
+        "{said}"
+    );
+    assert!(folder.fails(&[&["erase"], &who[..]].concat()).contains("--yes"));
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows, "nothing was erased yet");
+    let said = folder.ok(&[&["erase", "--yes"], &who[..]].concat());
+    assert!(said.contains("erased 80 stored events in 40 frames, 80 rows"), "{said}");
+
+    for needle in [PERSON, ANONYMOUS, "a-secret-of-the-person"] {
+        assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
+    }
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows - 80);
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE user_id LIKE 'other-%'"), 40);
+    let outcome =
+        |name: &str| tenant.journal(&format!("SELECT COALESCE(SUM(events), 0) FROM counters WHERE outcome = '{name}'"));
+    assert_eq!(
+        (outcome("stored"), outcome("erased"), outcome("quarantined"), outcome("discarded")),
+        (rows - 80, 80, 0, 1)
+    );
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("erased from 40 frames") && said.contains("all of it is as it was written"), "{said}");
+
+    // A retry, and another content under the same ids: known, and not taken.
+    let duplicates = outcome("duplicate");
+    for number in 0..20 {
+        batch(&mut client, &tenant, number, "another-secret");
+    }
+    one(&mut client, &tenant, "s-3", PERSON, "Single");
+    assert_eq!(client.frame(&native).receipt().duplicate, 7);
+    tenant.settle();
+    assert_eq!(outcome("duplicate"), duplicates + 20 * 5 + 1 + 7);
+    assert_eq!(tenant.journal("SELECT COUNT(*) FROM frames"), frames);
+    assert_eq!(grep(&folder.path, "another-secret"), Vec::<String>::new());
+    let said = folder.ok(&[&["erase", "--dry-run"], &who[..]].concat());
+    assert!(said.contains("0 stored events in 0 frames, 0 rows"), "{said}");
+
+    // Without a server; and a table that is made again has the others, and nobody else.
+    server.stop();
+    assert!(folder.ok(&["erase", "--yes", "--user", "other-1"]).contains("erased 20 stored events"));
+    fs::remove_file(tenant.folder.join("events.db")).expect("removed");
+    let mut server = folder.serve();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 20 + 8);
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE user_id = 'other-2'"), 20);
+    assert_eq!(server.client().frame(&native).receipt().duplicate, 7);
+    server.stop();
+    assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
+    folder.ok(&["reconcile"]);
+}
+
+/// What a sink has yet to get is not taken from it, unless that is said.
+#[test]
+fn what_is_not_delivered_waits_or_is_said() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    one(&mut client, &tenant, "1", "somebody", "First");
+    tenant.settle();
+    let table = rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
+    table.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout");
+    table.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    one(&mut client, &tenant, "2", "somebody", "Second");
+    let waiting = std::thread::spawn({
+        let path = folder.path.clone();
+        move || crate::common::firsthop(&path).args(["erase", "--yes", "--user", "somebody"]).output().expect("runs")
+    });
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(!waiting.is_finished(), "it waits for the table");
+    table.execute_batch("ROLLBACK").expect("unlocked");
+    let output = waiting.join().expect("ended");
+    assert!(output.status.success(), "{output:?}");
+    let said = crate::common::text(&output.stdout);
+    assert!(said.contains("erased 2 stored events in 2 frames, 2 rows"), "{said}");
+    assert_eq!(grep(&folder.path, "somebody"), Vec::<String>::new());
+}

@@ -124,12 +124,16 @@ if (growth) {
   goal(`server, ${size}: ready after`, `${fixed(last.readyMs, 0)} ms`, last.readyMs, '<=', 2000, ' ms');
 }
 
-section(
-  'Goals',
-  'Ratios are taken within one run.',
-  ['what', 'measured', 'ratio', 'goal', 'verdict'],
-  goals.map(({ what, shown, is, unit, goal, verdict }) => [what, shown, is === undefined ? '–' : unit.includes('×') || unit === ' of it' ? fixed(is, 2) : '', goal, verdict]),
-);
+for (const [title, isHere] of [['Goals', false], ['Goals of the server', true]]) {
+  section(
+    title,
+    'Ratios are taken within one run.',
+    ['what', 'measured', 'ratio', 'goal', 'verdict'],
+    goals
+      .filter(({ what }) => what.startsWith('server') === isHere)
+      .map(({ what, shown, is, unit, goal, verdict }) => [what, shown, is === undefined ? '–' : unit === ' %' ? `${fixed(is, 0)} %` : unit.includes('×') || unit === ' of it' ? fixed(is, 2) : '', goal, verdict]),
+  );
+}
 
 // ---- what was measured ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 //     node benches/server/growth.mjs FIRSTHOP LOAD FOLDER GIGABYTES >growth.json
 //
 // Each known source has one frame of two kilobytes. To send so many would take an hour, so they are written into the journal's tables
-// as a server would have left them; what is measured then goes through the server. FOLDER needs a third more than GIGABYTES, and is
+// as a server would have left them; what is measured then goes through the server. FOLDER needs a fifth more than GIGABYTES, and is
 // emptied at the end. growth.svg in it shows the result.
 import { copyFileSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -15,10 +15,12 @@ import { plot } from './plot.mjs';
 const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
 const gigabytes = Number(process.argv[5]);
 const data = join(folder, 'data');
-const SECONDS = 5;
+const SECONDS = Number(process.env.BENCH_SECONDS ?? 5);
 /** Visitors who come back while it is measured. */
 const RETURNING = 20_000;
+/** What one takes in the file, with its row and its place in a page. */
 const FRAME_BYTES = 2000;
+const BODY_BYTES = 1800;
 /** Events in each of those frames. */
 const EVENTS = 11;
 const SIZES = [0, 0.25, 0.5, 1];
@@ -47,7 +49,7 @@ function grow(from, to) {
     const end = Math.min(at + 200_000, to);
     db.exec(`BEGIN;
       ${numbers(at, end)} INSERT INTO frames (id, received_ms, source, batch_seq, first_seq, count, ids, region, sum, body)
-        SELECT ${last - from} + i + 1, 1750000000000 + i * 1000, ${sourceId('i')}, 0, 0, ${EVENTS}, 0, '--', 1, randomblob(${FRAME_BYTES}) FROM n;
+        SELECT ${last - from} + i + 1, 1750000000000 + i * 1000, ${sourceId('i')}, 0, 0, ${EVENTS}, 0, '--', 1, randomblob(${BODY_BYTES}) FROM n;
       ${numbers(at, end)} INSERT INTO seen (source, first, last, frame)
         SELECT ${sourceId('i')} AS source, 0, ${EVENTS - 1}, ${last - from} + i + 1 FROM n ORDER BY source;
       UPDATE meta SET value = (SELECT MAX(id) FROM frames) WHERE key = 'settled'; COMMIT`);
@@ -66,12 +68,19 @@ function grow(from, to) {
   table.close();
 }
 
-/** Ids of sources that are there, drawn evenly over all of them. */
+/** Sources that have come back. */
+const cameBack = new Set();
+
+/** Ids of sources that are there, drawn evenly over all of them; none twice, since what they send then would not be new. */
 function draw(sources, file) {
   const db = new DatabaseSync(':memory:');
   const id = db.prepare(`SELECT ${sourceId('?1')} AS id`);
   const drawn = new Set();
-  while (drawn.size < RETURNING) drawn.add(Math.floor(Math.random() * sources));
+  while (drawn.size < RETURNING) {
+    const one = Math.floor(Math.random() * sources);
+    if (!cameBack.has(one)) drawn.add(one);
+  }
+  drawn.forEach((one) => cameBack.add(one));
   writeFileSync(file, Buffer.concat([...drawn].map((n) => id.get(n).id)));
   db.close();
 }

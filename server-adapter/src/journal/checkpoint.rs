@@ -125,17 +125,19 @@ impl Checkpoints {
 fn move_most(path: &std::path::Path, file: Option<&File>) -> rusqlite::Result<()> {
     let connection = Connection::open(path)?;
     schema::configure(&connection)?;
-    // Each round moves what came during the one before it.
+    let mut before = 0;
+    // Each round moves and syncs what came during the one before it, until that was little.
     for _ in 0..8 {
-        let (log, moved) = passive(&connection)?;
+        let (_, moved) = passive(&connection)?;
         // The kernel tells every descriptor of a failure, so SQLite's own hears of it too, from the writer's sync.
         if let Some(Err(error)) = file.map(File::sync_data) {
             tracing::warn!(path = %path.display(), %error, "the database file cannot be synced");
             break;
         }
-        if log - moved <= LITTLE {
+        if moved - before <= LITTLE {
             break;
         }
+        before = moved;
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Outcome<bool> {
     let all = rows::all();
     if options.list {
-        all.iter().for_each(|row| println!("{:<14}{}{}", row.name, if row.short { "(short) " } else { "" }, row.what));
+        all.iter().for_each(|row| println!("{:<20}{}{}", row.name, if row.short { "(short) " } else { "" }, row.what));
         return Ok(true);
     }
     let unknown = options.rows.iter().find(|name| all.iter().all(|row| row.name != **name));

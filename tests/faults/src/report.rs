@@ -30,7 +30,7 @@ impl Report {
             Ok(figures) => ("ok", figures.note.clone()),
             Err(error) => ("FAILED", error.clone()),
         };
-        println!("{:<14}{verdict:<7}{:>6.1} s  {more}", row.name, took.as_secs_f64());
+        println!("{:<20}{verdict:<7}{:>6.1} s  {more}", row.name, took.as_secs_f64());
         let is_well = result.is_ok();
         self.lines.push(Line { name: row.name, what: row.what, took, result });
         is_well

@@ -20,7 +20,7 @@ use crate::{
 pub(super) const ROWS: &[Row] = &[
     Row {
         name: "clock",
-        what: "The server's clock jumps by 24 h forwards and backwards and by seconds, under load (shim). Sessions from an hour to come are refused with their reason \
+        what: "The server's clock jumps by 24 h forwards and backwards and by seconds, under load (shim). Sessions from an hour to come are refused with their reason, \
                kept in quarantine, and stored by a replay once it is that hour.",
         short: true,
         limit: 120,

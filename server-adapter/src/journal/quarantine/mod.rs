@@ -4,15 +4,19 @@
 //! room, and what comes is only counted. What nobody answers for has a smaller bound of its own within that, so that those
 //! who know no key cannot take the room of those who do.
 
+#[cfg(feature = "cli")]
 mod change;
+#[cfg(feature = "cli")]
 pub(crate) mod decode;
+#[cfg(feature = "cli")]
 mod entries;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod model_tests;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "cli")]
 pub(crate) use self::{
     change::{Discarded, Judged, Note, Replayed, Sentence},
     entries::{Item, Part, Reader, Select},

@@ -18,10 +18,9 @@ use std::collections::HashMap;
 
 use firsthop_core::{Event, EventKind, Properties, Value};
 
-pub(crate) use self::{
-    observer::{Observer, Watched},
-    store::read,
-};
+pub(crate) use self::observer::{Observer, Watched};
+#[cfg(feature = "cli")]
+pub(crate) use self::store::read;
 
 /// Names of a tenant.
 const NAMES: usize = 200;

@@ -115,6 +115,7 @@ impl File {
 }
 
 /// What a file says. None: there is none yet.
+#[cfg(feature = "cli")]
 pub(crate) fn read(path: &Path) -> Result<Option<(Shapes, State)>, Error> {
     if !path.exists() {
         return Ok(None);

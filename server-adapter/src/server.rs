@@ -53,7 +53,6 @@ pub(crate) struct Inner {
     pub(crate) traffic: Traffic,
     pub(crate) began: Instant,
     draining: AtomicBool,
-    parting: AtomicBool,
     closed: AtomicBool,
     watch: std::sync::Mutex<Option<([Watch; 2], Observer, Keeper)>>,
     made: Option<StoredTenant>,
@@ -109,7 +108,6 @@ impl Server {
                 traffic: Traffic::default(),
                 began: Instant::now(),
                 draining: AtomicBool::new(false),
-                parting: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 watch: std::sync::Mutex::new(Some((watch, observer, keeper))),
                 made,
@@ -157,17 +155,6 @@ impl Server {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Relaxed)
-    }
-
-    /// From here on every answer ends its connection, so that the next request goes to whoever takes over. Ready all the same.
-    #[cfg(feature = "cli")]
-    pub(crate) fn part(&self) {
-        self.inner.parting.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether an answer ends its connection.
-    pub(crate) fn is_parting(&self) -> bool {
-        self.is_draining() || self.inner.parting.load(Ordering::Relaxed)
     }
 
     /// Ends it: commits what is queued, lets the events table catch up until `deadline`, closes the files. Requests

@@ -10,16 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     Error, Server, Settings,
     control::ControlSocket,
-    handover::{Fresh, Leaving, Predecessor, Sockets, Successor, take_over},
+    handover::{Idle, Leaving, Predecessor, Sockets, Successor, take_over},
     http::listen::Listening,
 };
 
-/// Between the moment from which every answer ends its connection, and the end of accepting: clients that keep a connection busy
-/// have let go of it by then, and the others have it closed while they do not use it.
-const LINGER: Duration = Duration::from_millis(250);
 /// How long new connections wait for those that are open. What takes longer is answered with 503 by the old server, and
 /// sent again by its producer.
-const WAIT: Duration = Duration::from_secs(1);
+const WAIT: Duration = Duration::from_secs(3);
 
 /// What ends a server by a person's or an orchestrator's will.
 struct Signals {
@@ -58,9 +55,9 @@ pub(super) async fn serve(
         Some(sockets) => sockets,
         None => Sockets::bind(&settings).await?,
     };
-    let mut fresh = predecessor.as_mut().map(Predecessor::fresh).unwrap_or_default();
+    let mut idle = predecessor.as_mut().map(Predecessor::idle).unwrap_or_default();
     loop {
-        let running = Running::start(server, &sockets, fresh)?;
+        let running = Running::start(server, &sockets, idle)?;
         started(&running.server, &running);
         if let Some(old) = predecessor.take() {
             old.serving();
@@ -72,7 +69,7 @@ pub(super) async fn serve(
         match running.hand_over(successor, &settings, &mut signals).await {
             Ok(()) => return Ok(()),
             Err((error, back)) => {
-                fresh = back;
+                idle = back;
                 tracing::error!(%error, "the server that was taking over is gone; this one goes on");
                 server = open(&settings, None).await?;
             }
@@ -100,15 +97,15 @@ pub(super) struct Running {
 }
 
 impl Running {
-    fn start(server: Server, sockets: &Sockets, fresh: Fresh) -> Result<Self, Error> {
+    fn start(server: Server, sockets: &Sockets, idle: Idle) -> Result<Self, Error> {
         let listening = |error| Error::Io("listen".into(), error);
         let successors = tokio::sync::Mutex::new(server.inner.successors.watch());
         let control = server.control()?;
         let [public, internal] = sockets.listeners().map_err(listening)?;
-        let [fresh_public, fresh_internal] = fresh;
-        let public = Listening::start(public, fresh_public, server.clone(), server.public()).map_err(listening)?;
+        let [idle_public, idle_internal] = idle;
+        let public = Listening::start(public, idle_public, server.clone(), server.public()).map_err(listening)?;
         let internal =
-            Listening::start(internal, fresh_internal, server.clone(), server.internal()).map_err(listening)?;
+            Listening::start(internal, idle_internal, server.clone(), server.internal()).map_err(listening)?;
         Ok(Self { server, public, internal, control, successors })
     }
 
@@ -158,36 +155,34 @@ impl Running {
     }
 
     /// Lets go of everything, and ends once the successor serves. An error: it is gone, and the folder is free; with the connections
-    /// that have said nothing yet.
+    /// that were idle.
     async fn hand_over(
         self,
         mut leaving: Leaving,
         settings: &Settings,
         signals: &mut Signals,
-    ) -> Result<(), (std::io::Error, Fresh)> {
+    ) -> Result<(), (std::io::Error, Idle)> {
         tracing::info!("handing over");
         let Self { server, public, internal, control, .. } = self;
-        server.part();
         control.stop(WAIT).await;
-        tokio::time::sleep(LINGER).await;
         leaving.stopped();
-        let ((public, fresh_public), (internal, fresh_internal)) =
+        let ((public, idle_public), (internal, idle_internal)) =
             tokio::join!(public.stop_accepting(), internal.stop_accepting());
-        let fresh = [fresh_public, fresh_internal];
+        let idle = [idle_public, idle_internal];
         let mut open: Ending = Box::pin(async {
             tokio::join!(public, internal);
         });
         let mut late = tokio::time::timeout(WAIT, &mut open).await.is_err();
         // The sinks go on where they are, in the other process.
         close(&server, Instant::now()).await;
-        let mut served = pin!(tokio::task::spawn_blocking(move || match leaving.closed(&fresh) {
+        let mut served = pin!(tokio::task::spawn_blocking(move || match leaving.closed(&idle) {
             Ok(gap) => Ok(gap),
-            Err(error) => Err((error, fresh)),
+            Err(error) => Err((error, idle)),
         }));
         let gap = loop {
             tokio::select! {
                 served = &mut served => {
-                    break served.unwrap_or_else(|error| Err((std::io::Error::other(error), Fresh::default())))?;
+                    break served.unwrap_or_else(|error| Err((std::io::Error::other(error), Idle::default())))?;
                 }
                 () = &mut open, if late => late = false,
                 () = signals.next() => {

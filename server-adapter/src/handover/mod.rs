@@ -5,9 +5,8 @@
 //!       │ ◄────────────── POST, upgraded ──────────────  finds the folder held
 //!       │ ─── both listening sockets, and whose ───────► checks its own settings, binds what differs
 //!       │ ◄──────────────────── go ────────────────────
-//!       │ every answer from here on ends its connection
 //!       │ accepts no more: who connects waits in the kernel
-//!       │ ── connections that have said nothing yet ───►
+//!       │ ────────────── idle connections ─────────────►
 //!       │ answers what is under way, commits, closes
 //!       │ ─────────────────── closed ──────────────────► takes the lock, opens, accepts
 //!       │ ◄───────────────── serving ──────────────────
@@ -16,7 +15,8 @@
 //!
 //! The sockets are the same ones in both processes, and the old one keeps its own until it is told that the new one serves: so
 //! nobody who connects is ever refused. If the new one ends before that, at whatever step, the old one opens the folder
-//! again and goes on.
+//! again and goes on. A connection that waits for its next request goes over as it is: what its client sends meanwhile is read by the
+//! other process. One with a request under way ends with the answer, which says so.
 
 mod predecessor;
 mod successor;
@@ -47,7 +47,7 @@ pub(crate) const PATH: &str = "/control/1/take-over";
 pub(crate) const PROTOCOL: &str = "firsthop-take-over/1";
 
 const GO: &str = "go";
-/// Before a connection that has said nothing yet: it goes to where it came from.
+/// Before a connection that is between two requests: it goes to where it came from.
 const CONNECTION: [&str; 2] = ["public", "internal"];
 const CLOSED: &str = "closed";
 const SERVING: &str = "serving";
@@ -78,8 +78,8 @@ impl Sockets {
     }
 }
 
-/// Connections that were accepted and have said nothing yet: public ones, internal ones.
-pub(crate) type Fresh = [Vec<TcpStream>; 2];
+/// Connections that are between two requests, or before the first: public ones, internal ones.
+pub(crate) type Idle = [Vec<TcpStream>; 2];
 
 /// Sends sockets: with a byte, since there has to be something that they travel with.
 fn send_sockets(stream: &UnixStream, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLOSED, CONNECTION, Fresh, GO, Offer, SERVING, Sockets, expect, say, send_sockets};
+use super::{CLOSED, CONNECTION, GO, Idle, Offer, SERVING, Sockets, expect, say, send_sockets};
 use crate::Error;
 
 /// Time for a successor to look at what it is offered. It opens nothing yet.
@@ -83,9 +83,9 @@ impl Leaving {
 
     /// Sends who has said nothing yet, says that the folder is free, and waits until the successor serves. Returns for how long nobody accepted. An error: it
     /// is gone. For how long is its own matter: it may have a large journal to bring up to its version. Blocks.
-    pub(crate) fn closed(self, fresh: &Fresh) -> io::Result<Duration> {
+    pub(crate) fn closed(self, idle: &Idle) -> io::Result<Duration> {
         self.stream.set_read_timeout(None)?;
-        for (connections, from) in fresh.iter().zip(CONNECTION) {
+        for (connections, from) in idle.iter().zip(CONNECTION) {
             for connection in connections {
                 say(&self.stream, from)?;
                 send_sockets(&self.stream, &[connection.as_fd()])?;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLOSED, CONNECTION, Fresh, GO, Offer, PATH, PROTOCOL, SERVING, Sockets, hear, receive_sockets, say};
+use super::{CLOSED, CONNECTION, GO, Idle, Offer, PATH, PROTOCOL, SERVING, Sockets, hear, receive_sockets, say};
 use crate::{
     Error, Server, Settings, clock, control,
     http::listen::bind,
@@ -26,7 +26,7 @@ const LOCK: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     stream: UnixStream,
-    fresh: Fresh,
+    idle: Idle,
 }
 
 /// Gets the listening sockets of the server that holds the data folder, and makes it let go of it. None: nobody holds it.
@@ -48,9 +48,9 @@ pub(crate) async fn take_over(settings: &Settings) -> Result<Option<(Sockets, Pr
     let checked = settings.clone();
     let checked = tokio::task::spawn_blocking(move || check(&checked)).await;
     checked.map_err(|error| Error::Fault(format!("take over: {error}")))??;
-    let released = tokio::task::spawn_blocking(move || release(&stream).map(|fresh| (stream, fresh))).await;
-    let (stream, fresh) = released.map_err(|error| Error::Fault(format!("take over: {error}")))?.map_err(broken)?;
-    Ok(Some((Sockets { public, internal }, Predecessor { stream, fresh })))
+    let released = tokio::task::spawn_blocking(move || release(&stream).map(|idle| (stream, idle))).await;
+    let (stream, idle) = released.map_err(|error| Error::Fault(format!("take over: {error}")))?.map_err(broken)?;
+    Ok(Some((Sockets { public, internal }, Predecessor { stream, idle })))
 }
 
 fn broken(error: io::Error) -> Error {
@@ -134,23 +134,23 @@ fn check(settings: &Settings) -> Result<(), Error> {
 }
 
 /// Makes the old server let go, and waits until it has. Blocks.
-fn release(stream: &UnixStream) -> io::Result<Fresh> {
+fn release(stream: &UnixStream) -> io::Result<Idle> {
     say(stream, GO)?;
     // It answers what is under way first.
     stream.set_read_timeout(None)?;
-    let mut fresh = Fresh::default();
+    let mut idle = Idle::default();
     loop {
         match hear(stream) {
-            Ok(said) if said == CLOSED => return Ok(fresh),
+            Ok(said) if said == CLOSED => return Ok(idle),
             Ok(said) => {
                 let from = CONNECTION.iter().position(|from| *from == said).ok_or(io::ErrorKind::InvalidData)?;
                 let [socket] = receive_sockets(stream)?;
-                fresh[from].push(socket.into());
+                idle[from].push(socket.into());
             }
             // It crashed on the way: then the folder is free as well.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 tracing::warn!("the old server ended before it said that it had closed its files");
-                return Ok(fresh);
+                return Ok(idle);
             }
             Err(error) => return Err(error),
         }
@@ -170,8 +170,8 @@ impl Predecessor {
     }
 
     /// Connections that it had accepted, and that have said nothing yet.
-    pub(crate) fn fresh(&mut self) -> Fresh {
-        std::mem::take(&mut self.fresh)
+    pub(crate) fn idle(&mut self) -> Idle {
+        std::mem::take(&mut self.idle)
     }
 
     /// Lets the old one end.

@@ -119,6 +119,16 @@ impl Connection {
         self.heard.load(Relaxed)
     }
 
+    /// Whether it waits for a request, be it one that has begun.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.phase.load(Relaxed) & 3 == Phase::Waiting as u64
+    }
+
+    /// Whether it is between two requests.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_waiting() && !self.was_heard()
+    }
+
     /// What came was no request, and was answered so.
     pub(super) fn refuse(&self) {
         self.refused.store(true, Relaxed);

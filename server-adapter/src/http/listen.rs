@@ -1,17 +1,22 @@
 //! Our own listener: HTTP/1.1 with a time limit on headers, a bound on connections, and an orderly end.
 
-use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use firsthop_intake::Refusal;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::AsyncWrite as _,
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -20,7 +25,7 @@ use tower_service::Service;
 
 use super::{
     ClientAddress,
-    connections::{Connections, Place},
+    connections::{Connection, Connections, Place},
     traffic::Closed,
     wire::{Wire, answer},
 };
@@ -29,10 +34,11 @@ use crate::{Error, Server, ingest::full};
 /// A listener at work.
 pub(crate) struct Listening {
     address: SocketAddr,
+    /// Who waits for it: the task that accepts, and each connection until its end.
     stop: watch::Sender<bool>,
-    task: JoinHandle<GracefulShutdown>,
-    /// Connections that had said nothing yet when it stopped.
-    fresh: mpsc::UnboundedReceiver<TcpStream>,
+    task: JoinHandle<()>,
+    /// Connections that were between two requests when it stopped, or had not begun the first.
+    idle: mpsc::UnboundedReceiver<TcpStream>,
 }
 
 /// Bytes of a request's head; more is answered with 431. A body is read in pieces of up to as much. A connection holds one such buffer,
@@ -45,7 +51,7 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 impl Listening {
-    /// Serves what connects, and what has connected elsewhere and has said nothing yet.
+    /// Serves what connects, and what has connected elsewhere and is between two requests.
     pub(crate) fn start<S>(
         listener: TcpListener,
         connected: Vec<std::net::TcpStream>,
@@ -53,15 +59,19 @@ impl Listening {
         service: S,
     ) -> std::io::Result<Self>
     where
-        S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
+        S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
+            + Clone
+            + Send
+            + Unpin
+            + 'static,
+        S::Future: Send + Unpin,
     {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let (still_fresh, fresh) = mpsc::unbounded_channel();
+        let (still, idle) = mpsc::unbounded_channel();
         let connected = connected.into_iter().map(TcpStream::from_std).collect::<std::io::Result<_>>()?;
-        let task = tokio::spawn(accept(listener, connected, stopped, still_fresh, server, service));
-        Ok(Self { address, stop, task, fresh })
+        let task = tokio::spawn(accept(listener, connected, stopped, still, server, service));
+        Ok(Self { address, stop, task, idle })
     }
 
     /// Where: of port 0 the port that was given.
@@ -78,21 +88,19 @@ impl Listening {
         }
     }
 
-    /// Accepts no more. Returns what ends with the last connection that a request has come by, and closes those that
-    /// are idle; and the connections that have said nothing yet.
-    pub(crate) async fn stop_accepting(mut self) -> (impl Future<Output = ()> + Send, Vec<std::net::TcpStream>) {
-        let _ = self.stop.send(true);
-        let connections = self.task.await.ok();
-        let mut fresh = Vec::new();
-        while let Some(connection) = self.fresh.recv().await {
-            fresh.extend(connection.into_std());
+    /// Accepts no more. Returns what ends with the last connection on which a request is under way, and the idle connections: no request
+    /// on them is lost if whoever takes over reads on where this one stopped. Dropped, they are closed.
+    pub(crate) async fn stop_accepting(self) -> (impl Future<Output = ()> + Send, Vec<std::net::TcpStream>) {
+        let Self { stop, task, idle: mut given, .. } = self;
+        let _ = stop.send(true);
+        if task.await.is_err() {
+            tracing::error!("accepting connections panicked");
         }
-        let ended = async {
-            if let Some(connections) = connections {
-                connections.shutdown().await;
-            }
-        };
-        (ended, fresh)
+        let mut idle = Vec::new();
+        while let Some(connection) = given.recv().await {
+            idle.extend(connection.into_std());
+        }
+        (async move { stop.closed().await }, idle)
     }
 }
 
@@ -100,15 +108,17 @@ async fn accept<S>(
     listener: TcpListener,
     mut connected: Vec<TcpStream>,
     mut stopped: watch::Receiver<bool>,
-    still_fresh: mpsc::UnboundedSender<TcpStream>,
+    still: mpsc::UnboundedSender<TcpStream>,
     server: Server,
     service: S,
-) -> GracefulShutdown
-where
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+) where
+    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
+        + Clone
+        + Send
+        + Unpin
+        + 'static,
+    S::Future: Send + Unpin,
 {
-    let graceful = GracefulShutdown::new();
     let settings = server.settings().clone();
     let of_address = settings.connections_per_address;
     // Behind a proxy, its address is that of all.
@@ -149,22 +159,17 @@ where
             connection.reading();
             request.extensions_mut().insert(ClientAddress(address.ip()));
             request.extensions_mut().insert(Arc::clone(&connection));
-            let (connection, answering) = (Arc::clone(&connection), service.clone().call(request));
-            async move {
-                let answer = answering.await;
-                connection.waiting();
-                answer
-            }
+            Answering { answering: service.clone().call(request), connection: Arc::clone(&connection) }
         });
-        let (http, watcher, server) = (http.clone(), graceful.watcher(), server.clone());
-        let first = first_byte(stream, stopped.clone(), still_fresh.clone(), settings.header_timeout.0);
+        let (http, server, stopped, still) = (http.clone(), server.clone(), stopped.clone(), still.clone());
+        let patience = settings.header_timeout.0;
         tokio::spawn(async move {
             let served = async {
-                match first.await {
+                match first_byte(stream, stopped.clone(), &still, patience).await {
                     Ok(stream) => {
                         let wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
                         let connection = http.serve_connection(TokioIo::new(wire), service);
-                        why(begun(connection, watcher).await, &place, &server)
+                        why(serve(connection, &place.connection, stopped, still).await, &place, &server)
                     }
                     Err(closed) => closed,
                 }
@@ -176,7 +181,22 @@ where
             server.inner.traffic.closed(closed);
         });
     }
-    graceful
+}
+
+/// A request that is being answered.
+struct Answering<F> {
+    answering: F,
+    connection: Arc<Connection>,
+}
+
+impl<F: Future + Unpin> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<F::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answering).poll(context));
+        self.connection.waiting();
+        Poll::Ready(answer)
+    }
 }
 
 async fn accept_one(
@@ -194,7 +214,7 @@ async fn accept_one(
 async fn first_byte(
     stream: TcpStream,
     mut stopped: watch::Receiver<bool>,
-    still_fresh: mpsc::UnboundedSender<TcpStream>,
+    still: &mpsc::UnboundedSender<TcpStream>,
     patience: Duration,
 ) -> Result<TcpStream, Closed> {
     let mut byte = [0];
@@ -202,7 +222,7 @@ async fn first_byte(
         biased;
         heard = tokio::time::timeout(patience, stream.peek(&mut byte)) => heard,
         _ = stopped.wait_for(|stopped| *stopped) => {
-            let _ = still_fresh.send(stream);
+            let _ = still.send(stream);
             return Err(Closed::End);
         }
     };
@@ -214,17 +234,52 @@ async fn first_byte(
     }
 }
 
-/// Serves a connection whose first bytes are there. They are read before a stop is looked at: it would take a connection that has
-/// read nothing for idle, and close it.
-async fn begun<S>(mut connection: http1::Connection<TokioIo<Wire>, S>, watcher: Watcher) -> Result<(), hyper::Error>
+/// Serves a connection whose first bytes are there, until it ends or is told to stop: then it ends with the answer to the request that is
+/// under way, or is given back if there is none. Closed instead, it would take with it what its client may be sending at this very moment.
+async fn serve<S>(
+    mut connection: http1::Connection<TokioIo<Wire>, S>,
+    state: &Connection,
+    mut stopped: watch::Receiver<bool>,
+    still: mpsc::UnboundedSender<TcpStream>,
+) -> Result<(), hyper::Error>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible> + Unpin,
+    S::Future: Unpin,
 {
-    let first = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
-    match first {
-        Poll::Ready(ended) => ended,
-        Poll::Pending => watcher.watch(connection).await,
+    let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
+    // Whoever stops waits until no connection can be given back any more.
+    let mut still = Some(still);
+    let (mut is_stopped, mut is_told) = (false, false);
+    let served = std::future::poll_fn(|context| {
+        loop {
+            // First, what has arrived: with it a connection is not idle.
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(context) {
+                return Poll::Ready(ended);
+            }
+            is_stopped = is_stopped || stopping.as_mut().poll(context).is_ready();
+            if !is_stopped || is_told {
+                return Poll::Pending;
+            }
+            if !state.is_idle() {
+                still = None;
+                // With a part of a head: hyper takes that for nothing, and would close.
+                if state.is_waiting() {
+                    return Poll::Pending;
+                }
+            }
+            is_told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut wire = parts.io.into_inner();
+    match still {
+        Some(still) if is_told && served.is_ok() && parts.read_buf.is_empty() => drop(still.send(wire.into_stream())),
+        // Who does not listen any more learns nothing.
+        _ => drop(std::future::poll_fn(|context| Pin::new(&mut wire).poll_shutdown(context)).await),
     }
+    served
 }
 
 /// How a connection ended.

@@ -115,7 +115,7 @@ impl Server {
         if side == Side::Public && Route::is_public_path(parts.uri.path()) {
             put(answer.headers_mut(), CORS);
         }
-        if self.is_parting() {
+        if self.is_draining() {
             // The client's next request goes to whoever takes over.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

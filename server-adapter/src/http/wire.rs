@@ -38,6 +38,10 @@ impl Wire {
         Self { stream, server, connection, answer: Bytes::new(), linger: None }
     }
 
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn flush_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.answer.has_remaining() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.answer))?;

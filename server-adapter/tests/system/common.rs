@@ -149,6 +149,7 @@ pub(crate) struct Server {
     pub(crate) public: SocketAddr,
     pub(crate) internal: SocketAddr,
     log: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -171,7 +172,7 @@ impl Server {
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, is_ready) = mpsc::channel();
         let stderr = child.stderr.take().expect("piped");
-        thread::spawn({
+        let reader = thread::spawn({
             let log = Arc::clone(&log);
             move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -187,10 +188,11 @@ impl Server {
             }
         });
         match is_ready.recv_timeout(Duration::from_secs(20)) {
-            Ok((Some(public), Some(internal))) => Ok(Self { child, public, internal, log }),
+            Ok((Some(public), Some(internal))) => Ok(Self { child, public, internal, log, reader: Some(reader) }),
             _ => {
                 let _ = child.kill();
                 let _ = child.wait();
+                let _ = reader.join();
                 let log = log.lock().expect("not poisoned").clone();
                 Err(log)
             }
@@ -220,6 +222,10 @@ impl Server {
         let due = Instant::now() + most;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
+                // What it said last is in the log, too.
+                if let Some(reader) = self.reader.take() {
+                    reader.join().expect("the log is read");
+                }
                 return status;
             }
             assert!(Instant::now() < due, "the server does not end\n{}", self.log());

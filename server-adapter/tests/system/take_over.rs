@@ -90,7 +90,7 @@ fn twenty_servers_in_succession_lose_no_request() {
             assert_eq!((next.public, next.internal), (public, internal), "the same sockets");
             assert_eq!(server.wait(Duration::from_secs(10)).code(), Some(0), "{}", server.log());
             let log = server.log();
-            let line = log.lines().find(|line| line.contains("handed over")).expect("told");
+            let line = log.lines().find(|line| line.contains("handed over")).unwrap_or_else(|| panic!("{log}"));
             let line: Json = serde_json::from_str(line).expect("JSON");
             gaps.push(line["seconds"].as_f64().expect("a number") * 1000.0);
             assert!(!log.contains("took too long"), "{log}");

@@ -10,13 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     Error, Server, Settings,
     control::ControlSocket,
-    handover::{Idle, Leaving, Predecessor, Sockets, Successor, take_over},
+    handover::{Idle, LOCK, Leaving, Predecessor, Sockets, Successor, take_over},
     http::listen::Listening,
 };
 
 /// How long new connections wait for those that are open. What takes longer is answered with 503 by the old server, and
 /// sent again by its producer.
 const WAIT: Duration = Duration::from_secs(3);
+/// Before a folder is opened again that could not be: after a moment while another process may be about to end, then less often.
+const SOON: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What ends a server by a person's or an orchestrator's will.
 struct Signals {
@@ -71,7 +74,8 @@ pub(super) async fn serve(
             Err((error, back)) => {
                 idle = back;
                 tracing::error!(%error, "the server that was taking over is gone; this one goes on");
-                server = open(&settings, None).await?;
+                let Some(again) = open_again(&settings, &mut signals).await else { return Ok(()) };
+                server = again;
             }
         }
     }
@@ -82,6 +86,29 @@ async fn open(settings: &Settings, predecessor: Option<&Predecessor>) -> Result<
     let (settings, waits) = (settings.clone(), predecessor.is_some());
     let work = move || if waits { Predecessor::open(&settings) } else { Server::open(settings) };
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Fault(format!("start: {error}")))?
+}
+
+/// Opens the folder once a successor is gone, however long it takes: nobody else serves it. None: a signal came first.
+async fn open_again(settings: &Settings, signals: &mut Signals) -> Option<Server> {
+    let began = Instant::now();
+    loop {
+        let pause = match open(settings, None).await {
+            Ok(server) => return Some(server),
+            // What was killed lets go of the lock a moment later.
+            Err(Error::Locked(_)) if began.elapsed() < LOCK => SOON,
+            Err(error) => {
+                tracing::error!(%error, "nobody serves: the folder cannot be opened again; trying on until a signal");
+                PAUSE
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = signals.next() => {
+                tracing::warn!("stopped by a signal before the folder could be opened again");
+                return None;
+            }
+        }
+    }
 }
 
 /// Connections that end one after the other.

@@ -29,6 +29,7 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::Duration,
 };
 
 use rustix::net::{
@@ -45,6 +46,10 @@ use crate::{Error, Settings, http::listen::bind};
 pub(crate) const PATH: &str = "/control/1/take-over";
 /// What the exchange turns into. Its number changes with the lines.
 pub(crate) const PROTOCOL: &str = "firsthop-take-over/1";
+
+/// For the folder's lock, once the other process has let go or is gone: a command may have been faster, and a process that was killed
+/// has it until it is cleared away.
+pub(crate) const LOCK: Duration = Duration::from_secs(10);
 
 const GO: &str = "go";
 /// Before a connection that is between two requests: it goes to where it came from.

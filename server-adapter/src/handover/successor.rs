@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLOSED, CONNECTION, GO, Idle, Offer, PATH, PROTOCOL, SERVING, Sockets, hear, receive_sockets, say};
+use super::{CLOSED, CONNECTION, GO, Idle, LOCK, Offer, PATH, PROTOCOL, SERVING, Sockets, hear, receive_sockets, say};
 use crate::{
     Error, Server, Settings, clock, control,
     http::listen::bind,
@@ -19,8 +19,6 @@ use crate::{
 
 /// For the old server to say what it has. It need not stop anything for that.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For the folder's lock, once the old one has let go: a command may have been faster.
-const LOCK: Duration = Duration::from_secs(10);
 
 /// The server that is taken over from, until it is told that this one serves.
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! One server after the other on one data folder, with the real binary: nobody who sends notices.
 
 use std::{
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    os::unix::net::UnixStream,
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -142,6 +144,39 @@ fn a_successor_that_fails_takes_nothing_away() {
     });
     server.stop();
     check(&folder, &tenant, &load);
+}
+
+/// One that is gone once it has the folder, and whose lock is cleared away later: a client that does what a successor does, as far as that.
+#[test]
+fn the_old_one_waits_for_the_lock_of_a_successor_that_was_killed() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let socket = folder.path.join("control.sock");
+    // A link stands for a path that is too long.
+    let mut stream = UnixStream::connect(std::fs::read_link(&socket).unwrap_or(socket)).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let request = "POST /control/1/take-over HTTP/1.1\r\nHost: control\r\nConnection: upgrade\r\n\
+                   Upgrade: firsthop-take-over/1\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
+    let mut until = |end: &str| while !lines.next().expect("a line").expect("read").ends_with(end) {};
+    // The sockets come with the offer; they close as they are read without being taken.
+    until("}");
+    stream.write_all(b"go\n").expect("sent");
+    until("closed");
+    let lock = std::fs::File::options().append(true).open(folder.path.join("server.lock")).expect("there");
+    lock.try_lock().expect("free");
+    stream.shutdown(std::net::Shutdown::Both).expect("gone");
+    thread::sleep(Duration::from_millis(500));
+    assert!(server.log().contains("this one goes on"), "{}", server.log());
+    assert!(!server.log().contains("nobody serves"), "{}", server.log());
+    drop(lock);
+    // Whoever connects meanwhile waits.
+    let (mut client, mut page) = (Client::new(server.public), Page::new(&tenant));
+    assert_eq!(client.frame(&page.frame(10)).receipt().stored, 10);
+    assert_eq!(server.internal_get("/readyz").status, 200);
+    server.stop();
 }
 
 /// A tenant's file that a new server could not open is found while the old one still serves.

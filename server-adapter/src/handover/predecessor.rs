@@ -81,8 +81,9 @@ impl Leaving {
         self.stopped = Instant::now();
     }
 
-    /// Sends who has said nothing yet, says that the folder is free, and waits until the successor serves. Returns for how long nobody accepted. An error: it
-    /// is gone. For how long is its own matter: it may have a large journal to bring up to its version. Blocks.
+    /// Sends the connections that are between two requests or before the first, says that the folder is free, and waits until the
+    /// successor serves. Returns for how long nobody accepted. An error: it is gone. For how long is its own matter: it may have a large
+    /// journal to bring up to its version. Blocks.
     pub(crate) fn closed(self, idle: &Idle) -> io::Result<Duration> {
         self.stream.set_read_timeout(None)?;
         for (connections, from) in idle.iter().zip(CONNECTION) {

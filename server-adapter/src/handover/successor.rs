@@ -167,7 +167,7 @@ impl Predecessor {
         }
     }
 
-    /// Connections that it had accepted, and that have said nothing yet.
+    /// Connections that it had accepted, and that are between two requests or before the first.
     pub(crate) fn idle(&mut self) -> Idle {
         std::mem::take(&mut self.idle)
     }

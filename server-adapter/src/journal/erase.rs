@@ -49,6 +49,45 @@ fn names(subject: &Subject, bytes: &[u8]) -> bool {
     subject.ids().any(|id| memchr::memmem::find(bytes, id.as_bytes()).is_some())
 }
 
+/// The same in what anybody sent. JSON has more than one way to write a text, and what was refused need not be whole, nor JSON: so it is
+/// not parsed. Where bytes are no JSON, what looks like an escape is read as one all the same.
+fn names_escaped(subject: &Subject, bytes: &[u8]) -> bool {
+    names(subject, bytes) || (memchr::memchr(b'\\', bytes).is_some() && names(subject, &unescape(bytes)))
+}
+
+/// Bytes with what JSON's escapes stand for. What is no escape stays as it is.
+fn unescape(mut bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(bytes.len());
+    while let Some(at) = memchr::memchr(b'\\', bytes) {
+        plain.extend(&bytes[..at]);
+        bytes = &bytes[at..];
+        let (stands_for, length) = match bytes.get(1) {
+            Some(&byte @ (b'"' | b'\\' | b'/')) => (char::from(byte), 2),
+            Some(b'b') => ('\u{8}', 2),
+            Some(b'f') => ('\u{c}', 2),
+            Some(b'n') => ('\n', 2),
+            Some(b'r') => ('\r', 2),
+            Some(b't') => ('\t', 2),
+            _ => numbered(bytes).unwrap_or(('\\', 1)),
+        };
+        plain.extend(stands_for.encode_utf8(&mut [0; 4]).as_bytes());
+        bytes = &bytes[length..];
+    }
+    plain.extend(bytes);
+    plain
+}
+
+/// The character of the `\uXXXX` that these bytes begin with, or of two that are one character; and how long that is.
+fn numbered(bytes: &[u8]) -> Option<(char, usize)> {
+    let unit = |at: usize| {
+        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        let digits = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let character = char::decode_utf16([unit(0)?].into_iter().chain(unit(6))).next()?.ok()?;
+    Some((character, 6 * character.len_utf16()))
+}
+
 impl Journal {
     /// Lets all runs up to the last frame settle: from then on no memory has what is rewritten. Returns that frame; none if other
     /// writers were always in between. Blocks.
@@ -141,7 +180,7 @@ impl Journal {
             let mut rows = statement.query([])?;
             let mut hits = Vec::new();
             while let Some(row) = rows.next()? {
-                if names(subject, row.get_ref(1)?.as_blob()?) {
+                if names_escaped(subject, row.get_ref(1)?.as_blob()?) {
                     hits.push(row.get(0)?);
                 }
             }
@@ -177,4 +216,40 @@ pub(crate) fn scrub(path: &Path) -> Result<bool, Error> {
             .map(|busy| !busy)
     };
     scrub().map_err(Error::database(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_however_json_writes_it() {
+        let plain = |text: &str| String::from_utf8(unescape(text.as_bytes())).expect("text");
+        assert_eq!(
+            plain(r#"{"userId":"jos\u00e9 \uD83D\uDE00 a\/b \"\\\n\t"}"#),
+            "{\"userId\":\"jos\u{e9} \u{1f600} a/b \"\\\n\t\"}"
+        );
+        // An escaped backslash begins nothing; half a pair, half an escape and what is none stay.
+        for (escaped, expected) in [
+            (r"\\u00e9", r"\u00e9"),
+            (r"\ud83d\u00e9", "\\ud83d\u{e9}"),
+            (r"\ude00x", r"\ude00x"),
+            (r"\u00e", r"\u00e"),
+            (r"\u+0e9", r"\u+0e9"),
+            (r"\{\", r"\{\"),
+        ] {
+            assert_eq!(plain(escaped), expected, "{escaped}");
+        }
+        let subject = Subject { user: Some("jos\u{e9}".into()), anonymous: Some("a/b".into()) };
+        // Bytes before it, cut off after it: an envelope with something that was refused.
+        for named in [
+            &b"\x00\xff\\{\"userId\":\"jos\\u00E9\",\"tr"[..],
+            b"{\"anonymousId\":\"a\\/b\"",
+            "jos\u{e9}".as_bytes(),
+            b"a/b",
+        ] {
+            assert!(names_escaped(&subject, named), "{}", named.escape_ascii());
+        }
+        assert!(!names_escaped(&subject, br#"{"userId":"jos\\u00e9","anonymousId":"a\b"}"#));
+    }
 }

@@ -142,3 +142,34 @@ fn what_is_not_delivered_waits_or_is_said() {
     assert!(said.contains("erased 2 stored events in 2 frames, 2 rows"), "{said}");
     assert_eq!(grep(&folder.path, "somebody"), Vec::<String>::new());
 }
+
+/// What was refused is as its sender wrote it: the same id as it is and as JSON may write it, in what is JSON and in what is not.
+#[test]
+fn an_entry_in_quarantine_that_writes_the_id_in_another_way_goes_too() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    let entries = || tenant.journal("SELECT COUNT(*) FROM quarantine");
+    for (number, id) in ["jos\u{e9}/1", r"jos\u00e9\/1", r"\u006aos\u00E9\u002f1"].into_iter().enumerate() {
+        // Cut off, and of a type that there is not.
+        for json in [
+            format!(r#"{{"messageId":"{number}","userId":"{id}","event":"A"#),
+            format!(r#"{{"batch":[{{"type":"none","messageId":"b{number}","userId":"{id}"}}]}}"#),
+        ] {
+            client.segment("/v1/batch", &tenant.key, &json);
+        }
+    }
+    client.segment("/v1/batch", &tenant.key, r#"{"userId":"jos\\u00e9/1","event":"somebody else"#);
+    assert_eq!(entries(), 7);
+    let said = folder.ok(&["erase", "--yes", "--user", "jos\u{e9}/1"]);
+    assert!(said.contains("6 entries"), "{said}");
+    assert_eq!(entries(), 1);
+    server.stop();
+    assert_eq!(grep(&folder.path, "somebody else").len(), 1);
+    for needle in ["jos\u{e9}/1", r"jos\u00e9\/1", r"\u006aos"] {
+        assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
+    }
+    folder.ok(&["verify"]);
+    folder.ok(&["reconcile"]);
+}

@@ -1,13 +1,14 @@
 //! Erasing a person, part by part: frames are looked through on a reader's connection, and only those that have something
 //! are rewritten by the writer.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use firsthop_core::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
     counters::At,
+    quarantine,
     queue::{Journal, Unavailable},
     schema::open_reader,
     seen::settled,
@@ -15,9 +16,28 @@ use super::{
 };
 use crate::Error;
 
-/// Most bytes of bodies that one part looks through, and most frames that one transaction rewrites.
+/// Most bytes of bodies that one part looks through.
 const LOOK: usize = 64 << 20;
+/// What one transaction rewrites at most: those who wait for an acknowledgement wait for it too. Frames, entries in quarantine, and bytes
+/// of either.
 const REWRITE: usize = 32;
+const ENTRIES: usize = 2048;
+const BYTES: usize = 2 << 20;
+
+/// Ids with the sizes of their rows, in parts that each are a transaction's.
+fn parts(mut hits: &[(i64, usize)], most: usize) -> impl Iterator<Item = Vec<i64>> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(_, size): &&(i64, usize)| {
+            let fits = bytes == 0 || bytes + size <= BYTES;
+            bytes += size;
+            fits
+        };
+        let (part, more) = hits.split_at(hits.iter().take(most).take_while(fits).count());
+        hits = more;
+        (!part.is_empty()).then(|| part.iter().map(|(id, _)| *id).collect())
+    })
+}
 
 /// What one part has found, and erased unless it was only to look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -133,7 +153,7 @@ impl Journal {
                         let accepted = super::Accepted::from_column(row.get_ref(3)?.as_blob_or_null()?);
                         found.frames += 1;
                         found.events += places.iter().filter(|&&place| accepted.has(place)).count() as u64;
-                        hits.push(at);
+                        hits.push((at, body.len()));
                     }
                 }
             }
@@ -146,8 +166,8 @@ impl Journal {
             return Ok((found, at));
         }
         let mut erased = Found::default();
-        for ids in hits.chunks(REWRITE) {
-            let (ids, subject) = (ids.to_vec(), subject.clone());
+        for ids in parts(&hits, REWRITE) {
+            let subject = subject.clone();
             erased += self
                 .change(0, move |connection, _, counts| {
                     let mut found = Found::default();
@@ -175,23 +195,31 @@ impl Journal {
         now: Timestamp,
     ) -> Result<Found, Error> {
         let reader = open_reader(path)?;
-        let look = || -> rusqlite::Result<Vec<i64>> {
-            let mut statement = reader.prepare("SELECT id, body FROM quarantine ORDER BY id")?;
+        let look = || -> rusqlite::Result<Vec<(i64, usize)>> {
+            let mut statement = reader.prepare("SELECT id, body, hash FROM quarantine ORDER BY id")?;
             let mut rows = statement.query([])?;
             let mut hits = Vec::new();
             while let Some(row) = rows.next()? {
-                if names_escaped(subject, row.get_ref(1)?.as_blob()?) {
-                    hits.push(row.get(0)?);
+                let body = row.get_ref(1)?.as_blob()?;
+                if names_escaped(subject, body) || quarantine::is_blank(body, row.get_ref(2)?.as_blob()?) {
+                    hits.push((row.get(0)?, body.len()));
                 }
             }
             Ok(hits)
         };
         let hits = look().map_err(Error::database(path))?;
+        drop(reader);
         let mut found = Found { entries: hits.len() as u64, ..Found::default() };
         if !only_look {
             found.entries = 0;
-            for ids in hits.chunks(64 * REWRITE) {
-                found.entries += self.take_out(ids.to_vec(), now).map_err(unavailable)?;
+            // All of them first: to delete one lets the database move its neighbours about, and leave copies of them.
+            let mut hops = HashMap::new();
+            for ids in parts(&hits, ENTRIES) {
+                hops.extend(self.blank(ids).map_err(unavailable)?);
+            }
+            for ids in parts(&hits, ENTRIES) {
+                let entries = ids.iter().filter_map(|id| Some((*id, *hops.get(id)?))).collect();
+                found.entries += self.take_out(entries, now).map_err(unavailable)?;
             }
         }
         Ok(found)
@@ -221,6 +249,16 @@ pub(crate) fn scrub(path: &Path) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_small_in_number_and_in_bytes() {
+        let sizes = |sizes: &[usize]| (1..).zip(sizes.iter().copied()).collect::<Vec<_>>();
+        let half = BYTES / 2;
+        let hits = sizes(&[half, half, 1, BYTES + 1, 0, half, half, half]);
+        assert_eq!(parts(&hits, 9).collect::<Vec<_>>(), [vec![1, 2], vec![3], vec![4], vec![5, 6, 7], vec![8]]);
+        assert_eq!(parts(&sizes(&[1; 5]), 2).collect::<Vec<_>>(), [vec![1, 2], vec![3, 4], vec![5]]);
+        assert_eq!(parts(&[], 2).count(), 0);
+    }
 
     #[test]
     fn a_text_is_found_however_json_writes_it() {

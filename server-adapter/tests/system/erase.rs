@@ -171,5 +171,12 @@ fn an_entry_in_quarantine_that_writes_the_id_in_another_way_goes_too() {
         assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
     }
     folder.ok(&["verify"]);
+    // As if the command had been interrupted between making an entry blank and taking it out: the next one does.
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal.execute("UPDATE quarantine SET body = zeroblob(LENGTH(body))", []).expect("blank");
+    drop(journal);
+    assert!(folder.ok(&["erase", "--yes", "--user", "anybody"]).contains("1 entries"));
+    assert_eq!(entries(), 0);
+    folder.ok(&["verify"]);
     folder.ok(&["reconcile"]);
 }

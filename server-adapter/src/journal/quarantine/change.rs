@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use firsthop_core::Timestamp;
+use firsthop_core::{Timestamp, WorkerId};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{CONFLICT, Entry, Quarantine, Room, cost, hash};
+use super::{CONFLICT, Entry, Quarantine, Room, cost, hash, is_blank};
 use crate::journal::{
     Journal, Unavailable,
     arrival::{Arrival, SetAside},
@@ -111,30 +111,45 @@ impl Journal {
 }
 
 impl Journal {
-    /// Takes entries out for good, without a trace but their count: they name a person who is erased. Returns how many there were. Blocks.
-    pub(in crate::journal) fn take_out(&self, ids: Vec<i64>, now: Timestamp) -> Result<u64, Unavailable> {
-        self.change(0, move |connection, tables, counts| {
-            // All of them first: to delete one lets the database move its neighbours about, and leave copies of them.
+    /// Overwrites what entries say where it stands, before they are taken out. Returns the hop of each that is there: its body said it.
+    /// Blocks.
+    pub(in crate::journal) fn blank(&self, ids: Vec<i64>) -> Result<Vec<(i64, WorkerId)>, Unavailable> {
+        self.change(0, move |connection, _, _| {
+            let mut read = connection.prepare_cached("SELECT body FROM quarantine WHERE id = ?1")?;
             let mut blank = connection.prepare_cached(
                 "UPDATE quarantine SET body = zeroblob(LENGTH(body)), annotation = zeroblob(LENGTH(annotation)) WHERE id = ?1",
             )?;
-            let rows = ids.iter().map(|id| Ok((*id, Row::load(connection, *id, now)?)));
-            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut hops = Vec::with_capacity(ids.len());
             for id in &ids {
+                let hop = read.query_row([id], |row| Ok(hop_of(row.get_ref(0)?.as_blob()?))).optional()?;
                 blank.execute([id])?;
+                hops.extend(hop.map(|hop| (*id, hop)));
             }
-            let mut entries = 0;
-            for (id, row) in rows {
-                let Some(row) = row else { continue };
-                tables.quarantine.remove(connection, id, &row)?;
+            Ok(hops)
+        })
+    }
+
+    /// Takes entries that are blank out for good, without a trace but their count: they named a person who is erased. Returns how many
+    /// there were. Blocks.
+    pub(in crate::journal) fn take_out(
+        &self,
+        entries: Vec<(i64, WorkerId)>,
+        now: Timestamp,
+    ) -> Result<u64, Unavailable> {
+        self.change(0, move |connection, tables, counts| {
+            let mut taken = 0;
+            for (id, hop) in &entries {
+                let Some(mut row) = Row::load(connection, *id, now)? else { continue };
+                row.at.hop = *hop;
+                tables.quarantine.remove(connection, *id, &row)?;
                 counts.add(row.at, outcome(&row.reason), row.reason.clone(), -row.events, 0);
                 if !is_damage(&row.reason) {
                     // Thrown away from quarantine: what is counted as erased had been stored.
                     counts.add(row.at, "discarded", row.reason.clone(), row.events, 1);
                 }
-                entries += 1;
+                taken += 1;
             }
-            Ok(entries)
+            Ok(taken)
         })
     }
 }
@@ -160,6 +175,7 @@ struct Row {
     claim: Option<Claim>,
     bytes: u64,
     cost: u64,
+    blank: bool,
 }
 
 impl Row {
@@ -182,6 +198,7 @@ impl Row {
                     hash: row.get(8)?,
                     claim: Claim::of(body, row.get(5)?),
                     bytes: body.len() as u64,
+                    blank: is_blank(body, row.get_ref(8)?.as_blob()?),
                     cost: cost(body, row.get_ref(6)?.as_blob_or_null()?),
                 })
             })
@@ -255,10 +272,9 @@ pub(super) fn replay(
     now: Timestamp,
 ) -> rusqlite::Result<Replayed> {
     let mut replayed = Replayed::default();
-    // Gone, or another by now: somebody else was here.
-    let Some(row) = Row::load(connection, judged.id, now)?.filter(|row| row.reason == judged.reason) else {
-        return Ok(replayed);
-    };
+    // Gone, about to be erased, or another by now: somebody else was here.
+    let row = Row::load(connection, judged.id, now)?;
+    let Some(row) = row.filter(|row| row.reason == judged.reason && !row.blank) else { return Ok(replayed) };
     replayed.entries = 1;
     let (arrivals, refused) = match &judged.now {
         Sentence::Stays(reason) => {

@@ -202,6 +202,11 @@ pub(super) fn hash(body: &[u8]) -> [u8; 16] {
     hash
 }
 
+/// Whether an entry was made blank and never taken out: its erasure was interrupted. Of such a one the hop is not known any more.
+pub(super) fn is_blank(body: &[u8], hash: &[u8]) -> bool {
+    !body.is_empty() && body.iter().all(|&byte| byte == 0) && self::hash(body)[..] != *hash
+}
+
 /// Checks the entries: each body against its hash, their sizes against the figure. Returns how many there are, and
 /// what is wrong.
 pub(super) fn verify(connection: &Connection) -> rusqlite::Result<(u64, Vec<String>)> {

@@ -128,7 +128,7 @@ settings! {
     ledger_interval("FIRSTHOP_LEDGER_INTERVAL"): Span = Span(Duration::from_secs(60)), "1m";
     /// How long what is missing counts as in flight, after its source was last heard of.
     ledger_grace("FIRSTHOP_LEDGER_GRACE"): Span = Span(Duration::from_secs(24 * 3600)), "1d";
-    /// How long a journal keeps events; 0: for ever. This and what follows, a tenant.toml may say otherwise under [retention].
+    /// How long a journal keeps events; 0: for ever. This and what follows, a tenant.toml may say otherwise, under `retention`.
     retention_age("FIRSTHOP_RETENTION_AGE"): Span = Span(Duration::ZERO), "0s";
     /// How much disk a journal may use before its oldest events are removed; 0: any.
     retention_bytes("FIRSTHOP_RETENTION_BYTES"): Bytes = Bytes(0), "0";

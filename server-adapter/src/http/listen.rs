@@ -203,10 +203,13 @@ async fn accept_one(
     listener: &TcpListener,
     connected: &mut Vec<TcpStream>,
 ) -> std::io::Result<(TcpStream, SocketAddr)> {
-    match connected.pop() {
-        Some(stream) => stream.peer_addr().map(|address| (stream, address)),
-        None => listener.accept().await,
+    while let Some(stream) = connected.pop() {
+        // One that has gone meanwhile is nobody's.
+        if let Ok(address) = stream.peer_addr() {
+            return Ok((stream, address));
+        }
     }
+    listener.accept().await
 }
 
 /// Waits for the first byte. Until then a connection is nobody's: at a stop it is given back, for whoever takes over. An error:
@@ -257,6 +260,10 @@ where
                 return Poll::Ready(ended);
             }
             is_stopped = is_stopped || stopping.as_mut().poll(context).is_ready();
+            if is_told {
+                // An idle one would have ended at once: its last answer is not read. It cannot be given back before that is.
+                still = None;
+            }
             if !is_stopped || is_told {
                 return Poll::Pending;
             }

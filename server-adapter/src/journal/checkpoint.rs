@@ -7,10 +7,14 @@
 //!
 //! SQLite syncs the database file only with the last page of a log, which is the writer's: with all that was moved before, tens of
 //! milliseconds in which nothing is committed. So the other thread syncs what it has moved, and little is left of that too.
+//!
+//! A sync that fails is never tried again: the kernel may have dropped what it could not write, and would call the second one a success.
+//! What was moved is then moved once more, from the log, which is on disk ([`move_again`](Checkpoints::move_again)).
 
 use std::{
     fs::File,
     mem::ManuallyDrop,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -19,7 +23,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use rusqlite::{Connection, hooks::Wal};
+use rusqlite::{Connection, ffi, hooks::Wal};
 
 use super::schema;
 
@@ -40,16 +44,26 @@ pub(super) struct Checkpoints {
     /// Pages in the log after the last commit.
     pages: Arc<AtomicI32>,
     state: Arc<AtomicU8>,
-    thread: Option<JoinHandle<()>>,
-    /// Never closed: that would take away the locks that SQLite has on the file, all of this process's.
+    thread: Option<JoinHandle<rusqlite::Result<()>>>,
+    /// The database file. Never closed, as the next: that would take away the locks that SQLite has on it, all of this process's.
     file: Option<Arc<ManuallyDrop<File>>>,
+    /// The log's index, by the number of its file.
+    index: Option<(u64, ManuallyDrop<File>)>,
     /// Tried, and a reader stood in the way: not again before the log has grown to this.
     next: i32,
 }
 
 impl Checkpoints {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, pages: Arc::default(), state: Arc::new(AtomicU8::new(IDLE)), thread: None, file: None, next: DUE }
+        Self {
+            path,
+            pages: Arc::default(),
+            state: Arc::new(AtomicU8::new(IDLE)),
+            thread: None,
+            file: None,
+            index: None,
+            next: DUE,
+        }
     }
 
     /// Lets this connection tell how long the log is.
@@ -80,7 +94,7 @@ impl Checkpoints {
 
     /// Moves what the other thread has left.
     fn finish(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.join();
+        self.join()?;
         let (log, moved) = passive(connection)?;
         // Where a reader holds on to the rest, it is for later.
         self.next = if moved == log { DUE } else { log + DUE };
@@ -92,11 +106,9 @@ impl Checkpoints {
         let (path, state) = (self.path.clone(), Arc::clone(&self.state));
         let file = self.file();
         let work = move || {
-            if let Err(error) = move_most(&path, file.as_ref().map(|file| &***file)) {
-                // The writer's own attempt shows whether it is serious.
-                tracing::warn!(%error, "checkpoint");
-            }
+            let moved = move_most(&path, file.as_ref().map(|file| &***file));
             state.store(DONE, Ordering::Release);
+            moved
         };
         match std::thread::Builder::new().name("checkpoint".into()).stack_size(512 << 10).spawn(work) {
             Ok(thread) => self.thread = Some(thread),
@@ -112,13 +124,31 @@ impl Checkpoints {
         self.file.clone()
     }
 
-    /// Waits for the other thread, if it runs.
-    pub(super) fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // It has no state of ours: a panic there is as good as no checkpoint.
-            let _ = thread.join();
-        }
+    /// Waits for the other thread, if it runs. Returns whether what it moved is on disk.
+    pub(super) fn join(&mut self) -> rusqlite::Result<()> {
+        let moved = self.thread.take().map(JoinHandle::join);
         self.state.store(IDLE, Ordering::Release);
+        // A panic there is as good as no checkpoint: it has no state of ours.
+        moved.and_then(Result::ok).unwrap_or(Ok(()))
+    }
+
+    /// Has the next checkpoint move all of the log, also what was moved before. Other connections of this process keep the index of the
+    /// log in memory, and with it how much of the log has been moved: the number at byte 96 (<https://sqlite.org/walformat.html>, 2.2).
+    /// Less than there is does no harm; only checkpoints change it, and there must be none under way.
+    pub(super) fn move_again(&mut self) -> std::io::Result<()> {
+        const MOVED: u64 = 96;
+        let mut path = self.path.clone().into_os_string();
+        path.push("-shm");
+        let number = match std::fs::metadata(&path) {
+            Ok(meta) => meta.ino(),
+            // Without an index nothing is known of it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if self.index.as_ref().is_none_or(|(known, _)| *known != number) {
+            self.index = Some((number, ManuallyDrop::new(File::options().write(true).open(&path)?)));
+        }
+        self.index.as_ref().map_or(Ok(()), |(_, file)| file.write_all_at(&[0; 4], MOVED))
     }
 }
 
@@ -129,10 +159,9 @@ fn move_most(path: &std::path::Path, file: Option<&File>) -> rusqlite::Result<()
     // Each round moves and syncs what came during the one before it, until that was little.
     for _ in 0..8 {
         let (_, moved) = passive(&connection)?;
-        // The kernel tells every descriptor of a failure, so SQLite's own hears of it too, from the writer's sync.
         if let Some(Err(error)) = file.map(File::sync_data) {
-            tracing::warn!(path = %path.display(), %error, "the database file cannot be synced");
-            break;
+            let code = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(error.to_string())));
         }
         if moved - before <= LITTLE {
             break;

@@ -67,10 +67,13 @@ impl Writer {
 
     /// Leaves nothing for the next start, or for who copies the file, to recover.
     fn finish(&mut self) {
-        self.checkpoints.join();
-        if let Some(connection) = self.connection.take()
-            && let Err(error) = self.tables.seen.settle_all(&connection).and_then(|()| truncate(&connection))
-        {
+        let moved = self.checkpoints.join();
+        let again = if moved.is_err() { self.checkpoints.move_again() } else { Ok(()) };
+        let Some(connection) = self.connection.take() else { return };
+        if again.is_err() {
+            return std::mem::forget(connection);
+        }
+        if let Err(error) = self.tables.seen.settle_all(&connection).and_then(|()| truncate(&connection)) {
             // The next start does it.
             tracing::warn!(tenant = %self.shared.tenant, %error, "tidying up at the end");
         }
@@ -105,11 +108,14 @@ impl Writer {
         self.shared.done(&jobs);
         answer_all(jobs, verdicts);
         self.shared.advance(self.tables.last_frame);
-        if let Some(connection) = &self.connection
-            && let Err(error) = self.checkpoints.tend(connection)
-        {
+        let tended = self.connection.as_ref().map_or(Ok(()), |connection| self.checkpoints.tend(connection));
+        match tended {
+            Ok(()) => {}
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
+                self.give_up(Vec::new(), &error)
+            }
             // Nothing acknowledged depends on it; but a disk that fails here will fail the next commit too.
-            tracing::warn!(tenant = %self.shared.tenant, %error, "checkpoint");
+            Err(error) => tracing::warn!(tenant = %self.shared.tenant, %error, "checkpoint"),
         }
     }
 
@@ -154,7 +160,14 @@ impl Writer {
     fn give_up(&mut self, jobs: Vec<Job>, error: &rusqlite::Error) {
         tracing::error!(tenant = %self.shared.tenant, %error, "the journal cannot be written");
         self.shared.stats.failures.add(1);
-        self.connection = None;
+        // Whatever it says: all of it is moved again.
+        let _ = self.checkpoints.join();
+        let again = self.checkpoints.move_again();
+        if let (Some(connection), Err(error)) = (self.connection.take(), again) {
+            // The last one that closes moves what the index calls not moved yet, and removes the log.
+            tracing::warn!(tenant = %self.shared.tenant, %error, "the journal is kept open");
+            std::mem::forget(connection);
+        }
         self.shared.done(&jobs);
         self.shared.set_status(JournalStatus::Down);
         jobs.into_iter().for_each(|job| job.answer(Err(Unavailable::Down)));
@@ -162,7 +175,6 @@ impl Writer {
 
     /// Opens the journal again, until it works or the server stops.
     fn reopen(&mut self) {
-        self.checkpoints.join();
         let acknowledged = self.tables.last_frame;
         let mut pause = Duration::from_millis(100);
         loop {
@@ -185,9 +197,10 @@ impl Writer {
         }
     }
 
-    fn try_open(&self, acknowledged: i64) -> Result<(Connection, Tables), Error> {
+    fn try_open(&mut self, acknowledged: i64) -> Result<(Connection, Tables), Error> {
         let mut connection = schema::open_writer(&self.path)?;
         self.checkpoints.watch(&mut connection).map_err(Error::database(&self.path))?;
+        self.checkpoints.move_again().map_err(Error::io(&self.path))?;
         let sql = Error::database(&self.path);
         let prove = || -> rusqlite::Result<Tables> {
             // What the log says may be in memory only, though its sync failed. This writes all of it anew, into the

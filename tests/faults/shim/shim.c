@@ -3,7 +3,7 @@
 //
 // FAULTS_CONTROL names a file of 64-bit numbers that both sides map: what shall fail, and what has happened (the slots below; those of
 // src/shim.rs are the same). FAULTS_RECORD names the record, if there shall be one. Only files whose path contains FAULTS_MATCH are
-// touched. Without FAULTS_CONTROL everything is as it would be.
+// touched, and syncs fail for those whose path ends with FAULTS_SYNCS. Without FAULTS_CONTROL everything is as it would be.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ enum slot {
 
 static _Atomic int64_t nothing[SLOTS];
 static _Atomic int64_t *slots = nothing;
-static const char *match = "";
+static const char *match = "", *syncs = "";
 static int record = -1;
 static int64_t recorded;
 // Held over a write and its record, so that both have one order.
@@ -58,9 +58,10 @@ static void resolve(void) {
 
 __attribute__((constructor)) static void begin(void) {
   resolve();
-  const char *control = getenv("FAULTS_CONTROL"), *log = getenv("FAULTS_RECORD"), *part = getenv("FAULTS_MATCH");
+  const char *control = getenv("FAULTS_CONTROL"), *log = getenv("FAULTS_RECORD"), *part = getenv("FAULTS_MATCH"), *end = getenv("FAULTS_SYNCS");
   if (!control) return;
   if (part) match = part;
+  if (end) syncs = end;
   int file = open(control, O_RDWR | O_CLOEXEC);
   if (file < 0) return;
   void *page = mmap(NULL, SLOTS * 8, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -72,14 +73,26 @@ __attribute__((constructor)) static void begin(void) {
   slots[LOADED]++;
 }
 
+// Where a descriptor leads; 0: nowhere.
+static ssize_t path_of(int fd, char path[512]) {
+  char name[32];
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(name, path, 511);
+  path[length > 0 ? length : 0] = 0;
+  return length > 0 ? length : 0;
+}
+
+// Whether a descriptor is one of the files whose syncs may fail.
+static int may_fail(int fd) {
+  char path[512];
+  ssize_t length = path_of(fd, path), end = (ssize_t)strlen(syncs);
+  return length >= end && strcmp(path + length - end, syncs) == 0;
+}
+
 // Whether a descriptor is one of the files in question, and which.
 static int is_ours(int fd, struct stat *stat) {
-  if (slots == nothing) return 0;
-  char name[32], path[512];
-  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
-  ssize_t length = readlink(name, path, sizeof path - 1);
-  if (length <= 0) return 0;
-  path[length] = 0;
+  char path[512];
+  if (slots == nothing || !path_of(fd, path)) return 0;
   return strstr(path, match) && fstat(fd, stat) == 0 && S_ISREG(stat->st_mode);
 }
 
@@ -171,7 +184,7 @@ static int sync_with(int (*real)(int), int fd) {
   pthread_mutex_lock(&lock);
   int64_t upto = recorded;
   pthread_mutex_unlock(&lock);
-  int error = verdict(SYNC_DELAY_US), result = error ? -1 : real(fd);
+  int error = may_fail(fd) ? verdict(SYNC_DELAY_US) : 0, result = error ? -1 : real(fd);
   if (!error && result) error = errno;
   if (error) slots[SYNCS_FAILED]++;
   if (record >= 0) {

@@ -240,6 +240,8 @@ pub(crate) struct Load<'a> {
     pub(crate) producers: u32,
     /// Most events of a frame.
     pub(crate) events: u32,
+    /// What each event says besides.
+    pub(crate) text: Option<&'a str>,
     /// Between two frames of a producer.
     pub(crate) pause: Duration,
     /// Whether a refusal for good is expected here: the row judges it.
@@ -248,7 +250,7 @@ pub(crate) struct Load<'a> {
 
 impl<'a> Load<'a> {
     pub(crate) const fn new(address: SocketAddr, tenant: &'a Tenant, log: &'a Log) -> Self {
-        Self { address, tenant, log, producers: 6, events: 60, pause: Duration::ZERO, may_refuse: false }
+        Self { address, tenant, log, producers: 6, events: 60, text: None, pause: Duration::ZERO, may_refuse: false }
     }
 
     /// Lets them send while something happens, and then until all that is open is acknowledged.
@@ -290,7 +292,7 @@ impl<'a> Load<'a> {
             if producer.next > 3000 {
                 producer = Producer::new(self.tenant, &mut random);
             }
-            let made = producer.frame(1 + random.below(self.events.into()) as u32)?;
+            let made = producer.frame_with(1 + random.below(self.events.into()) as u32, self.text)?;
             let Some(answer) = deliver(&mut client, &made, self.log, &|| !finish && stopped())? else { break };
             match answer.receipt() {
                 Some(receipt) => producer.session = receipt.session.or(producer.session),

@@ -41,8 +41,13 @@ impl Producer {
 
     /// The next frame, of so many events.
     pub(crate) fn frame(&mut self, count: u32) -> Outcome<Made> {
+        self.frame_with(count, None)
+    }
+
+    /// The same, with a text in each event.
+    pub(crate) fn frame_with(&mut self, count: u32, text: Option<&str>) -> Outcome<Made> {
         let (first, batch) = (self.next, self.batch);
-        let bytes = self.frame_of(first, count, None)?;
+        let bytes = self.frame_of(first, count, text)?;
         self.next += u64::from(count);
         self.batch += 1;
         Ok(Made { source: self.source, first, count, batch, bytes })

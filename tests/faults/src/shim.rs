@@ -50,6 +50,8 @@ pub(crate) struct Shim {
     control: PathBuf,
     file: File,
     pub(super) record: Option<PathBuf>,
+    /// How the path of a file ends whose syncs may fail.
+    pub(crate) syncs: &'static str,
 }
 
 impl Shim {
@@ -62,14 +64,14 @@ impl Shim {
         let file = File::options().create(true).truncate(true).read(true).write(true).open(&control)?;
         file.set_len(Slot::End as u64 * 8)?;
         let record = records.then(|| folder.join("shim.record"));
-        let shim = Self { control, file, record };
+        let shim = Self { control, file, record, syncs: "" };
         shim.set(Slot::Random as u64, (random.next() >> 1) as i64)?;
         Ok(shim)
     }
 
     pub(crate) fn lay_under(&self, command: &mut Command) {
         command.env("LD_PRELOAD", env!("FAULTS_SHIM")).env("FAULTS_CONTROL", &self.control);
-        command.env("FAULTS_MATCH", "/tenants/");
+        command.env("FAULTS_MATCH", "/tenants/").env("FAULTS_SYNCS", self.syncs);
         if let Some(record) = &self.record {
             command.env("FAULTS_RECORD", record);
         }

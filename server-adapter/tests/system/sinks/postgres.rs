@@ -126,9 +126,11 @@ fn a_kill_loses_and_doubles_no_row() {
                 scope.spawn(move || {
                     let (mut client, mut page) = (Client::new(address), Page::new(tenant));
                     while !killed.load(Ordering::Relaxed) {
-                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * 40)).is_err() {
+                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * 10)).is_err() {
                             return;
                         }
+                        // The journal takes more than PostgreSQL does, which would be waited for at the end.
+                        thread::sleep(Duration::from_millis(2));
                     }
                 });
             }

@@ -43,6 +43,13 @@ pub(super) const ROWS: &[Row] = &[
         run: eio,
     },
     Row {
+        name: "checkpoint",
+        what: "A sync of the database file fails (shim) while the log is moved into it, 4 times (short: 1), under load; the log begins again, and then the power goes.",
+        short: true,
+        limit: 240,
+        run: checkpoint,
+    },
+    Row {
         name: "slow-disk",
         what: "Every sync takes 0.2 s, then 3 s with a commit timeout of 1 s (shim): answers are late and then 503, memory stays bounded, and it goes on afterwards.",
         short: false,
@@ -224,6 +231,54 @@ fn eio(bench: &mut Bench) -> Outcome<Figures> {
     let figures = judge(&tenant, &log)?.recovered(longest);
     server.stop()?;
     Ok(figures.noting(format!("{syncs} syncs and {writes} writes failed; the power cuts then took {took} writes")))
+}
+
+fn checkpoint(bench: &mut Bench) -> Outcome<Figures> {
+    let (folder, log) = (bench.folder()?, Log::default());
+    let tenant = folder.tenant("shop", &[])?;
+    let mut shim = Shim::new(&bench.path, true, &mut bench.random)?;
+    shim.syncs = "/journal.db";
+    // Many bytes and few events: it is the log that has to grow.
+    let text = "x".repeat(8000);
+    let (mut longest, mut took) = (Duration::ZERO, 0);
+    let times = bench.times(1, 4);
+    for time in 0..times {
+        let server = folder.serve_with(How { shim: Some(&shim), ..How::default() })?;
+        let load = Load { events: 50, text: Some(&text), ..Load::new(folder.public, &tenant, &log) };
+        load.until(&mut bench.random, || {
+            let (_, before, _) = shim.counts()?;
+            // The first, which the checkpoint's thread makes, or one of those after it.
+            shim.syncs(Failing { errno: EIO, times: 1, skip: time as i64, ..Failing::default() })?;
+            let due = Instant::now() + Duration::from_secs(60);
+            while shim.counts()?.1 == before {
+                if Instant::now() > due {
+                    return Err("no sync of the database file".into());
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            longest = longest.max(log.await_acks(1, Duration::from_secs(30))?);
+            // Until the log has begun again, over what was moved.
+            log.await_acks(800, Duration::from_secs(60))?;
+            server.kill()
+        })?;
+        shim.syncs(Failing::default())?;
+        took += shim.cut_power(&folder.data, Some(&mut bench.random))?.lost;
+        let acknowledged = log.acknowledged();
+        let server = folder.serve()?;
+        let mut stored = Stored::default();
+        stored.read(&tenant, &log)?;
+        let missing = stored.missing(&acknowledged);
+        if missing + stored.twice > 0 {
+            return Err(format!("after round {time}: {missing} missing, {} twice", stored.twice).into());
+        }
+        log.send_open(folder.public)?;
+        server.stop()?;
+        balanced(&folder)?;
+    }
+    let server = folder.serve()?;
+    let figures = judge(&tenant, &log)?.recovered(longest);
+    server.stop()?;
+    Ok(figures.noting(format!("{times} syncs failed; the power cuts then took {took} writes")))
 }
 
 fn slow(bench: &mut Bench) -> Outcome<Figures> {

@@ -144,7 +144,8 @@ impl Inner {
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
         let envelope = verify_envelope(&outer, &found.known.rooted, &found.known.file, now)?;
-        let time = Timestamp::from_millis(envelope.annotation.received_ms);
+        // The edge's clock may be ahead: nothing was received later than now.
+        let time = Timestamp::from_millis(envelope.annotation.received_ms).min(now);
         let at = At { time, region: header.region, hop: envelope.worker };
         let set_aside = |reason: Cow<'static, str>| SetAside {
             body: body.clone(),

@@ -76,8 +76,11 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
     }
     let envelope = verify_envelope(&frame, today.rooted, today.file, time)?;
     let noted = envelope.annotation;
-    let at =
-        At { time: Timestamp::from_millis(noted.received_ms), region: frame.header().region, hop: envelope.worker };
+    let at = At {
+        time: Timestamp::from_millis(noted.received_ms).min(time),
+        region: frame.header().region,
+        hop: envelope.worker,
+    };
     let entry = Entry { at, noted, ..entry };
     if noted.refused.is_empty() {
         let (inner, foreign, annotation) = open_envelope(&envelope, today.rooted, time)?;

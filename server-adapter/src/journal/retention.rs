@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use firsthop_core::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     queue::{Journal, Unavailable},
@@ -17,6 +17,9 @@ use crate::Error;
 /// What one transaction removes at most: those who wait for an acknowledgement wait for it too.
 const FRAMES: i64 = 64;
 const BYTES: u64 = 2 << 20;
+
+/// How many frames are looked at to find one that tells when another came.
+const AHEAD: i64 = 4096;
 
 /// What a tenant keeps. None: all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +69,16 @@ fn used(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(((number("page_count")? - number("freelist_count")?) * number("page_size")?) as u64)
 }
 
+/// When a frame came whose time is yet to be, by a clock that was ahead: not after the next one that has a time. Otherwise it would keep
+/// all that came after it. Returns also up to which frame that holds.
+fn came(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<(i64, i64)> {
+    let mut next = connection.prepare_cached(
+        "SELECT id, received_ms FROM frames WHERE id > ?1 AND id <= ?1 + ?3 AND received_ms <= ?2 ORDER BY id LIMIT 1",
+    )?;
+    let next = next.query_row([id, now, AHEAD], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(next.unwrap_or((id + AHEAD, now)))
+}
+
 /// The frames of the next step, and when the oldest body came that is there.
 fn due(
     connection: &Connection,
@@ -80,10 +93,17 @@ fn due(
     )?;
     let before = keep.max_age.map(|age| now.as_millis().saturating_sub(age.as_millis() as u64));
     let too_much = keep.max_bytes.map_or(0, |most| used.saturating_sub(most));
-    let (mut due, mut oldest, mut bytes) = (Vec::new(), None, 0);
+    let today = now.as_millis() as i64;
+    let (mut due, mut oldest, mut bytes, mut known) = (Vec::new(), None, 0, (0, today));
     let mut rows = statement.query([FRAMES])?;
     while let Some(row) = rows.next()? {
-        let (id, received): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (id, mut received): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if received > today {
+            if id >= known.0 {
+                known = came(connection, id, today)?;
+            }
+            received = known.1;
+        }
         oldest = oldest.or(Some(received as u64));
         let is_old = before.is_some_and(|before| (received as u64) < before);
         if id > until || bytes >= BYTES || !(is_old || bytes < too_much) {
@@ -93,4 +113,33 @@ fn due(
         due.push(id);
     }
     Ok((due, oldest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_nothing_that_came_later() {
+        let connection = Connection::open_in_memory().expect("opens");
+        connection
+            .execute_batch(
+                "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER);
+                 CREATE TABLE frames (id INTEGER PRIMARY KEY, received_ms INTEGER, body BLOB)",
+            )
+            .expect("tables");
+        // A thousand is now, and what is older than 100 goes.
+        for received in [800, 9000, 9001, 850, 9002, 950, 9003, 9004] {
+            connection.execute("INSERT INTO frames VALUES (NULL, ?1, x'00')", [received]).expect("a frame");
+        }
+        let keep = Keep { max_age: Some(Duration::from_millis(100)), max_bytes: None };
+        let due = |until, now| due(&connection, keep, until, 0, Timestamp::from_millis(now)).expect("read");
+        assert_eq!(due(8, 1000), (vec![1, 2, 3, 4], Some(800)), "the fifth came before one that is to stay");
+        assert_eq!(due(2, 1000).0, [1, 2], "and no more than is delivered");
+        assert_eq!(due(8, 1051).0, [1, 2, 3, 4, 5, 6]);
+        connection.execute("DELETE FROM frames WHERE id <= 6", []).expect("removed");
+        // Nothing tells when these came: they are taken for new.
+        assert_eq!(due(8, 5000), (vec![], Some(5000)));
+        assert_eq!(due(8, 9104).0, [7]);
+    }
 }

@@ -165,6 +165,11 @@ impl Runner {
         self.shared.follower.wake();
     }
 
+    /// Whether its thread is at its end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.lock().ended
+    }
+
     /// Once the journal is closed: waits until everything is delivered, until `deadline` at the latest, and ends the
     /// thread. What is left is delivered after the next start. Says whether the thread has ended. Blocks.
     pub(super) fn close(&self, deadline: Instant) -> bool {

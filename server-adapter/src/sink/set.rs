@@ -23,9 +23,37 @@ pub(crate) struct Sinks {
     folder: PathBuf,
     journal: PathBuf,
     follower: Follower,
-    runners: RwLock<Vec<Arc<Runner>>>,
+    held: RwLock<Held>,
+    /// Taken by who starts and ends them.
+    applies: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// What the settings ask for.
+    wanted: Vec<SinkSpec>,
+    runners: Vec<Arc<Runner>>,
     /// Who hangs since its settings changed: the next of its name begins once it has ended.
-    left: Mutex<Vec<Arc<Runner>>>,
+    left: Vec<Arc<Runner>>,
+}
+
+impl Held {
+    /// The names of sinks that are asked for and do not run.
+    fn missing(&self) -> impl Iterator<Item = &str> {
+        let runs = |name: &str| self.runners.iter().any(|runner| runner.name() == name);
+        self.wanted.iter().map(SinkSpec::name).filter(move |name| !runs(name))
+    }
+
+    /// The one of this name that hangs.
+    fn hanging(&self, name: &str) -> Option<&Runner> {
+        self.left.iter().find(|runner| runner.name() == name).map(|runner| &**runner)
+    }
+
+    /// One that does not run has had what the one before it had, if that is known, and nothing otherwise.
+    fn confirmed(&self) -> i64 {
+        let missing = self.missing().map(|name| self.hanging(name).map_or(0, Runner::confirmed));
+        self.runners.iter().map(|runner| runner.confirmed()).chain(missing).min().unwrap_or(0)
+    }
 }
 
 impl Sinks {
@@ -47,8 +75,8 @@ impl Sinks {
             folder: folder.to_owned(),
             journal,
             follower,
-            runners: RwLock::new(vec![table]),
-            left: Mutex::default(),
+            held: RwLock::new(Held { runners: vec![table], ..Held::default() }),
+            applies: Mutex::default(),
         };
         sinks.apply(specs);
         Ok(sinks)
@@ -57,22 +85,40 @@ impl Sinks {
     /// Ends the sinks that are not asked for any more or were changed, and starts those that are new. A changed one goes on where it
     /// was. Blocks for a moment.
     pub(crate) fn apply(&self, specs: &[SinkSpec]) {
+        let _alone = self.applies.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(specs);
+    }
+
+    /// Starts those that are asked for and could not be started before.
+    pub(crate) fn start_missing(&self) {
+        let _alone = self.applies.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = {
+            let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+            if held.missing().all(|name| held.hanging(name).is_some_and(|runner| !runner.has_ended())) {
+                return;
+            }
+            held.wanted.clone()
+        };
+        self.change(&wanted);
+    }
+
+    fn change(&self, specs: &[SinkSpec]) {
         let is_asked = |runner: &Arc<Runner>| match &runner.plan().kind {
             Kind::Events(_) => true,
             Kind::Asked(spec) => specs.contains(spec),
         };
         let (mut stay, go): (Vec<_>, Vec<_>) = self.all().into_iter().partition(is_asked);
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.extend(go.iter().cloned());
+        let mut left = self.held.read().unwrap_or_else(PoisonError::into_inner).left.clone();
+        left.retain(|runner| !runner.has_ended());
         go.iter().for_each(|runner| runner.stop());
-        left.retain(|runner| !runner.close(Instant::now()));
+        left.extend(go.into_iter().filter(|runner| !runner.close(Instant::now())));
         for spec in specs {
             let name = spec.name();
             if stay.iter().any(|runner| runner.name() == name) {
                 continue;
             }
             if left.iter().any(|runner| runner.name() == name) {
-                tracing::error!(tenant = %self.tenant, sink = name, "a sink hangs; its new settings hold after a restart");
+                tracing::error!(tenant = %self.tenant, sink = name, "a sink hangs; its new settings hold once it has ended");
                 continue;
             }
             let plan = Plan {
@@ -83,20 +129,23 @@ impl Sinks {
             };
             match Runner::start(plan, self.follower.clone(), None) {
                 Ok(runner) => stay.push(runner),
-                Err(error) => tracing::error!(tenant = %self.tenant, sink = name, %error, "a sink cannot be started"),
+                Err(error) => {
+                    tracing::error!(tenant = %self.tenant, sink = name, %error, "a sink cannot be started; again in a moment");
+                }
             }
         }
-        *self.runners.write().unwrap_or_else(PoisonError::into_inner) = stay;
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) =
+            Held { wanted: specs.to_vec(), runners: stay, left };
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Runner>> {
-        self.runners.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.read().unwrap_or_else(PoisonError::into_inner).runners.clone()
     }
 
     /// The last frame that no sink will ask for again: what comes after it must stay in the journal.
     pub(crate) fn confirmed(&self) -> i64 {
-        self.all().iter().map(|runner| runner.confirmed()).min().unwrap_or(0)
+        self.held.read().unwrap_or_else(PoisonError::into_inner).confirmed()
     }
 
     /// Once the journal is closed: lets them catch up until `deadline`, and ends them. Blocks.

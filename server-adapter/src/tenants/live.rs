@@ -250,6 +250,7 @@ impl Watch {
         Self::start("tenants", move |_| {
             tenants.disk.look();
             tenants.refresh();
+            tenants.all().iter().for_each(|live| live.sinks.start_missing());
         })
     }
 

@@ -82,6 +82,32 @@ fn a_sink_that_is_added_gets_all_of_it() {
     folder.ok(&["verify"]);
 }
 
+/// A sink that hangs while its settings change goes on by the new ones once it hangs no longer.
+#[test]
+fn one_that_hung_goes_on_by_its_new_settings() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(SINK);
+    send(&server, &tenant, &[2]);
+    until("the first are there", || lines(&tenant).len() == 3);
+    until("the cursor is noted", || listed(&folder, "lines")[4] == "0");
+    // It waits for this before it notes what it has.
+    let other = rusqlite::Connection::open(tenant.folder.join("sinks.db")).expect("opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    send(&server, &tenant, &[4]);
+    until("it hangs", || lines(&tenant).len() == 8);
+    let runs = || server.internal_get("/metrics").text().contains("sink=\"lines\"");
+    let settings = tenant.folder.join("tenant.toml");
+    let text = fs::read_to_string(&settings).expect("UTF-8");
+    fs::write(&settings, text.replace(SINK, &format!("{SINK}\nrotate_bytes = '1MiB'"))).expect("written");
+    until("it is left behind", || !runs());
+    other.execute_batch("ROLLBACK").expect("released");
+    until("the next runs", runs);
+    send(&server, &tenant, &[1]);
+    until("it goes on", || ids(&lines(&tenant)) == table_ids(&tenant) && lines(&tenant).len() == 10);
+}
+
 /// Files are put aside by size; each is complete, none is touched again.
 #[test]
 fn files_are_put_aside() {

@@ -1,6 +1,11 @@
 //! The first sink: an `events` table in an SQLite file of its own, that any tool can open.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, params};
 
@@ -71,6 +76,8 @@ ON CONFLICT (event_id) DO NOTHING";
 #[derive(Debug)]
 pub(super) struct Events {
     table: Connection,
+    /// Its write-ahead log.
+    wal: PathBuf,
     buffers: Buffers,
     /// Where rows go that the table refuses.
     records: PathBuf,
@@ -107,7 +114,10 @@ impl Events {
             )
             .map_err(sql())?;
         let saved = Saved { at: met.at, journal: met.journal, mark: String::new() };
-        let sink = Self { table: connection, buffers: Buffers::default(), records: records.to_owned() };
+        let mut wal = OsString::from(table);
+        wal.push("-wal");
+        let sink =
+            Self { table: connection, wal: wal.into(), buffers: Buffers::default(), records: records.to_owned() };
         Ok(Opened { sink: Box::new(sink), saved, records: None, rewound: met.rewound })
     }
 
@@ -159,9 +169,17 @@ impl Sink for Events {
         }
     }
 
-    /// A commit is on disk once its part of the log is: moving that into the table begins by its sync.
+    /// A commit is on disk once its part of the log is. Moving that into the table begins by its sync, but not while somebody reads
+    /// the table as it is: so it is synced here. Where it was moved already, the table was synced, and there is little to do. SQLite
+    /// holds no locks on the log that closing it here would let go.
     fn flush(&mut self) -> Result<(), Failure> {
-        Ok(self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+        self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        match File::open(&self.wal).and_then(|log| log.sync_data()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::new(format!("{}: {error}", self.wal.display())))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

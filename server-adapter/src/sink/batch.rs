@@ -8,7 +8,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::row::{Buffers, FrameRow, KeptRow, Row};
 use crate::journal::{self, Accepted};
 
-/// A place in the journal's events: all up to and with this frame, and so many events of what follows it.
+/// A place in the journal's events: all up to and with this frame, and so many events of what follows it. Those that were erased
+/// since they were stored count, so that it stays the same place when more are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) frame: i64,
@@ -49,8 +50,13 @@ struct Stored {
     /// What the server noted itself.
     annotation: Option<Range<usize>>,
     accepted: Accepted,
+    /// Events that were accepted too, and erased since. None: there are none.
+    erased: Option<Accepted>,
     body: Range<usize>,
     sum: i64,
+    /// Places in it, of events of any kind.
+    count: u16,
+    /// That are accepted.
     events: usize,
 }
 
@@ -60,9 +66,11 @@ impl Batch {
         self.bytes.clear();
         self.frames.clear();
         self.kept.clear();
-        (self.from, self.events, self.done, self.unreadable) = (from, 0, from.within as usize, 0);
+        (self.from, self.events, self.done, self.unreadable) = (from, 0, 0, 0);
         let mut select = journal.prepare_cached(
-            "SELECT id, received_ms, region, annotation, accepted, body, sum FROM frames WHERE id > ?1 ORDER BY id",
+            "SELECT id, received_ms, region, annotation, accepted, body, sum,
+                 (SELECT erased FROM tombstones WHERE frame = frames.id)
+             FROM frames WHERE id > ?1 ORDER BY id",
         )?;
         let mut rows = select.query([from.frame])?;
         while let Some(row) = rows.next()? {
@@ -74,12 +82,17 @@ impl Batch {
                 region: row.get_ref(2)?.as_str()?.into(),
                 annotation,
                 accepted: Accepted::from_column(row.get_ref(4)?.as_blob_or_null()?),
+                erased: row.get_ref(7)?.as_blob_or_null()?.map(|bits| Accepted::from_column(Some(bits))),
                 body,
                 sum: row.get(6)?,
+                count: 0,
                 events: 0,
             };
             match stored.open(&self.bytes).filter(|open| open.frame.check().is_ok()) {
-                Some(open) => stored.events = stored.accepted.count(open.frame.header().count) as usize,
+                Some(open) => {
+                    let count = open.frame.header().count;
+                    (stored.count, stored.events) = (count, stored.accepted.count(count) as usize);
+                }
                 // Its events were erased, or their time is over; the row stays, for what came with them.
                 None if stored.body.is_empty() => {}
                 None => {
@@ -87,14 +100,15 @@ impl Batch {
                     self.unreadable += 1;
                 }
             }
+            if self.frames.is_empty() {
+                self.done = stored.still_there(from.within);
+            }
             self.events += stored.events;
             self.frames.push(stored);
             if self.events.saturating_sub(self.done) >= limits.events || self.bytes.len() >= limits.bytes {
                 break;
             }
         }
-        // The frame that it was in lost its events since.
-        self.done = self.done.min(self.frames.first().map_or(0, |first| first.events));
         Ok(())
     }
 
@@ -143,12 +157,12 @@ impl Batch {
         let mut at = Position { within: 0, ..self.from };
         for frame in &self.frames {
             if left < frame.events {
-                break;
+                return Position { within: frame.ever_there(left), ..at };
             }
             left -= frame.events;
             at = Position { frame: frame.id, within: 0, sum: frame.sum };
         }
-        Position { within: left as u32, ..at }
+        at
     }
 
     /// Where a sink is that has had all of it.
@@ -198,6 +212,31 @@ struct Open<'a> {
 }
 
 impl Stored {
+    /// Whether each event is there that was accepted, one that was erased since is not.
+    fn ever_accepted(&self) -> impl Iterator<Item = bool> {
+        let has = |bits: &Option<Accepted>, index| bits.as_ref().is_some_and(|bits| bits.has(index));
+        (0..self.count.into()).filter_map(move |index| {
+            let there = self.accepted.has(index);
+            (there || has(&self.erased, index)).then_some(there)
+        })
+    }
+
+    /// Of so many events, from its front, that it ever had: those that it has.
+    fn still_there(&self, within: u32) -> usize {
+        self.ever_accepted().take(within as usize).filter(|there| *there).count()
+    }
+
+    /// Of so many events, from its front, that it has: with those that it had among them.
+    fn ever_there(&self, events: usize) -> u32 {
+        let mut left = events;
+        let passed = self.ever_accepted().take_while(|there| {
+            let goes_on = left > 0;
+            left -= usize::from(goes_on && *there);
+            goes_on
+        });
+        passed.count() as u32
+    }
+
     fn open<'a>(&self, bytes: &'a [u8]) -> Option<Open<'a>> {
         let (enveloped, frame) = journal::open_body(&bytes[self.body.clone()]).ok()?;
         // The server's own note is the later word.
@@ -240,4 +279,50 @@ pub(super) struct Met {
     pub(super) at: Position,
     /// Whether that is not where the sink was.
     pub(super) rewound: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(accepted: Option<&[u8]>, erased: Option<&[u8]>) -> Stored {
+        let accepted = Accepted::from_column(accepted);
+        Stored {
+            id: 1,
+            received: Timestamp::from_millis(0),
+            region: "".into(),
+            annotation: None,
+            events: accepted.count(8) as usize,
+            accepted,
+            erased: erased.map(|bits| Accepted::from_column(Some(bits))),
+            body: 0..0,
+            sum: 0,
+            count: 8,
+        }
+    }
+
+    /// A sink has the events 0, 2 and 3, the next is 4; then some of its frame are erased.
+    #[test]
+    fn a_place_in_a_frame_stays_when_events_are_erased() {
+        let before = stored(Some(&[0b1111_1101]), None);
+        let within = before.ever_there(3);
+        assert_eq!((within, before.still_there(3)), (3, 3));
+        // What follows is there, but for what was erased of it.
+        for (erased, past) in [(0b0000_0001, 2), (0b0000_1101, 0), (0b0001_0000, 3), (0b1001_0100, 2), (0b1111_1101, 0)]
+        {
+            let after = stored(Some(&[0b1111_1101 & !erased]), Some(&[erased]));
+            assert_eq!(after.still_there(within), past, "{erased:08b}");
+            // And from there to the next, the same place by either.
+            let next = after.ever_there(past);
+            assert_eq!(after.still_there(next), past, "{erased:08b}");
+            assert!(next <= within, "{erased:08b}");
+        }
+        // A batch that was read before says it as one that was read after does.
+        let after = stored(Some(&[0b1111_0000]), Some(&[0b0000_1101]));
+        assert_eq!(after.still_there(before.ever_there(5)), 2);
+        assert_eq!(after.ever_there(2), 5);
+        // Nothing is erased of one that has all.
+        let whole = stored(None, None);
+        assert_eq!((whole.ever_there(5), whole.still_there(5), whole.still_there(99)), (5, 5, 8));
+    }
 }

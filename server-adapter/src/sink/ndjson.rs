@@ -7,7 +7,8 @@
 //!
 //! The mark (number of the file, and how much of it is confirmed) is saved with the cursor after the file is synced. What stands beyond
 //! it at the start was never confirmed and comes again from the journal, so it is cut off: nothing is lost, nothing is there twice, no
-//! line is torn.
+//! line is torn. But where the data folder was put back from a backup and the file was not, the mark is older than the lines, and the
+//! journal may not have them: so what is cut off at a start is copied to `shop.ndjson.cut-00000001` before.
 
 use std::{
     ffi::OsString,
@@ -28,8 +29,8 @@ use crate::tenants::make_folder;
 
 const LIMITS: Limits = Limits { events: 4096, bytes: 2 << 20 };
 
-/// Opens what the settings name, as it was at the mark.
-pub(super) fn open(spec: &NdjsonSpec, folder: &Path, mark: &str) -> Result<Box<dyn Sink>, Failure> {
+/// Opens what the settings name, as it was at the mark. `again`: what is beyond that was written since the server began.
+pub(super) fn open(spec: &NdjsonSpec, folder: &Path, mark: &str, again: bool) -> Result<Box<dyn Sink>, Failure> {
     if spec.path.as_deref() == Some(Path::new("-")) {
         return Ok(Box::new(Stdout { buffers: Buffers::default(), lines: Vec::new() }));
     }
@@ -37,7 +38,7 @@ pub(super) fn open(spec: &NdjsonSpec, folder: &Path, mark: &str) -> Result<Box<d
         Some(path) => path.clone(),
         None => format!("{}.ndjson", spec.name).into(),
     });
-    Ok(Box::new(Lines::open(path, spec, mark)?))
+    Ok(Box::new(Lines::open(path, spec, mark, again)?))
 }
 
 /// A file of lines.
@@ -84,7 +85,7 @@ fn now() -> u64 {
 }
 
 impl Lines {
-    fn open(path: PathBuf, spec: &NdjsonSpec, mark: &str) -> Result<Self, Failure> {
+    fn open(path: PathBuf, spec: &NdjsonSpec, mark: &str, again: bool) -> Result<Self, Failure> {
         let say = |error: io::Error| Failure::new(format!("{}: {error}", path.display()));
         let folder = path.parent().unwrap_or(Path::new("."));
         make_folder(folder).map_err(say)?;
@@ -93,7 +94,7 @@ impl Lines {
             && aside(&path, mark.number).exists()
         {
             // It was put aside, and the server ended before it could be noted.
-            *mark = Mark::begin(mark.number + 1);
+            *mark = Mark::begin(free_number(&path, mark.number));
         }
         let mut file = OpenOptions::new()
             .read(true)
@@ -123,6 +124,14 @@ impl Lines {
                 begun: now(),
             },
         };
+        if mark.length < length && !again {
+            let copy = keep_tail(&path, mark.length).map_err(say)?;
+            tracing::warn!(
+                path = %path.display(), copy = %copy.display(), bytes = length - mark.length,
+                "the file has more than is confirmed: cut off, and kept beside it. After a crash it comes again from the journal; \
+                 after a restore of an older backup it may be events that the journal has no more"
+            );
+        }
         file.set_len(mark.length).map_err(say)?;
         file.seek(SeekFrom::End(0)).map_err(say)?;
         sync_folder(folder).map_err(say)?;
@@ -145,6 +154,8 @@ impl Lines {
         if self.mark.length == 0 || (self.mark.length < self.most_bytes && age < self.most_age) {
             return Ok(());
         }
+        // Another file of this name is somebody's.
+        self.mark.number = free_number(&self.path, self.mark.number);
         fs::rename(&self.path, aside(&self.path, self.mark.number))?;
         self.file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
         self.file.try_lock()?;
@@ -202,6 +213,32 @@ fn aside(path: &Path, number: u64) -> PathBuf {
         name.push(extension);
     }
     path.with_file_name(name)
+}
+
+/// The first number from this one on under which nothing is put aside.
+fn free_number(path: &Path, from: u64) -> u64 {
+    (from..).find(|&number| !fs::exists(aside(path, number)).unwrap_or(false)).unwrap_or(from)
+}
+
+/// Copies what the file has from there on to a new file beside it.
+fn keep_tail(path: &Path, from: u64) -> io::Result<PathBuf> {
+    let mut tail = File::open(path)?;
+    tail.seek(SeekFrom::Start(from))?;
+    for number in 1_u64.. {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".cut-{number:08}"));
+        let mut copy = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            copy => copy?,
+        };
+        if let Err(error) = io::copy(&mut tail, &mut copy).and_then(|_| copy.sync_all()) {
+            // Half of it would be one more file at each attempt.
+            let _ = fs::remove_file(&name);
+            return Err(error);
+        }
+        return Ok(name.into());
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// A number that no file beside this one has.

@@ -1,6 +1,9 @@
 //! What a sink is opened from: again after every failure.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use firsthop_core::TenantId;
 use tokio::sync::watch;
@@ -15,13 +18,15 @@ use super::{
 use crate::{Error, journal};
 
 /// A sink as its settings say, and the files around it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) tenant: TenantId,
     /// The tenant's folder.
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
     pub(super) kind: Kind,
+    /// Whether it was open before: what is beyond its mark then is what it wrote itself.
+    pub(super) was_open: AtomicBool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +82,7 @@ impl Plan {
         };
         let met = meet(&journal, was.at, was.journal)?;
         let sink = self.open_asked(spec, &was.mark, stop)?;
+        self.was_open.store(true, Ordering::Relaxed);
         let saved = Saved { at: met.at, journal: met.journal, mark: sink.mark() };
         // Noted before anything is delivered from there.
         records.save(&saved, &[])?;
@@ -89,7 +95,7 @@ impl Plan {
     )]
     fn open_asked(&self, spec: &SinkSpec, mark: &str, stop: watch::Receiver<bool>) -> Result<Box<dyn Sink>, Failure> {
         match spec {
-            SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, mark),
+            SinkSpec::Ndjson(spec) => ndjson::open(spec, &self.folder, mark, self.was_open.load(Ordering::Relaxed)),
             #[cfg(feature = "sink-http")]
             SinkSpec::Http(spec) => super::http::open(spec, self.tenant, &self.folder, stop),
             #[cfg(feature = "sink-postgres")]

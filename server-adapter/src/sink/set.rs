@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -67,7 +67,13 @@ impl Sinks {
         specs: &[SinkSpec],
         follower: Follower,
     ) -> Result<Self, Error> {
-        let plan = Plan { tenant, folder: folder.to_owned(), journal: journal.clone(), kind: Kind::Events(events) };
+        let plan = Plan {
+            tenant,
+            folder: folder.to_owned(),
+            journal: journal.clone(),
+            kind: Kind::Events(events),
+            was_open: AtomicBool::default(),
+        };
         let opened = plan.open(watch::Sender::new(false).subscribe()).map_err(|failure| Error::Fault(failure.what))?;
         let table = Runner::start(plan, follower.clone(), Some(opened))?;
         let sinks = Self {
@@ -126,6 +132,7 @@ impl Sinks {
                 folder: self.folder.clone(),
                 journal: self.journal.clone(),
                 kind: Kind::Asked(Box::new(spec.clone())),
+                was_open: AtomicBool::default(),
             };
             match Runner::start(plan, self.follower.clone(), None) {
                 Ok(runner) => stay.push(runner),

@@ -136,6 +136,43 @@ fn files_are_put_aside() {
     send(&server, &tenant, &[1]);
     until("all are there", || lines(&tenant).len() == 12 * 601 + 2);
     assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
+    let cut = tenant.folder.join("lines.ndjson.cut-00000001");
+    assert_eq!(fs::read_to_string(cut).expect("kept"), "{\"event_id\":\"torn");
+}
+
+/// An older state of the sink beside the file of today, and a file that has the name which the next one gets: no line goes.
+#[test]
+fn an_older_mark_takes_no_line_away() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
+    send(&server, &tenant, &[2]);
+    until("the first are there", || lines(&tenant).len() == 3);
+    server.stop();
+    let records = tenant.folder.join("sinks.db");
+    let older = fs::read(&records).expect("there");
+    let mut server = folder.serve();
+    send(&server, &tenant, &[3]);
+    until("the next are there", || lines(&tenant).len() == 7);
+    server.stop();
+    let path = tenant.folder.join("lines.ndjson");
+    let before = fs::read_to_string(&path).expect("UTF-8");
+    fs::write(&records, older).expect("written");
+
+    let server = folder.serve();
+    until("they are there again", || lines(&tenant).len() == 7);
+    let kept = fs::read_to_string(tenant.folder.join("lines.ndjson.cut-00000001")).expect("kept");
+    assert!(before.ends_with(&kept) && kept.lines().count() == 4, "{kept}");
+    let mine = tenant.folder.join("lines-00000001.ndjson");
+    fs::write(&mine, "").expect("written");
+    for round in 1..=4 {
+        send(&server, &tenant, &[600]);
+        until("all are there", || lines(&tenant).len() == 7 + round * 601);
+    }
+    assert_eq!(fs::read(&mine).expect("there"), b"");
+    assert!(tenant.folder.join("lines-00000002.ndjson").exists());
+    assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
 }
 
 /// SIGKILL in the middle of delivery, twenty times: every event is there, none twice, no line is torn.

@@ -170,6 +170,22 @@ pub(crate) fn verify(folder: &Folder) -> Outcome<()> {
     folder.ok(&["verify"]).map(drop)
 }
 
+/// After a power cut: a server starts on what it left, everything that was acknowledged is there once, and what is open can be sent. `round`
+/// is for the message.
+pub(crate) fn after_cut(folder: &Folder, tenant: &Tenant, log: &Log, round: u32) -> Outcome<()> {
+    let acknowledged = log.acknowledged();
+    let server = folder.serve()?;
+    let mut stored = Stored::default();
+    stored.read(tenant, log)?;
+    let missing = stored.missing(&acknowledged);
+    if missing + stored.twice > 0 {
+        return Err(format!("after power cut {round}: {missing} missing, {} twice", stored.twice).into());
+    }
+    log.send_open(folder.public)?;
+    server.stop()?;
+    balanced(folder)
+}
+
 /// The server's own word at the end of a row: everything is as it was written, the ledger's chain holds, and every event that was issued has
 /// its outcome, with nothing left in flight.
 pub(crate) fn balanced(folder: &Folder) -> Outcome<()> {

@@ -11,7 +11,7 @@ use crate::{
     load::{Load, Log},
     row::{Bench, Figures, Row},
     shim::Shim,
-    stored::{Stored, balanced, judge},
+    stored::{Stored, after_cut, balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -98,17 +98,7 @@ fn power(bench: &mut Bench) -> Outcome<Figures> {
         let cut = shim.cut_power(&folder.data, Some(&mut bench.random))?;
         unsynced += cut.unsynced;
         took += cut.lost;
-        let acknowledged = log.acknowledged();
-        let server = folder.serve()?;
-        let mut stored = Stored::default();
-        stored.read(&tenant, &log)?;
-        let missing = stored.missing(&acknowledged);
-        if missing + stored.twice > 0 {
-            return Err(format!("after power cut {time}: {missing} missing, {} twice", stored.twice).into());
-        }
-        log.send_open(folder.public)?;
-        server.stop()?;
-        balanced(&folder)?;
+        after_cut(&folder, &tenant, &log, time)?;
     }
     if took == 0 {
         return Err("no write was ever under way: the row shows nothing".into());

@@ -16,7 +16,7 @@ use crate::{
     producer::Producer,
     row::{Bench, Figures, Row},
     shim::{EIO, ENOSPC, Failing, Shim},
-    stored::{Stored, balanced, judge},
+    stored::{after_cut, balanced, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -211,17 +211,7 @@ fn eio(bench: &mut Bench) -> Outcome<Figures> {
         shim.syncs(Failing::default())?;
         shim.writes(Failing::default())?;
         took += shim.cut_power(&folder.data, Some(&mut bench.random))?.lost;
-        let acknowledged = log.acknowledged();
-        let server = folder.serve()?;
-        let mut stored = Stored::default();
-        stored.read(&tenant, &log)?;
-        let missing = stored.missing(&acknowledged);
-        if missing + stored.twice > 0 {
-            return Err(format!("after round {time}: {missing} missing, {} twice", stored.twice).into());
-        }
-        log.send_open(folder.public)?;
-        server.stop()?;
-        balanced(&folder)?;
+        after_cut(&folder, &tenant, &log, time)?;
     }
     let (_, syncs, writes) = shim.counts()?;
     if syncs == 0 || writes == 0 {
@@ -263,17 +253,7 @@ fn checkpoint(bench: &mut Bench) -> Outcome<Figures> {
         })?;
         shim.syncs(Failing::default())?;
         took += shim.cut_power(&folder.data, Some(&mut bench.random))?.lost;
-        let acknowledged = log.acknowledged();
-        let server = folder.serve()?;
-        let mut stored = Stored::default();
-        stored.read(&tenant, &log)?;
-        let missing = stored.missing(&acknowledged);
-        if missing + stored.twice > 0 {
-            return Err(format!("after round {time}: {missing} missing, {} twice", stored.twice).into());
-        }
-        log.send_open(folder.public)?;
-        server.stop()?;
-        balanced(&folder)?;
+        after_cut(&folder, &tenant, &log, time)?;
     }
     let server = folder.serve()?;
     let figures = judge(&tenant, &log)?.recovered(longest);

@@ -160,9 +160,12 @@ fn an_older_mark_takes_no_line_away() {
     let before = fs::read_to_string(&path).expect("UTF-8");
     fs::write(&records, older).expect("written");
 
+    // The file is whole when the server starts: only once the copy is there has the sink begun with it.
     let server = folder.serve();
+    let copy = tenant.folder.join("lines.ndjson.cut-00000001");
+    until("what is not confirmed has been cut off", || copy.exists());
     until("they are there again", || lines(&tenant).len() == 7);
-    let kept = fs::read_to_string(tenant.folder.join("lines.ndjson.cut-00000001")).expect("kept");
+    let kept = fs::read_to_string(copy).expect("kept");
     assert!(before.ends_with(&kept) && kept.lines().count() == 4, "{kept}");
     let mine = tenant.folder.join("lines-00000001.ndjson");
     fs::write(&mine, "").expect("written");

@@ -71,6 +71,7 @@ mod receipt;
 mod route;
 pub mod segment;
 mod session;
+pub mod spool;
 pub mod time;
 
 pub use crate::{

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::Session;
 
-/// The answer to a native frame. `stored + duplicate + conflict` is `count`.
+/// The answer to a native frame. `stored + duplicate + conflict + spooled` is `count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The frame's source.
@@ -26,6 +26,8 @@ pub struct Receipt {
     pub duplicate: u32,
     /// Of a known identity, but not the known content: in quarantine.
     pub conflict: u32,
+    /// On disk at the edge, which hands them to the server when it is back.
+    pub spooled: u32,
     /// A session for the source.
     pub session: Option<Session>,
 }
@@ -41,8 +43,17 @@ struct Wire {
     stored: u32,
     duplicate: u32,
     conflict: u32,
+    // Said where there is something to say: only an edge has a spool.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    spooled: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<WireSession>,
+}
+
+// As serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,6 +81,7 @@ impl Receipt {
             stored: count,
             duplicate: 0,
             conflict: 0,
+            spooled: 0,
             session: None,
         }
     }
@@ -78,6 +90,12 @@ impl Receipt {
     #[must_use]
     pub fn duplicate(header: &Header) -> Self {
         Self { stored: 0, duplicate: header.count.into(), ..Self::stored(header) }
+    }
+
+    /// The receipt of a frame that an edge has in its spool.
+    #[must_use]
+    pub fn spooled(header: &Header) -> Self {
+        Self { stored: 0, spooled: header.count.into(), ..Self::stored(header) }
     }
 
     /// The body of the answer.
@@ -91,6 +109,7 @@ impl Receipt {
             stored: self.stored,
             duplicate: self.duplicate,
             conflict: self.conflict,
+            spooled: self.spooled,
             session: self.session.as_ref().map(|session| WireSession {
                 alg: session.alg as u8,
                 key_id: session.key_id.get(),
@@ -119,6 +138,7 @@ impl Receipt {
             stored: wire.stored,
             duplicate: wire.duplicate,
             conflict: wire.conflict,
+            spooled: wire.spooled,
             session: wire.session.map(Session::try_from).transpose()?,
         })
     }
@@ -159,6 +179,8 @@ pub struct Verdict {
     pub conflict: u32,
     /// Refused, and set aside.
     pub quarantined: u32,
+    /// On disk at the edge, which hands them to the server when it is back.
+    pub spooled: u32,
 }
 
 impl AddAssign<&Receipt> for Verdict {
@@ -166,6 +188,7 @@ impl AddAssign<&Receipt> for Verdict {
         self.stored += receipt.stored;
         self.duplicate += receipt.duplicate;
         self.conflict += receipt.conflict;
+        self.spooled += receipt.spooled;
     }
 }
 
@@ -173,18 +196,23 @@ impl Verdict {
     /// The header's name, in lower case.
     pub const HEADER: &'static str = "firsthop-receipt";
 
-    /// The header's value: a dictionary of integers (RFC 9651 §3.2).
+    /// The header's value: a dictionary of integers (RFC 9651 §3.2). `spooled` is said where there is something to say.
     #[must_use]
     pub fn to_header(&self) -> String {
-        let Self { stored, duplicate, conflict, quarantined } = self;
-        format!("stored={stored}, duplicate={duplicate}, conflict={conflict}, quarantined={quarantined}")
+        let Self { stored, duplicate, conflict, quarantined, spooled } = self;
+        let mut header =
+            format!("stored={stored}, duplicate={duplicate}, conflict={conflict}, quarantined={quarantined}");
+        if *spooled > 0 {
+            header += &format!(", spooled={spooled}");
+        }
+        header
     }
 
     /// Reads the header. Keys that this version does not know and parameters are skipped; a repeated key counts as it
     /// stands last; a missing one is 0.
     ///
     /// # Errors
-    /// [`Error::Parse`] if it is no dictionary, or one of the four is not a count.
+    /// [`Error::Parse`] if it is no dictionary, or one of the five is not a count.
     pub fn from_header(value: &str) -> Result<Self, Error> {
         let mut verdict = Self::default();
         let mut rest = value.trim_matches(' ');
@@ -200,6 +228,7 @@ impl Verdict {
                 "duplicate" => Some(&mut verdict.duplicate),
                 "conflict" => Some(&mut verdict.conflict),
                 "quarantined" => Some(&mut verdict.quarantined),
+                "spooled" => Some(&mut verdict.spooled),
                 _ => None,
             };
             if let Some(count) = count {
@@ -255,6 +284,19 @@ mod tests {
         verdict += &Receipt::duplicate(&header);
         verdict += &Receipt { stored: 1, conflict: 2, ..Receipt::stored(&header) };
         assert_eq!(verdict.to_header(), "stored=4, duplicate=3, conflict=2, quarantined=2");
+        verdict += &Receipt::spooled(&header);
+        assert_eq!(verdict.to_header(), "stored=4, duplicate=3, conflict=2, quarantined=2, spooled=3");
+    }
+
+    #[test]
+    fn what_is_spooled_is_said_only_where_something_is() {
+        let header = Header { count: 3, ..Header::new(Default::default(), SourceId::default(), Timestamp::default()) };
+        for (receipt, says) in [(Receipt::spooled(&header), true), (Receipt::stored(&header), false)] {
+            let json = receipt.to_json();
+            assert_eq!(json.contains("spooled"), says, "{json}");
+            assert_eq!(Receipt::from_json(json.as_bytes()), Ok(receipt.clone()));
+            assert_eq!(receipt.stored + receipt.duplicate + receipt.conflict + receipt.spooled, receipt.count);
+        }
     }
 
     #[test]
@@ -293,8 +335,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_verdict_survives_its_header(stored: u32, duplicate: u32, conflict: u32, quarantined: u32) {
-            let verdict = Verdict { stored, duplicate, conflict, quarantined };
+        fn a_verdict_survives_its_header(stored: u32, duplicate: u32, conflict: u32, quarantined: u32, spooled: u32) {
+            let verdict = Verdict { stored, duplicate, conflict, quarantined, spooled };
             prop_assert_eq!(Verdict::from_header(&verdict.to_header()), Ok(verdict));
         }
 

@@ -3,7 +3,7 @@
 use worker::Env;
 
 use firsthop_core::{Region, TenantId, WorkerId};
-use firsthop_intake::parse_enrolment;
+use firsthop_intake::{parse_enrolment, policy};
 
 /// Settings, read once per isolate.
 #[derive(Debug)]
@@ -62,28 +62,7 @@ impl Enrolment {
     }
 }
 
-/// A URL to put a path behind. Leases and tokens travel there, so it is `https`, or on this very machine.
+/// A URL to put a path behind.
 fn base_url(name: &str, url: &str) -> Result<String, String> {
-    let url = url.trim().trim_end_matches('/');
-    let rest = match url.split_once("://") {
-        Some(("https", rest)) => rest,
-        Some(("http", rest)) if is_loopback(rest) => rest,
-        Some(("http", _)) => return Err(format!("{name} must be https: keys travel there")),
-        _ => return Err(format!("{name} is no http(s) URL")),
-    };
-    if rest.is_empty() || rest.contains(['?', '#', '@', ' ']) {
-        return Err(format!("{name} must be an address and no more: no user, no query"));
-    }
-    Ok(url.into())
-}
-
-fn is_loopback(rest: &str) -> bool {
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next(),
-        None => authority.split(':').next(),
-    };
-    host.is_some_and(|host| {
-        host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-    })
+    policy::base_url(url.trim()).map(Into::into).map_err(|fault| format!("{name} {fault}"))
 }

@@ -140,11 +140,11 @@ describe('a Worker that is not set up', () => {
   const good = () => ({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment });
   const rows = [
     ['without UPSTREAM', { UPSTREAM: undefined }, 'UPSTREAM is not set'],
-    ['with an UPSTREAM that is no URL', { UPSTREAM: 'example.com' }, 'UPSTREAM is no http(s) URL'],
-    ['with an UPSTREAM that anybody on the way could read', { UPSTREAM: 'http://example.com' }, 'UPSTREAM must be https: keys travel there'],
-    ['with LEASES that anybody on the way could read', { LEASES: 'http://10.0.0.1:9090' }, 'LEASES must be https: keys travel there'],
-    ['with a user in UPSTREAM', { UPSTREAM: 'https://u:p@example.com' }, 'UPSTREAM must be an address and no more: no user, no query'],
-    ['with a host that only looks like this machine', { UPSTREAM: 'http://127.0.0.1.evil.example' }, 'UPSTREAM must be https: keys travel there'],
+    ['with an UPSTREAM that is no URL', { UPSTREAM: 'example.com' }, 'UPSTREAM must be an https URL'],
+    ['with an UPSTREAM that anybody on the way could read', { UPSTREAM: 'http://example.com' }, 'UPSTREAM must be https: keys and events travel there'],
+    ['with LEASES that anybody on the way could read', { LEASES: 'http://10.0.0.1:9090' }, 'LEASES must be https: keys and events travel there'],
+    ['with a user in UPSTREAM', { UPSTREAM: 'https://u:p@example.com' }, 'UPSTREAM must be an address and no more: no user, no query, no spaces'],
+    ['with a host that only looks like this machine', { UPSTREAM: 'http://127.0.0.1.evil.example' }, 'UPSTREAM must be https: keys and events travel there'],
     ['without REGION', { REGION: '' }, 'REGION is not set'],
     ['with a REGION that is none', { REGION: 'Europe' }, 'REGION is not two capital letters'],
     ['with every REGION', { REGION: '--' }, 'REGION names no region: an edge stands in one'],

@@ -66,6 +66,7 @@ mod enrolment;
 mod facts;
 pub mod json;
 pub mod native;
+pub mod policy;
 mod problem;
 mod receipt;
 mod route;

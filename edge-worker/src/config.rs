@@ -57,8 +57,8 @@ impl Config {
 
 impl Enrolment {
     fn parse(token: &str) -> Option<Self> {
-        let (tenant, worker) = parse_enrolment(token)?;
-        Some(Self { tenant, worker, token: token.into() })
+        let said = parse_enrolment(token)?;
+        Some(Self { tenant: said.tenant, worker: said.worker, token: token.into() })
     }
 }
 

@@ -5,6 +5,7 @@ use firsthop_core::{
 };
 use firsthop_intake::{
     Facts, Origins, Rooted, Tenant,
+    document::{Document, Kind, RegionKeys, Signed},
     json::{Json, read_entries, to_string},
     native,
     segment::{self, Call},
@@ -87,4 +88,21 @@ pub fn json(bytes: &[u8]) {
         });
         assert_eq!(reads, 1, "{written}");
     });
+}
+
+/// A document as it travels, or its text alone: what is taken is of the kind and tenant that was asked for, not older than what there
+/// was, and says the same when it is written and read again.
+pub fn document(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let bare = Signed { kind: Kind::RegionKeys.as_str().into(), text: text.into(), signature: [0; 64] };
+    for signed in [serde_json::from_str::<Signed>(text).ok(), Some(bare)].into_iter().flatten() {
+        if let Ok(signed_bytes) = signed.signed_bytes() {
+            assert!(signed_bytes.ends_with(signed.text.as_bytes()));
+        }
+        let Ok(read) = signed.read::<RegionKeys>(Kind::RegionKeys, TenantId::new(0xa11ce), 7) else { continue };
+        assert!(read.version >= 7 && read.kind == Kind::RegionKeys && read.tenant == TenantId::new(0xa11ce));
+        let Some(text) = Document::to_text(&read) else { continue };
+        let again = Signed { text, ..signed };
+        assert_eq!(again.read(Kind::RegionKeys, TenantId::new(0xa11ce), read.version), Ok(read));
+    }
 }

@@ -13,7 +13,7 @@ mod intake;
 mod windows;
 
 pub use codec::{Map, annotation, event, frame, grant, header, ids, properties, properties_model};
-pub use intake::{json, native, segment};
+pub use intake::{document, json, native, segment};
 pub use windows::{Step, windows};
 
 /// Puts the payload's length, the CRC and the tag right, so that an input gets past what a fuzzer cannot guess.

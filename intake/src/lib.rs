@@ -62,6 +62,7 @@
 mod account;
 mod annotate;
 mod digest;
+pub mod document;
 mod enrolment;
 mod facts;
 pub mod json;
@@ -78,7 +79,7 @@ pub mod time;
 pub use crate::{
     account::{Account, Leased, Origins, ROOTS, Rooted, Tenant},
     digest::content_digest,
-    enrolment::parse_enrolment,
+    enrolment::{Enrolment, key_from_hex, parse_enrolment},
     facts::Facts,
     problem::{Problem, Refusal, Refused},
     receipt::{Receipt, Verdict},

@@ -303,6 +303,9 @@ const messages = [
 const calls = ["track", "identify", "page", "screen", "group", "alias"];
 const batch = { writeKey: `fh_${TENANT}_Kq7Zp0c3Vn8Rb5Ls`, batch: messages.map(([call, message]) => ({ type: calls[call], ...message })) };
 seeds.segment = [...messages, [6, batch]].map(([call, message]) => hex(Buffer.from([call, ...Buffer.from(JSON.stringify(message))])));
+const keys = [{ id: 1, region: "EU", public: Buffer.alloc(32, 1).toString("base64"), from: Number(CREATED), until: Number(CREATED) + 1 }];
+const list = JSON.stringify({ kind: "region-keys", tenant: "00000000000a11ce", version: 7, issued: Number(CREATED), body: { keys } });
+seeds.document = [list, JSON.stringify({ kind: "region-keys", text: list, signature: Buffer.alloc(64).toString("base64") })].map((text) => hex(Buffer.from(text)));
 seeds.json = messages.map(([, message]) => hex(Buffer.from(JSON.stringify(message))));
 for (const [target, inputs] of Object.entries(seeds)) {
   // A seed is a place to start from: large ones slow a fuzzer down. Named by its content, so that a new one renames no other.

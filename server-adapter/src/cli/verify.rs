@@ -52,7 +52,7 @@ impl Verify {
             faults += if let Some(faults) = absent(stored, out)? {
                 faults
             } else if self.ledger {
-                let own = stored.keys.ledger.as_ref().map(tenants::LedgerKey::public);
+                let own = stored.keys.ledger.as_ref().map(tenants::SigningKey::public);
                 let none = || {
                     Error::tenant(format!("{}: there is no ledger yet; `firsthop serve` begins it", stored.tenant.name))
                 };

@@ -46,7 +46,8 @@ pub(super) fn grant(inner: &Inner, headers: &HeaderMap) -> Result<String, Proble
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .ok_or(Refusal::Enrolment)?;
-    let (tenant, worker) = parse_enrolment(token).ok_or(Refusal::Enrolment)?;
+    let said = parse_enrolment(token).ok_or(Refusal::Enrolment)?;
+    let (tenant, worker) = (said.tenant, said.worker);
     let found = inner.tenants.find(tenant).ok_or(Refusal::Enrolment)?;
     let now = clock::now();
     let hash = token_hash(token);

@@ -77,17 +77,20 @@ pub struct Enrolment {
 pub struct KeyFile {
     /// What closes the ledger's hours. Made when it is first needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ledger: Option<LedgerKey>,
+    pub ledger: Option<SigningKey>,
+    /// What signs the documents that edges and pages check. Made when it is first needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<SigningKey>,
     /// The roots, oldest first.
     pub roots: Vec<Root>,
 }
 
-/// What signs the ledger's closed hours: an Ed25519 key. Whoever has its public half can check them, and nobody can make them.
+/// An Ed25519 key. Whoever has its public half can check what it has signed, and nobody can make it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct LedgerKey(#[serde(with = "secret")] RootKey);
+pub struct SigningKey(#[serde(with = "secret")] RootKey);
 
-impl LedgerKey {
+impl SigningKey {
     /// From 32 random bytes.
     pub(crate) const fn new(seed: RootKey) -> Self {
         Self(seed)

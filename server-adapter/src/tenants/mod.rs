@@ -22,7 +22,7 @@ mod store;
 pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
 
 pub use self::{
-    file::{Enrolment, KeyFile, LedgerKey, Root, TenantFile},
+    file::{Enrolment, KeyFile, Root, SigningKey, TenantFile},
     limits::LimitsFile,
     retention::RetentionFile,
     store::{Enrolled, Store, StoredTenant},

@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     LimitsFile, alphanumeric,
-    file::{self, Enrolment, KeyFile, LedgerKey, Root, TenantFile, check_name},
+    file::{self, Enrolment, KeyFile, Root, SigningKey, TenantFile, check_name},
     random_bytes,
 };
-use crate::Error;
+use crate::{Error, ledger::hex};
 
 /// A data folder, seen as the tenants in it.
 #[derive(Clone, Debug)]
@@ -186,9 +186,8 @@ impl Store {
             sinks: Vec::new(),
             enrolments: Vec::new(),
         };
-        let ledger = Some(LedgerKey::new(new_root()));
-        let keys =
-            KeyFile { ledger, roots: vec![Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() }] };
+        let root = Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() };
+        let keys = KeyFile { ledger: Some(SigningKey::new(new_root())), document: None, roots: vec![root] };
         let stored = StoredTenant { folder: self.folder(id), tenant, keys };
         file::make_folder(&stored.folder).map_err(Error::io(&stored.folder))?;
         // The keys first: a tenant is there once tenant.toml is.
@@ -234,7 +233,13 @@ impl Store {
         }
         // Removed edges are kept, so that no number is given twice.
         let worker = stored.tenant.enrolments.iter().map(|edge| edge.worker.get()).max().unwrap_or(0) + 1;
-        let token = format!("fhe_{}_{worker:08x}_{}", stored.tenant.id, alphanumeric(32));
+        // The edge learns from its token what documents verify with: from nobody in between.
+        let (document_key, is_new) = stored.signing_key(|keys| &mut keys.document);
+        if is_new {
+            stored.save_keys()?;
+        }
+        let document_key = hex(document_key.public().as_bytes());
+        let token = format!("fhe_{}_{worker:08x}_{}_{document_key}", stored.tenant.id, alphanumeric(32));
         let worker = WorkerId::new(worker);
         let token_sha256 = token_hash(&token);
         stored.tenant.enrolments.push(Enrolment {
@@ -294,16 +299,33 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Tenant`], [`Error::Io`].
-    pub fn ledger_key(&self, id: TenantId) -> Result<LedgerKey, Error> {
-        if let Some(key) = self.load(id)?.keys.ledger {
+    pub fn ledger_key(&self, id: TenantId) -> Result<SigningKey, Error> {
+        self.signing_key(id, |keys| &mut keys.ledger)
+    }
+
+    /// The key that signs this tenant's documents. Made now, if there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`], [`Error::Io`].
+    pub fn document_key(&self, id: TenantId) -> Result<SigningKey, Error> {
+        self.signing_key(id, |keys| &mut keys.document)
+    }
+
+    fn signing_key(
+        &self,
+        id: TenantId,
+        which: impl Fn(&mut KeyFile) -> &mut Option<SigningKey>,
+    ) -> Result<SigningKey, Error> {
+        if let Some(key) = which(&mut self.load(id)?.keys).take() {
             return Ok(key);
         }
         let _lock = self.lock()?;
         // Another process may have been faster.
         let mut stored = self.load(id)?;
-        let key = stored.keys.ledger.take().unwrap_or_else(|| LedgerKey::new(new_root()));
-        stored.keys.ledger = Some(key.clone());
-        stored.save_keys()?;
+        let (key, is_new) = stored.signing_key(which);
+        if is_new {
+            stored.save_keys()?;
+        }
         Ok(key)
     }
 
@@ -330,6 +352,13 @@ impl Store {
 }
 
 impl StoredTenant {
+    /// One of the tenant's signing keys, and whether it was made now and is to be saved.
+    fn signing_key(&mut self, which: impl Fn(&mut KeyFile) -> &mut Option<SigningKey>) -> (SigningKey, bool) {
+        let key = which(&mut self.keys);
+        let is_new = key.is_none();
+        (key.get_or_insert_with(|| SigningKey::new(new_root())).clone(), is_new)
+    }
+
     fn save_tenant(&self) -> Result<(), Error> {
         file::write(&self.folder.join("tenant.toml"), &self.tenant, TENANT_HEADING)
     }
@@ -371,7 +400,7 @@ fn new_root() -> RootKey {
 
 /// What a server keeps of a token. The token has 190 random bits: a slow hash would add nothing.
 pub(crate) fn token_hash(token: &str) -> String {
-    Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -455,6 +484,10 @@ mod tests {
         let first = store.enrol(None, "fra", eu(), NOW).expect("enrolled");
         assert_eq!(first.worker.get(), 1);
         assert!(first.token.starts_with(&format!("fhe_{}_00000001_", stored.tenant.id)));
+        // What the token says that documents verify with is what signs them.
+        let said = firsthop_intake::parse_enrolment(&first.token).expect("a token").document_key.expect("has a key");
+        let key = store.document_key(stored.tenant.id).expect("made when the edge was enrolled");
+        assert_eq!(*key.public().as_bytes(), said);
         let text = fs::read_to_string(stored.folder.join("tenant.toml")).expect("there");
         assert!(!text.contains(&first.token) && text.contains(&token_hash(&first.token)));
         assert!(store.enrol(None, "fra", eu(), NOW).is_err(), "the name is taken");

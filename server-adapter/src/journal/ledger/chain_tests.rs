@@ -13,7 +13,7 @@ use super::{Checked, chain::check, check_ledger};
 use crate::{
     Settings,
     journal::{Arrival, At, Journal},
-    tenants::LedgerKey,
+    tenants::SigningKey,
 };
 
 const MINUTE: i64 = 60_000;
@@ -25,7 +25,7 @@ struct Books {
     folder: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
     journal: Journal,
-    key: LedgerKey,
+    key: SigningKey,
     next: u64,
 }
 
@@ -35,7 +35,7 @@ impl Books {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let journal =
             Journal::open(TenantId::new(7), folder.path().join("journal.db"), &Settings::default()).expect("opens");
-        Self { folder, runtime, journal, key: LedgerKey::new(RootKey::new([5; 32])), next: 0 }
+        Self { folder, runtime, journal, key: SigningKey::new(RootKey::new([5; 32])), next: 0 }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -163,7 +163,7 @@ fn whatever_is_changed_shows() {
     let whole = books.check(None);
     assert_eq!((whole.entries, &whole.faults), (5, &Vec::new()));
     assert!(books.check(Some(&whole.head)).has_known);
-    let other = LedgerKey::new(RootKey::new([6; 32]));
+    let other = SigningKey::new(RootKey::new([6; 32]));
     let by_other = |path: &Path| check_ledger(path, &other.public(), None).expect("read").faults;
     assert_eq!(by_other(&books.path()).len(), 5, "another key has signed none of it");
 

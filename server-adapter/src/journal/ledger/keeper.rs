@@ -22,7 +22,7 @@ use crate::{
         open_reader,
     },
     metrics::Gauge,
-    tenants::{LedgerKey, Live, Tenants},
+    tenants::{Live, SigningKey, Tenants},
 };
 
 /// Figures for `/metrics`.
@@ -39,7 +39,7 @@ pub(crate) struct Figures {
 
 impl Journal {
     /// Has the writer close the hours that are over. Blocks.
-    pub(crate) fn close_hours(&self, key: &LedgerKey, now: Timestamp) -> Result<(), Unavailable> {
+    pub(crate) fn close_hours(&self, key: &SigningKey, now: Timestamp) -> Result<(), Unavailable> {
         let tenant = self.tenant();
         loop {
             let key = key.secret();

@@ -39,6 +39,8 @@ pub enum Refusal {
     JsonSize,
     /// The frame is for a region that this hop does not serve.
     WrongRegion,
+    /// One hop has passed the body on, and the next would have to again.
+    ForwardLoop,
     /// An edge's enrolment token that the server does not know.
     Enrolment,
     /// More than the tenant may send.
@@ -73,6 +75,7 @@ impl Refusal {
             Self::JsonDepth => "json-too-deep",
             Self::JsonSize => "json-too-large",
             Self::WrongRegion => "wrong-region",
+            Self::ForwardLoop => "forward-loop",
             Self::Enrolment => "wrong-enrolment",
             Self::RateLimited => "rate-limited",
             Self::Unavailable => "unavailable",
@@ -108,6 +111,7 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::Unavailable => 503,
+            Self::ForwardLoop => 508,
         }
     }
 
@@ -140,6 +144,7 @@ impl Refusal {
             Self::JsonDepth => "JSON nested too deeply",
             Self::JsonSize => "event or batch over the size limit",
             Self::WrongRegion => "frame is for a region that is not served here",
+            Self::ForwardLoop => "the hop that this was passed on to may not read it either",
             Self::Enrolment => "enrolment token not known",
             Self::RateLimited => "too many events",
             Self::Unavailable => "events cannot be stored at the moment",

@@ -25,6 +25,7 @@
 //! ```
 
 mod area;
+mod gate;
 mod host;
 mod place;
 mod tables;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use self::{
     area::Area,
+    gate::{Arriving, FORWARDED, Hop, Step, gate},
     host::{HostFault, base_url},
     place::{Continent, Country, Place},
 };
@@ -51,7 +53,8 @@ pub const MAX_HOST: usize = 255;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// The regions that are served. A frame for another one is refused everywhere.
+    /// The regions that are served: a frame for another one is refused everywhere. The first is the tenant's home: what names no region, and
+    /// whose visitor is in none of them, is for it.
     pub regions: Vec<RegionPolicy>,
 }
 

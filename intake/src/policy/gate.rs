@@ -1,0 +1,97 @@
+//! The region gate: before anybody reads a payload, may this hop?
+
+use firsthop_core::Region;
+
+use super::{Place, Policy};
+use crate::Refusal;
+
+/// The header by which a hop says that it passes a body on unread. Its value is the region for which: what no header of a frame says, the
+/// next hop cannot find out, since the visitor is out of its sight.
+pub const FORWARDED: &str = "firsthop-forwarded";
+
+/// A hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// For which region it has keys.
+    pub serves: Region,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl Hop {
+    /// A hop that serves a region. It stands where the point of presence does whose code the platform gives (`Some(None)`: it should give
+    /// one, and does not), unless the operator answers for it: where there is no such platform, or where it keeps the host in the region.
+    #[must_use]
+    pub fn new(serves: Region, is_confined: bool, colo: Option<Option<&str>>) -> Self {
+        let place = match colo {
+            Some(colo) if !is_confined => colo.map_or(Place::Unknown, Place::colo),
+            _ => Place::Region(serves),
+        };
+        Self { serves, place }
+    }
+}
+
+/// What the gate is told of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arriving<'a> {
+    /// The region in the frame's header; [`Region::ANY`] of what has none.
+    pub region: Region,
+    /// Where the visitor is.
+    pub visitor: Place,
+    /// The header [`FORWARDED`], if it is there: another hop has passed it on, and what the platform says of the sender is said of that hop.
+    pub forwarded: Option<&'a str>,
+}
+
+/// What to do with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Read it here.
+    Process,
+    /// Pass it on, unread.
+    Forward {
+        /// For this region: the value of [`FORWARDED`].
+        region: Region,
+        /// To this address, with the path it came by.
+        host: &'a str,
+    },
+    /// Answer with this refusal; nothing of the body is kept.
+    Refuse(Refusal),
+}
+
+/// Decides on a body by what stands outside its payload.
+///
+/// Without a policy a hop reads what is for its own region or for any, and refuses all else. With one, what names no region belongs to the
+/// visitor's, and where that is not known, or not served, to the first region of the policy.
+#[must_use]
+pub fn gate<'a>(policy: Option<&'a Policy>, hop: &Hop, arriving: &Arriving<'_>) -> Step<'a> {
+    let Some(policy) = policy else {
+        let is_served = arriving.region == Region::ANY || arriving.region == hop.serves;
+        return if is_served { Step::Process } else { Step::Refuse(Refusal::WrongRegion) };
+    };
+    let Some(region) = policy.region(wanted(policy, arriving)) else {
+        return Step::Refuse(Refusal::WrongRegion);
+    };
+    if hop.serves == region.code && policy.may_process(region, hop.place) {
+        return Step::Process;
+    }
+    match &region.host {
+        // Once is enough: the hop to which a frame was passed on is the one that should read it.
+        _ if arriving.forwarded.is_some() => Step::Refuse(Refusal::ForwardLoop),
+        Some(host) if policy.may_forward(region, hop.place) => {
+            Step::Forward { region: region.code, host: host.trim_end_matches('/') }
+        }
+        _ => Step::Refuse(Refusal::WrongRegion),
+    }
+}
+
+/// For which region a body is.
+fn wanted(policy: &Policy, arriving: &Arriving<'_>) -> Region {
+    if arriving.region != Region::ANY {
+        return arriving.region;
+    }
+    let found = match arriving.forwarded {
+        Some(said) => said.parse().ok().filter(|&code| policy.region(code).is_some()),
+        None => policy.region_of(arriving.visitor),
+    };
+    found.or_else(|| policy.regions.first().map(|home| home.code)).unwrap_or(Region::ANY)
+}

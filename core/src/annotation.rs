@@ -121,6 +121,8 @@ pub enum AgentClass {
     Library,
     /// A declared robot.
     Robot,
+    /// A browser on a television or a game console.
+    Tv,
 }
 
 impl AgentClass {
@@ -134,6 +136,7 @@ impl AgentClass {
             Self::Tablet => "tablet",
             Self::Library => "library",
             Self::Robot => "robot",
+            Self::Tv => "tv",
         }
     }
 }
@@ -149,6 +152,12 @@ pub enum Traffic {
     Bot,
     /// A browser that loads ahead of its user.
     Prefetch,
+    /// A browser on a page, that declares nothing else. No proof of a person.
+    Human,
+    /// A declared agent of an AI's: it trains one, or acts for somebody who asked one.
+    AiAgent,
+    /// A tool that looks for weaknesses, or maps the net, and says so.
+    Scanner,
 }
 
 impl Traffic {
@@ -159,6 +168,9 @@ impl Traffic {
             Self::Unknown => "unknown",
             Self::Bot => "bot",
             Self::Prefetch => "prefetch",
+            Self::Human => "human",
+            Self::AiAgent => "ai-agent",
+            Self::Scanner => "scanner",
         }
     }
 }

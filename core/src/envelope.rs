@@ -3,11 +3,11 @@
 //! So the producer's signature is still there in the journal, and can be checked again years later.
 
 use crate::{
-    Annotation, Error, ExtensionKind, Flags, Frame, FrameSigner, Header, WorkerId,
+    Annotation, Error, ExtensionKind, Flags, Frame, FrameSigner, Header, Notes, WorkerId,
     codec::Writer,
     extension::write_extension,
     header::HEADER_LEN,
-    limits::{MAX_ENVELOPE, MAX_FRAME, MAX_NOTE},
+    limits::{MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_NOTE, MAX_NOTES},
     writer::seal,
 };
 
@@ -18,7 +18,9 @@ pub struct Envelope<'a> {
     pub worker: WorkerId,
     /// What the hop noted.
     pub annotation: Annotation<'a>,
-    /// The producer's bytes, as they came. A hop also forwards what it refuses, so these may not parse.
+    /// What the hop's rules found and did; none from a hop that has no rules.
+    pub notes: Option<Notes<'a>>,
+    /// The producer's bytes, as they came unless the notes say otherwise. A hop also forwards what it refuses, so these may not parse.
     pub frame: &'a [u8],
 }
 
@@ -27,14 +29,15 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// [`Error::State`] if it is none, [`Error::Extension`] if it names no hop, [`Error::Payload`] or
-    /// [`Error::TooLarge`] if its annotation is malformed.
+    /// [`Error::TooLarge`] if its annotation or notes are malformed.
     pub fn open(frame: &Frame<'a>) -> Result<Self, Error> {
         if !frame.header().flags.contains(Flags::ENVELOPE) {
             return Err(Error::State);
         }
         let worker = Self::worker(frame)?;
+        let notes = frame.extensions().get(ExtensionKind::Notes).map(Notes::from_bytes).transpose()?;
         let (annotation, frame) = Annotation::decode(frame.payload())?;
-        Ok(Self { worker, annotation, frame })
+        Ok(Self { worker, annotation, notes, frame })
     }
 
     /// Which hop says that it signed the envelope: needed to derive the key that verifies it.
@@ -48,21 +51,41 @@ impl<'a> Envelope<'a> {
     }
 }
 
-// Header, extension, the longest annotation (two numbers, three texts, a network, three kinds) and the longest tag.
-const _: () = assert!(HEADER_LEN + 8 + 10 + 3 * (2 + MAX_NOTE) + 7 + 3 + 64 + MAX_FRAME <= MAX_ENVELOPE);
+/// What a hop notes on a frame: an annotation, or one and what its rules found and did.
+#[derive(Clone, Copy, Debug)]
+pub struct Noted<'a> {
+    annotation: &'a Annotation<'a>,
+    notes: Option<&'a Notes<'a>>,
+}
+
+impl<'a> From<&'a Annotation<'a>> for Noted<'a> {
+    fn from(annotation: &'a Annotation<'a>) -> Self {
+        Self { annotation, notes: None }
+    }
+}
+
+impl<'a> From<(&'a Annotation<'a>, &'a Notes<'a>)> for Noted<'a> {
+    fn from((annotation, notes): (&'a Annotation<'a>, &'a Notes<'a>)) -> Self {
+        Self { annotation, notes: Some(notes) }
+    }
+}
+
+// Header, extensions, the longest annotation (two numbers, three texts, a network, three kinds) and the longest tag.
+const _: () = assert!(HEADER_LEN + 8 + 4 + MAX_NOTES <= MAX_HEADER);
+const _: () = assert!(MAX_HEADER + 10 + 3 * (2 + MAX_NOTE) + 7 + 3 + 64 + MAX_FRAME <= MAX_ENVELOPE);
 
 /// Writes an envelope into the buffer and returns the used slice. The header's flag is set here; its `count` should
 /// be the wrapped frame's, so that a hop can account for it without opening it. [`MAX_ENVELOPE`] bytes are enough for
 /// any frame that is within [`MAX_FRAME`].
 ///
 /// # Errors
-/// [`Error::BufferFull`]; [`Error::TooLarge`] over [`MAX_ENVELOPE`], or for a text in the annotation; [`Error::Count`]
+/// [`Error::BufferFull`]; [`Error::TooLarge`] over [`MAX_ENVELOPE`], or for a text in what was noted; [`Error::Count`]
 /// if a sequence number is over its bound; [`Error::Algorithm`] if the signer's is not the header's.
-pub fn seal_envelope<'b>(
+pub fn seal_envelope<'b, 'n>(
     buf: &'b mut [u8],
     header: &Header,
     worker: WorkerId,
-    annotation: &Annotation<'_>,
+    noted: impl Into<Noted<'n>>,
     frame: &[u8],
     signer: &(impl FrameSigner + ?Sized),
 ) -> Result<&'b [u8], Error> {
@@ -70,7 +93,11 @@ pub fn seal_envelope<'b>(
     header.check_numbers()?;
     let most = MAX_ENVELOPE - header.alg.tag_len();
     let mut writer = Writer::new(buf, HEADER_LEN);
+    let Noted { annotation, notes } = noted.into();
     write_extension(&mut writer, ExtensionKind::Worker, &worker.get().to_le_bytes())?;
+    if let Some(notes) = notes {
+        write_extension(&mut writer, ExtensionKind::Notes, notes.encode(&mut [0; MAX_NOTES])?)?;
+    }
     let header_len = writer.position();
     let noted = annotation.encode(writer.unwritten())?.len();
     writer.skip(noted);

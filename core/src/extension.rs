@@ -14,6 +14,8 @@ pub enum ExtensionKind {
     Session,
     /// Which first hop signed an envelope: its [`WorkerId`](crate::WorkerId), 4 bytes.
     Worker,
+    /// What the first hop's rules found and did, in an envelope: [`Notes`](crate::Notes).
+    Notes,
     /// One that this version does not know.
     Unknown(u16),
 }
@@ -27,6 +29,7 @@ impl ExtensionKind {
             Self::WriteKey => 2,
             Self::Session => 3,
             Self::Worker => 4,
+            Self::Notes => 6,
             Self::Unknown(number) => number,
         }
     }
@@ -37,6 +40,7 @@ impl ExtensionKind {
             2 => Self::WriteKey,
             3 => Self::Session,
             4 => Self::Worker,
+            6 => Self::Notes,
             _ => Self::Unknown(number),
         }
     }

@@ -1,5 +1,7 @@
 //! The fixed header of a frame: enough to route, bound, attribute and verify it without decoding.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Alg, Epoch, Error, KeyId, Region, SourceId, TenantId, Timestamp,
     limits::{MAX_ENVELOPE, MAX_EVENTS, MAX_FRAME, MAX_HEADER, MAX_SEQ},
@@ -41,7 +43,8 @@ impl Flags {
 }
 
 /// The purposes that a visitor has granted: a bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Consent(u8);
 
 impl Consent {
@@ -66,6 +69,26 @@ impl Consent {
     #[must_use]
     pub const fn bits(self) -> u8 {
         self.0
+    }
+
+    /// The purposes that have names, and their names in settings and tables.
+    pub const NAMES: [(Self, &'static str); 4] = [
+        (Self::NECESSARY, "necessary"),
+        (Self::ANALYTICS, "analytics"),
+        (Self::PREFERENCES, "preferences"),
+        (Self::MARKETING, "marketing"),
+    ];
+
+    /// These purposes and `purposes`.
+    #[must_use]
+    pub const fn with(self, purposes: Self) -> Self {
+        Self(self.0 | purposes.0)
+    }
+
+    /// These purposes without `purposes`.
+    #[must_use]
+    pub const fn without(self, purposes: Self) -> Self {
+        Self(self.0 & !purposes.0)
     }
 
     /// Whether all of `purposes` are granted.

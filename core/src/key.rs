@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! root (tenant, key_id; stays in the cluster)
+//!   ├─ hash key = HKDF(root, "firsthop/hash/1" ‖ tenant ‖ region ‖ generation)             replaces values that are not to be kept
 //!   └─ lease  = HKDF(root,  "firsthop/lease/1"   ‖ tenant ‖ region ‖ worker ‖ epoch)       one first hop, one hour
 //!        ├─ envelope key = HKDF(lease, "firsthop/envelope/1")                             signs what the hop forwards
 //!        └─ session key  = HKDF(lease, "firsthop/session/1" ‖ source ‖ holder ‖ expiry)   signs one page's frames
@@ -13,12 +14,14 @@
 use core::fmt;
 
 use hkdf::Hkdf;
+use hmac::Mac;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
     Alg, Epoch, Error, Frame, MacKey, Region, SourceId, TenantId, Timestamp, WorkerId,
     limits::{MAX_SESSION_MS, SESSION_GRACE_MS},
+    sign::hmac,
 };
 
 type Secret = Zeroizing<[u8; 32]>;
@@ -47,6 +50,35 @@ pub struct LeaseScope {
 #[derive(Clone)]
 pub struct LeaseKey(Secret);
 
+/// What first hops of a region replace a person's values with hashes by: the same for all of them and for years, so that what is the
+/// same stays the same. Whoever has it can try values, and do nothing else with it.
+#[derive(Clone)]
+pub struct HashKey(Secret);
+
+impl HashKey {
+    /// From the 32 bytes that the server handed out.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(secret.into())
+    }
+
+    /// The 32 bytes, for the answer that hands them out.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// What stands for a value: the first 16 bytes of its HMAC-SHA256.
+    #[must_use]
+    pub fn hash(&self, value: &[u8]) -> [u8; 16] {
+        let mut hmac = hmac(&self.0);
+        hmac.update(value);
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&hmac.finalize().into_bytes()[..16]);
+        hash
+    }
+}
+
 impl RootKey {
     /// From 32 random bytes.
     #[must_use]
@@ -66,6 +98,16 @@ impl RootKey {
                 &scope.worker.get().to_le_bytes(),
                 &scope.epoch.get().to_le_bytes(),
             ],
+        ))
+    }
+
+    /// The key that values are hashed with in one region; another `generation`, another key.
+    #[must_use]
+    pub fn hash_key(&self, tenant: TenantId, region: Region, generation: u32) -> HashKey {
+        HashKey(derive(
+            &self.0,
+            b"firsthop/hash/1",
+            [&tenant.get().to_le_bytes(), region.as_bytes(), &generation.to_le_bytes()],
         ))
     }
 
@@ -135,6 +177,7 @@ macro_rules! redacted {
 }
 redacted!(RootKey);
 redacted!(LeaseKey);
+redacted!(HashKey);
 
 /// Length of a session grant on the wire, in bytes.
 pub const SESSION_GRANT_LEN: usize = 30;

@@ -81,6 +81,7 @@ mod id;
 mod key;
 mod keyring;
 pub mod limits;
+mod notes;
 mod outcome;
 mod properties;
 mod sequence;
@@ -99,15 +100,16 @@ pub use crate::{
     context::{Campaign, Context, ContextDelta, Screen},
     crc::crc32,
     dedup::{DedupWindow, Insert},
-    envelope::{Envelope, seal_envelope},
+    envelope::{Envelope, Noted, seal_envelope},
     error::Error,
     event::{Event, EventKind, ForeignId, Vendor},
     extension::{Extension, ExtensionKind, Extensions},
     frame::{Events, Frame, is_traceparent},
     header::{Consent, Flags, HEADER_LEN, Header, MAGIC, VERSION},
     id::{Epoch, EventId, KeyId, Region, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
-    key::{Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
+    key::{HashKey, Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
     keyring::{Keyring, LeaseRing},
+    notes::{Effects, Notes, ReferrerClass},
     outcome::{Outcome, Reason},
     properties::{Entries, Items, List, Properties, PropertiesWriter, Value},
     sequence::{SeqVerdict, SeqWindow},

@@ -25,6 +25,12 @@ pub const MAX_FOREIGN_ID: usize = 256;
 pub const MAX_WRITE_KEY: usize = 64;
 /// Longest text in an annotation, in bytes of UTF-8.
 pub const MAX_NOTE: usize = 64;
+/// Longest notes of a hop's rules, in bytes: with the header around them they are within [`MAX_HEADER`].
+pub const MAX_NOTES: usize = 896;
+/// Longest campaign parameter in notes, in bytes of UTF-8.
+pub const MAX_PARAMETER: usize = 96;
+/// Longest click id in notes, its name included, in bytes of UTF-8.
+pub const MAX_CLICK_ID: usize = 208;
 /// Deepest nesting of maps and lists in properties; the properties themselves are depth 0.
 pub const MAX_DEPTH: usize = 8;
 /// Most values in one event's properties, nested ones included.

@@ -194,7 +194,7 @@ impl FrameVerifier for MacKey {
     }
 }
 
-fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
+pub(crate) fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
     // A key of any length is a key; the error type is for MACs that are pickier.
     match Hmac::new_from_slice(key) {
         Ok(hmac) => hmac,

@@ -180,3 +180,17 @@ fn secrets_are_redacted() {
     assert!(!format!("{roots:?}").contains("171"));
     assert!(MacKey::new(Alg::None, &[0; 32]).is_err() && MacKey::new(Alg::Ed25519, &[0; 32]).is_err());
 }
+
+/// RFC 5869 and RFC 2104 by hand, from another implementation (Python's `hmac`): years from now it must be the same.
+#[test]
+fn hash_keys_are_of_a_tenant_a_region_and_a_generation() {
+    let root = RootKey::new([7; 32]);
+    let eu = Region::new(*b"EU").unwrap();
+    let hash =
+        |tenant, region, generation| root.hash_key(TenantId::new(tenant), region, generation).hash(b"ada@example.com");
+    let hex: String = hash(5, eu, 1).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "ddb76e17c16421c3ef13acd77662f437");
+    for other in [hash(6, eu, 1), hash(5, Region::new(*b"US").unwrap(), 1), hash(5, eu, 2)] {
+        assert_ne!(hash(5, eu, 1), other);
+    }
+}

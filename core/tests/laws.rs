@@ -4,12 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    Annotation, Campaign, Context, ContextDelta, Envelope, Error, Event, EventKind, Flags, Frame, FrameWriter, Network,
-    Properties, Unsigned, Value, WriteKey, crc32,
+    Annotation, Campaign, Consent, Context, ContextDelta, Effects, Envelope, Error, Event, EventKind, ExtensionKind,
+    Flags, Frame, FrameWriter, Network, Notes, Properties, ReferrerClass, Unsigned, Value, WorkerId, WriteKey, crc32,
     limits::{
-        MAX_CONTEXT, MAX_DEPTH, MAX_ENVELOPE, MAX_EVENT, MAX_EVENTS, MAX_FOREIGN_ID, MAX_FRAME, MAX_HEADER, MAX_NAME,
-        MAX_NOTE, MAX_SEQ, MAX_SHARED, MAX_VALUES,
+        MAX_CLICK_ID, MAX_CONTEXT, MAX_DEPTH, MAX_ENVELOPE, MAX_EVENT, MAX_EVENTS, MAX_FOREIGN_ID, MAX_FRAME,
+        MAX_HEADER, MAX_NAME, MAX_NOTE, MAX_NOTES, MAX_PARAMETER, MAX_SEQ, MAX_SHARED, MAX_VALUES,
     },
+    seal_envelope,
 };
 use proptest::prelude::*;
 
@@ -205,6 +206,49 @@ proptest! {
     }
 
     #[test]
+    fn notes_are_read_as_written(
+        rules: u32,
+        skew_ms: i64,
+        withdrawn: u8,
+        texts in prop::array::uniform3("[a-zé-]{0,32}"),
+        parameters in prop::option::of(prop::array::uniform5(prop::option::of("[a-zé&-]{0,48}"))),
+        later: [u8; 3],
+    ) {
+        let campaign = parameters.as_ref().map(|texts| {
+            let [source, medium, name, term, content] = texts.each_ref().map(Option::as_deref);
+            Campaign { source, medium, name, term, content }
+        });
+        let notes = Notes {
+            rules,
+            effects: Effects::GPC.with(Effects::SESSION),
+            withdrawn: Consent::from_bits(withdrawn),
+            referrer: ReferrerClass::Email,
+            skew_ms,
+            subdivision: &texts[0],
+            city: &texts[1],
+            campaign,
+            click_id: &texts[2],
+        };
+        let mut buf = [0; MAX_NOTES];
+        let len = notes.encode(&mut buf).unwrap().len();
+        prop_assert_eq!(Notes::from_bytes(&buf[..len]), Ok(notes));
+        for len in 0..len {
+            prop_assert_eq!(Notes::from_bytes(&buf[..len]), Err(Error::Payload));
+        }
+        // What a later version has to say besides.
+        let mut longer = buf[..len].to_vec();
+        longer.extend(later);
+        prop_assert_eq!(Notes::from_bytes(&longer).is_ok(), longer.len() <= MAX_NOTES);
+        // In an envelope, and for who knows none the same envelope.
+        let (mut buf, annotation) = ([0; 4096], Annotation { received_ms: 7, ..Annotation::default() });
+        let sealed = seal_envelope(&mut buf, &header(), WorkerId::new(1), (&annotation, &notes), b"frame", &Unsigned).unwrap();
+        let frame = Frame::parse(sealed).unwrap();
+        let expected = Envelope { worker: WorkerId::new(1), annotation, notes: Some(notes), frame: b"frame" };
+        prop_assert_eq!(Envelope::open(&frame), Ok(expected));
+        prop_assert!(frame.extensions().get(ExtensionKind::Unknown(6)).is_some());
+    }
+
+    #[test]
     fn write_keys_are_what_they_look_like(text in "(fh_)?[0-9a-fA-F]{15,17}_[0-9A-Za-z_-]{14,46}") {
         let (tenant, secret) = text.strip_prefix("fh_").and_then(|rest| rest.split_once('_')).unwrap_or(("", ""));
         let good = tenant.len() == 16
@@ -312,6 +356,16 @@ fn sizes_are_bounded() {
     let annotation = |note| Annotation { pop: note, ..Annotation::default() };
     assert!(annotation(&note[1..]).encode(&mut [0; 512]).is_ok());
     assert_eq!(annotation(&note).encode(&mut [0; 512]), Err(Error::TooLarge));
+
+    let (parameter, click) = ("p".repeat(MAX_PARAMETER + 1), "c".repeat(MAX_CLICK_ID + 1));
+    let notes = |city, term, click_id| {
+        let campaign = Some(Campaign { term: Some(term), ..Campaign::default() });
+        Notes { city, campaign, click_id, ..Notes::default() }.encode(&mut [0; MAX_NOTES]).map(<[u8]>::len)
+    };
+    assert!(notes(&note[1..], &parameter[1..], &click[1..]).is_ok());
+    for over in [notes(&note, "", ""), notes("", &parameter, ""), notes("", "", &click)] {
+        assert_eq!(over, Err(Error::TooLarge));
+    }
 }
 
 fn postcard_len(event: &EventModel) -> usize {
@@ -499,8 +553,7 @@ fn envelopes_are_bounded() {
     let (mut buf, inner) = (vec![0; 2 * MAX_ENVELOPE], vec![0; MAX_ENVELOPE]);
     let mut seal = |len: usize| {
         let (header, worker) = (header(), firsthop_core::WorkerId::new(1));
-        let sealed =
-            firsthop_core::seal_envelope(&mut buf, &header, worker, &Annotation::default(), &inner[..len], &Unsigned)?;
+        let sealed = seal_envelope(&mut buf, &header, worker, &Annotation::default(), &inner[..len], &Unsigned)?;
         let frame = Frame::parse(sealed).unwrap();
         Envelope::open(&frame).map(|envelope| (sealed.len(), envelope.frame.len()))
     };

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    AgentClass, Alg, Annotation, Context, Envelope, Epoch, Error, Event, EventId, ExtensionKind, ForeignId, Frame,
-    FrameSigner, FrameVerifier, Holder, KeyId, LeaseKey, LeaseScope, MacKey, Network, Properties, Region, RootKey,
-    SessionGrant, SourceId, TenantId, Timestamp, Traffic, Trust, Unsigned, Vendor, WorkerId, WriteKey,
-    limits::{MAX_ENVELOPE, MAX_SESSION_MS},
+    AgentClass, Alg, Annotation, Campaign, Consent, Context, Effects, Envelope, Epoch, Error, Event, EventId,
+    ExtensionKind, ForeignId, Frame, FrameSigner, FrameVerifier, Holder, KeyId, LeaseKey, LeaseScope, MacKey, Network,
+    Notes, Properties, ReferrerClass, Region, RootKey, SessionGrant, SourceId, TenantId, Timestamp, Traffic, Trust,
+    Unsigned, Vendor, WorkerId, WriteKey,
+    limits::{MAX_ENVELOPE, MAX_NOTES, MAX_SESSION_MS},
     seal_envelope,
 };
 use serde_json::Value as Json;
@@ -144,22 +145,61 @@ fn annotation(json: &Json) -> Annotation<'_> {
         AgentClass::Tablet,
         AgentClass::Library,
         AgentClass::Robot,
+        AgentClass::Tv,
     ];
+    let traffic =
+        [Traffic::Unknown, Traffic::Bot, Traffic::Prefetch, Traffic::Human, Traffic::AiAgent, Traffic::Scanner];
     Annotation {
         received_ms: json::number(json, "received_ms"),
         pop: json::text(json, "pop"),
         country: json::text(json, "country"),
         network: network(&json["network"]),
         agent: agents.into_iter().find(|agent| json["agent"] == agent.as_str()).unwrap(),
-        traffic: [Traffic::Unknown, Traffic::Bot, Traffic::Prefetch]
-            .into_iter()
-            .find(|traffic| json["traffic"] == traffic.as_str())
-            .unwrap(),
+        traffic: traffic.into_iter().find(|traffic| json["traffic"] == traffic.as_str()).unwrap(),
         trust: [Trust::Unchecked, Trust::WriteKey, Trust::Session]
             .into_iter()
             .find(|trust| json["trust"] == trust.as_str())
             .unwrap(),
         refused: json::text(json, "refused"),
+    }
+}
+
+fn notes(json: &Json) -> Notes<'_> {
+    let effects: Vec<&str> = json["effects"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
+    let referrers = [
+        ReferrerClass::Unknown,
+        ReferrerClass::Direct,
+        ReferrerClass::Internal,
+        ReferrerClass::Search,
+        ReferrerClass::Social,
+        ReferrerClass::Email,
+        ReferrerClass::AiAssistant,
+        ReferrerClass::Campaign,
+        ReferrerClass::Other,
+    ];
+    let referrer = json::text(json, "referrer");
+    Notes {
+        rules: json::number(json, "rules"),
+        effects: Effects::NAMES
+            .into_iter()
+            .filter(|(_, name)| effects.contains(name))
+            .fold(Effects::default(), |all, (effect, _)| all.with(effect)),
+        withdrawn: Consent::from_bits(json::number(json, "withdrawn")),
+        referrer: referrers.into_iter().find(|class| class.as_str().unwrap_or("unknown") == referrer).unwrap(),
+        skew_ms: json["skew_ms"].as_i64().unwrap(),
+        subdivision: json::text(json, "subdivision"),
+        city: json::text(json, "city"),
+        campaign: json["campaign"].as_object().map(|campaign| {
+            let text = |name| campaign.get(name).and_then(Json::as_str);
+            Campaign {
+                source: text("source"),
+                medium: text("medium"),
+                name: text("name"),
+                term: text("term"),
+                content: text("content"),
+            }
+        }),
+        click_id: json::text(json, "click_id"),
     }
 }
 
@@ -174,7 +214,11 @@ fn envelopes() {
 
         let header = json::header(&case["header"]);
         let worker = WorkerId::new(json::number(&case, "worker"));
-        let expected = Envelope { worker, annotation, frame: &inner };
+        let notes = case.get("notes").map(notes);
+        if let Some(notes) = &notes {
+            assert_eq!(hex(notes.encode(&mut [0; MAX_NOTES]).unwrap()), json::text(&case, "notes_hex"), "{case}");
+        }
+        let expected = Envelope { worker, annotation, notes, frame: &inner };
         let frame = Frame::parse(&bytes).unwrap();
         assert_eq!(Envelope::open(&frame), Ok(expected), "{case}");
         let Ok(key) = MacKey::new(header.alg, &json::key(&case, "key")) else {
@@ -182,7 +226,11 @@ fn envelopes() {
             continue;
         };
         let mut buf = vec![0; MAX_ENVELOPE];
-        let written = seal_envelope(&mut buf, &header, worker, &annotation, &inner, &key).unwrap();
+        let written = match &notes {
+            Some(notes) => seal_envelope(&mut buf, &header, worker, (&annotation, notes), &inner, &key),
+            None => seal_envelope(&mut buf, &header, worker, &annotation, &inner, &key),
+        };
+        let written = written.unwrap();
         assert_eq!(hex(written), hex(&bytes), "{case}");
         frame.verify(&key).unwrap();
     }

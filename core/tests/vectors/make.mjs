@@ -190,9 +190,20 @@ const envelopeCases = [
   { description: "a first frame, from a phone behind IPv6", header: { ...edge, alg: 2, count: 2 }, annotation: { ...ANNOTATION, network: { v6: "20:01:0d:b8:12:34" }, agent: "phone", trust: "write-key" }, frame: frameCases[0].hex },
   { description: "what is no frame, and what the edge says of it", header: { ...edge, alg: 4, count: 0 }, annotation: { ...ANNOTATION, pop: "", country: "", network: null, agent: "unknown", traffic: "bot", trust: "unchecked", refused: "bad-magic" }, frame: "68656c6c6f" },
   { description: "around nothing", header: { ...edge, alg: 1, count: 0 }, annotation: { ...ANNOTATION, traffic: "prefetch", agent: "tablet", refused: "truncated" }, frame: "" },
+  {
+    description: "with all that rules note", header: { ...edge, alg: 2, count: 2 }, annotation: { ...ANNOTATION, traffic: "ai-agent", agent: "tv" }, frame: frameCases[3].hex,
+    notes: {
+      rules: 3735928559, effects: ["gpc", "removed", "session"], withdrawn: 8, referrer: "campaign", skew_ms: -90000, subdivision: "ZH", city: "Zürich",
+      campaign: { source: "newsletter", name: "spring" }, click_id: "gclid=Cj0KCQ",
+    },
+  },
+  {
+    description: "what the rules of a hop note on a visitor that they know nothing of", header: { ...edge, alg: 1, count: 2 }, annotation: { ...ANNOTATION, traffic: "human" }, frame: frameCases[3].hex,
+    notes: { rules: 0, effects: [], withdrawn: 0, referrer: "unknown", skew_ms: 0, subdivision: "", city: "", click_id: "" },
+  },
 ].map((e) => {
-  const whole = { description: e.description, header: e.header, key: KEY, worker: 7, annotation: e.annotation, frame: e.frame };
-  return { ...whole, annotation_hex: hex(wire.annotation(e.annotation)), hex: hex(wire.envelope(whole)) };
+  const whole = { description: e.description, header: e.header, key: KEY, worker: 7, annotation: e.annotation, ...(e.notes && { notes: e.notes }), frame: e.frame };
+  return { ...whole, annotation_hex: hex(wire.annotation(e.annotation)), ...(e.notes && { notes_hex: hex(wire.notes(e.notes)) }), hex: hex(wire.envelope(whole)) };
 });
 
 // --- keys: from a root to the frame that a session signs ---

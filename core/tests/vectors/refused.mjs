@@ -139,8 +139,13 @@ export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessi
   add("an envelope whose hop has five bytes", "envelope", "bad-extension", seal({ ...header, flags: ["envelope"] }, [{ kind: 4, value: "0700000000" }], Buffer.from(envelopes[0].annotation_hex, "hex")));
   const note = (payload) => seal({ ...header, flags: ["envelope"] }, [{ kind: 4, value: u32(7).toString("hex") }], payload);
   add("an annotation that is cut short", "envelope", "malformed-payload", note(bytes([1, 0, 0, 0, 0, 0, 0])));
-  add("an annotation with a kind of client that is not assigned", "envelope", "malformed-payload", note(bytes([1, 0, 0, 0, 6, 0, 0, 0])));
+  add("an annotation with a kind of client that is not assigned", "envelope", "malformed-payload", note(bytes([1, 0, 0, 0, 99, 0, 0, 0])));
   add("an annotation with a text of 65 bytes", "envelope", "too-large", note(bytes([1, 65], Buffer.alloc(65, 0x78), [0, 0, 0, 0, 0, 0])));
+
+  const noted = (value) => seal({ ...header, flags: ["envelope"] }, [{ kind: 4, value: u32(7).toString("hex") }, { kind: 6, value }], bytes([1, 0, 0, 0, 0, 0, 0, 0]));
+  add("notes that are cut short", "envelope", "malformed-payload", noted("0000000000"));
+  add("notes with a kind of referrer that is not assigned", "envelope", "malformed-payload", noted("000000630000000000"));
+  add("notes with a city of 65 bytes", "envelope", "too-large", noted("000000000000" + "41" + "78".repeat(65) + "0000"));
 
   // Sessions: as if the frame had come to the hop that granted the session in the first case of sessions.json.
   const session = sessions[0];

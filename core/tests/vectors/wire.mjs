@@ -188,17 +188,37 @@ export function annotation(a) {
     block(a.pop),
     block(a.country),
     network(a.network),
-    varint(["unknown", "desktop", "phone", "tablet", "library", "robot"].indexOf(a.agent)),
-    varint(["unknown", "bot", "prefetch"].indexOf(a.traffic)),
+    varint(["unknown", "desktop", "phone", "tablet", "library", "robot", "tv"].indexOf(a.agent)),
+    varint(["unknown", "bot", "prefetch", "human", "ai-agent", "scanner"].indexOf(a.traffic)),
     varint(["unchecked", "write-key", "session"].indexOf(a.trust)),
     block(a.refused),
+  );
+}
+
+const EFFECTS = ["gpc", "unread", "rewritten", "suppressed", "anonymised", "removed", "hashed", "cut-click-ids", "session"];
+const REFERRERS = ["unknown", "direct", "internal", "search", "social", "email", "ai-assistant", "campaign", "other"];
+
+export function notes(n) {
+  const option = (text) => (text === undefined ? Buffer.from([0]) : bytes([1], block(text)));
+  const campaign = n.campaign;
+  return bytes(
+    varint(n.rules),
+    varint(n.effects.reduce((bits, name) => bits | (1 << EFFECTS.indexOf(name)), 0)),
+    [n.withdrawn],
+    varint(REFERRERS.indexOf(n.referrer)),
+    zigzag(n.skew_ms),
+    block(n.subdivision),
+    block(n.city),
+    campaign ? bytes([1], ...["source", "medium", "name", "term", "content"].map((name) => option(campaign[name]))) : [0],
+    block(n.click_id),
   );
 }
 
 export function envelope(e) {
   const header = { ...e.header, flags: [...(e.header.flags ?? []), "envelope"] };
   const worker = { kind: 4, value: u32(e.worker).toString("hex") };
-  return seal(header, [worker], bytes(annotation(e.annotation), Buffer.from(e.frame, "hex")), e.key);
+  const noted = e.notes ? [{ kind: 6, value: notes(e.notes).toString("hex") }] : [];
+  return seal(header, [worker, ...noted], bytes(annotation(e.annotation), Buffer.from(e.frame, "hex")), e.key);
 }
 
 // --- keys and ids ---

@@ -8,7 +8,7 @@ use crate::{
     extension::write_extension,
     header::HEADER_LEN,
     limits::{MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_NOTE, MAX_NOTES},
-    writer::seal,
+    writer::close,
 };
 
 /// An envelope's content.
@@ -106,6 +106,6 @@ pub fn seal_envelope<'b, 'n>(
     }
     writer.raw(frame)?;
     let end = writer.position();
-    let end = seal(buf, &header, header_len, end, signer)?;
+    let end = close(buf, &header, header_len, end, signer)?;
     Ok(&buf[..end])
 }

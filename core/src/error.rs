@@ -18,10 +18,12 @@ pub enum Error {
     Magic,
     /// A version that this build does not know.
     Version,
-    /// An unknown flag, or a reserved field that is not zero.
+    /// An unknown flag, flags that exclude each other, or a reserved field that is not zero.
     Reserved,
-    /// The payload is sealed; this build cannot open sealed frames.
+    /// The payload is sealed, and was not opened: only who has the region's key can.
     Sealed,
+    /// The seal does not open: it was made for another key, tenant or region, or header or payload were changed since.
+    Seal,
     /// An unknown algorithm, or one that this build lacks.
     Algorithm,
     /// The region is not two ASCII capital letters or `--`.
@@ -74,6 +76,7 @@ impl Error {
             Self::Version => "unknown-version",
             Self::Reserved => "reserved-bits",
             Self::Sealed => "sealed-unsupported",
+            Self::Seal => "bad-seal",
             Self::Algorithm => "unknown-algorithm",
             Self::Region => "bad-region",
             Self::HeaderLength => "bad-header-length",
@@ -105,8 +108,9 @@ impl fmt::Display for Error {
             Self::TooLarge => "over a size limit",
             Self::Magic => "not a Firsthop frame",
             Self::Version => "unknown frame version",
-            Self::Reserved => "unknown flag or non-zero reserved field",
-            Self::Sealed => "sealed frames are not supported by this build",
+            Self::Reserved => "unknown flags or non-zero reserved field",
+            Self::Sealed => "sealed, and the region's key is not here",
+            Self::Seal => "seal does not open with the region's key",
             Self::Algorithm => "unknown or unavailable algorithm",
             Self::Region => "region is not two capital letters or --",
             Self::HeaderLength => "header length out of bounds",

@@ -14,6 +14,8 @@ pub enum ExtensionKind {
     Session,
     /// Which first hop signed an envelope: its [`WorkerId`](crate::WorkerId), 4 bytes.
     Worker,
+    /// Which of its region's keys a frame is sealed to: a [`RegionKeyId`](crate::RegionKeyId), 4 bytes.
+    SealKey,
     /// What the first hop's rules found and did, in an envelope: [`Notes`](crate::Notes).
     Notes,
     /// One that this version does not know.
@@ -29,6 +31,7 @@ impl ExtensionKind {
             Self::WriteKey => 2,
             Self::Session => 3,
             Self::Worker => 4,
+            Self::SealKey => 5,
             Self::Notes => 6,
             Self::Unknown(number) => number,
         }
@@ -40,6 +43,7 @@ impl ExtensionKind {
             2 => Self::WriteKey,
             3 => Self::Session,
             4 => Self::Worker,
+            5 => Self::SealKey,
             6 => Self::Notes,
             _ => Self::Unknown(number),
         }

@@ -1,12 +1,20 @@
 //! Reading a frame: lengths, CRC, signature, events; in that order.
 
 use crate::{
-    Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, SessionGrant, WriteKey,
+    Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, RegionKeyId, SessionGrant,
+    WriteKey,
     codec::Reader,
     crc::crc32,
     event::Names,
     header::{CRC_AT, HEADER_LEN, RawHeader},
 };
+
+/// Bytes that a seal adds to a payload: the encapsulated key in front, the authentication tag behind.
+pub const SEAL_LEN: usize = ENCAPSULATED_LEN + SEAL_TAG_LEN;
+/// The encapsulated key, an X25519 public key.
+pub(crate) const ENCAPSULATED_LEN: usize = 32;
+/// The tag of ChaCha20-Poly1305.
+pub(crate) const SEAL_TAG_LEN: usize = 16;
 
 /// A frame whose lengths and CRC hold. Its signature is [`verify`](Self::verify)'s to check.
 #[derive(Clone, Copy, Debug)]
@@ -15,14 +23,16 @@ pub struct Frame<'a> {
     header: Header,
     header_len: usize,
     payload_end: usize,
+    /// What was sealed, once it is open.
+    opened: Option<&'a [u8]>,
 }
 
 impl<'a> Frame<'a> {
     /// Checks lengths, header and CRC. The bytes must be the frame and nothing else.
     ///
     /// # Errors
-    /// As [`Header::peek`]; then [`Error::Truncated`] or [`Error::TrailingBytes`], [`Error::Crc`], [`Error::Sealed`],
-    /// [`Error::Extension`].
+    /// As [`Header::peek`]; then [`Error::Truncated`] or [`Error::TrailingBytes`], [`Error::Crc`],
+    /// [`Error::Extension`]; [`Error::Payload`] if it is sealed and shorter than a seal.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let raw = RawHeader::read(bytes)?;
         let payload_end = raw.header_len + raw.payload_len;
@@ -33,11 +43,15 @@ impl<'a> Frame<'a> {
         if crc32(&[&bytes[..CRC_AT], &[0; 4], &bytes[CRC_AT + 4..payload_end]]) != raw.crc {
             return Err(Error::Crc);
         }
-        if raw.header.flags.contains(Flags::SEALED) {
-            return Err(Error::Sealed);
-        }
         Extensions::new(&bytes[HEADER_LEN..raw.header_len]).check()?;
-        Ok(Self { bytes, header: raw.header, header_len: raw.header_len, payload_end })
+        let frame = Self { bytes, header: raw.header, header_len: raw.header_len, payload_end, opened: None };
+        if raw.header.flags.contains(Flags::SEALED) {
+            frame.sealed_to().ok_or(Error::Extension)?;
+            if raw.payload_len < SEAL_LEN {
+                return Err(Error::Payload);
+            }
+        }
+        Ok(frame)
     }
 
     /// Checks the signature, in constant time.
@@ -54,11 +68,14 @@ impl<'a> Frame<'a> {
     /// The context that the events share, and the events.
     ///
     /// # Errors
-    /// [`Error::Payload`] and the bounds' errors if the context is malformed; [`Error::TooLarge`] if it is too large for
+    /// [`Error::Sealed`] if it is sealed and not what `unseal` returned; [`Error::Payload`] and the bounds' errors if the context is malformed; [`Error::TooLarge`] if it is too large for
     /// so many events; [`Error::State`] for an envelope.
     pub fn open(&self) -> Result<(Context<'a>, Events<'a>), Error> {
         if self.header.flags.contains(Flags::ENVELOPE) {
             return Err(Error::State);
+        }
+        if self.header.flags.contains(Flags::SEALED) && self.opened.is_none() {
+            return Err(Error::Sealed);
         }
         let (context, rest) = Context::decode_shared(self.payload(), self.header.count)?;
         Ok((context, Events { reader: Reader::new(rest), left: self.header.count, names: Names::default() }))
@@ -111,10 +128,20 @@ impl<'a> Frame<'a> {
         is_traceparent(text).then_some(text)
     }
 
-    /// The payload, as it stands.
+    /// Which of its region's keys the frame is sealed to, if it is sealed.
+    #[must_use]
+    pub fn sealed_to(&self) -> Option<RegionKeyId> {
+        if !self.header.flags.contains(Flags::SEALED) {
+            return None;
+        }
+        let id = self.extensions().get(ExtensionKind::SealKey)?.try_into().ok()?;
+        Some(RegionKeyId::new(u32::from_le_bytes(id)))
+    }
+
+    /// The payload: as it stands, or of a frame that was unsealed what was sealed.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
-        &self.bytes[self.header_len..self.payload_end]
+        self.opened.unwrap_or(&self.bytes[self.header_len..self.payload_end])
     }
 
     /// The bytes that the tag covers.
@@ -133,6 +160,27 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+}
+
+#[cfg(feature = "seal")]
+impl Frame<'_> {
+    /// Opens a sealed frame into the caller's buffer, which needs the room of its payload less [`SEAL_LEN`]. Verify the
+    /// frame first: who sealed it, the seal does not say, because the region's key is public.
+    ///
+    /// What is returned is the same frame (its bytes, header and tag are the sealed ones) with a payload that can be read.
+    ///
+    /// # Errors
+    /// [`Error::State`] if it is not sealed; [`Error::UnknownKey`] if it is sealed to another key than this one;
+    /// [`Error::BufferFull`]; [`Error::Seal`] if it does not open. The buffer is as it was then.
+    pub fn unseal<'b>(&'b self, key: &crate::RegionSecretKey, buffer: &'b mut [u8]) -> Result<Frame<'b>, Error> {
+        let id = self.sealed_to().filter(|_| self.opened.is_none()).ok_or(Error::State)?;
+        if id != key.id() {
+            return Err(Error::UnknownKey);
+        }
+        let (head, sealed) = self.signed().split_at(self.header_len);
+        let opened = key.open(&self.header, head, sealed, buffer)?;
+        Ok(Frame { opened: Some(opened), ..*self })
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) const CRC_AT: usize = 80;
 pub struct Flags(u8);
 
 impl Flags {
-    /// The payload is encrypted to a region's key. Reserved: this version refuses such frames.
+    /// The payload is encrypted to a region's key.
     pub const SEALED: Self = Self(1);
     /// The producer has a session; without it a frame shows only its write key.
     pub const TRUST: Self = Self(1 << 1);
@@ -209,7 +209,9 @@ impl RawHeader {
             return Err(Error::Version);
         }
         let flags = Flags(b[5]);
-        if flags.0 > 7 || b[46..48] != [0; 2] || b[84..88] != [0; 4] {
+        // A hop's envelope is for whoever may read it: nobody seals one.
+        let sealed_envelope = flags.contains(Flags::SEALED.with(Flags::ENVELOPE));
+        if flags.0 > 7 || sealed_envelope || b[46..48] != [0; 2] || b[84..88] != [0; 4] {
             return Err(Error::Reserved);
         }
         let header_len = usize::from(u16_at(b, 6));

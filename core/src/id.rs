@@ -37,6 +37,10 @@ number! {
     KeyId(u32)
 }
 number! {
+    /// Which of a region's keys a frame is sealed to.
+    RegionKeyId(u32)
+}
+number! {
     /// One deployment of a first hop. 0 is the server itself.
     WorkerId(u32)
 }

@@ -62,6 +62,7 @@
 //! | `crc32fast` | CRC-32 by the processor's own instructions, and with `std` on Unix and Windows, to see which it has; 17 KB (gzip) larger in WebAssembly |
 //! | `blake3` | keyed BLAKE3 as a frame algorithm |
 //! | `ed25519` | Ed25519 as a frame algorithm and for receipts |
+//! | `seal` | sealing a frame to a region's key, and opening it: HPKE (RFC 9180) |
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -84,6 +85,8 @@ pub mod limits;
 mod notes;
 mod outcome;
 mod properties;
+#[cfg(feature = "seal")]
+mod seal;
 mod sequence;
 mod sign;
 mod writer;
@@ -93,6 +96,8 @@ mod writer;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "seal")]
+pub use crate::seal::{RegionPublicKey, RegionSecretKey};
 #[cfg(feature = "ed25519")]
 pub use crate::sign::{PublicKey, SecretKey};
 pub use crate::{
@@ -104,9 +109,9 @@ pub use crate::{
     error::Error,
     event::{Event, EventKind, ForeignId, Vendor},
     extension::{Extension, ExtensionKind, Extensions},
-    frame::{Events, Frame, is_traceparent},
+    frame::{Events, Frame, SEAL_LEN, is_traceparent},
     header::{Consent, Flags, HEADER_LEN, Header, MAGIC, VERSION},
-    id::{Epoch, EventId, KeyId, Region, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
+    id::{Epoch, EventId, KeyId, Region, RegionKeyId, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
     key::{HashKey, Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
     keyring::{Keyring, LeaseRing},
     notes::{Effects, Notes, ReferrerClass},

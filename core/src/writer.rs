@@ -1,11 +1,14 @@
 //! Writing a frame: header, extensions, context, events, tag.
 
+#[cfg(feature = "seal")]
+use crate::RegionPublicKey;
 use crate::{
-    Context, Error, Event, ExtensionKind, FrameSigner, Header, SourceId, TenantId, Timestamp,
+    Context, Error, Event, ExtensionKind, Flags, FrameSigner, Header, SourceId, TenantId, Timestamp,
     codec::Writer,
     context::most_sharing,
     crc::crc32,
     extension::{EXTENSION_HEAD, Extensions, write_extension},
+    frame::{ENCAPSULATED_LEN, SEAL_TAG_LEN},
     header::{CRC_AT, HEADER_LEN},
     limits::{MAX_FRAME, MAX_HEADER},
 };
@@ -23,6 +26,9 @@ pub struct FrameWriter<B> {
     /// How many events the context is small enough for.
     most: usize,
     stage: Stage,
+    /// To whom the frame is sealed.
+    #[cfg(feature = "seal")]
+    region: Option<RegionPublicKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// [`Error::BufferFull`] if not even the header and the tag fit, [`Error::Count`] if a sequence number is over
     /// [`MAX_SEQ`](crate::limits::MAX_SEQ).
     pub fn new(buffer: B, header: &Header) -> Result<Self, Error> {
-        let mut writer = Self { buffer, header: *header, header_len: 0, end: 0, most: 0, stage: Stage::Finished };
+        let mut writer = Self::idle(buffer);
         writer.begin(header)?;
         Ok(writer)
     }
@@ -49,7 +55,16 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     #[must_use]
     pub const fn idle(buffer: B) -> Self {
         let header = Header::new(TenantId::new(0), SourceId::new([0; 16]), Timestamp::from_millis(0));
-        Self { buffer, header, header_len: 0, end: 0, most: 0, stage: Stage::Finished }
+        Self {
+            buffer,
+            header,
+            header_len: 0,
+            end: 0,
+            most: 0,
+            stage: Stage::Finished,
+            #[cfg(feature = "seal")]
+            region: None,
+        }
     }
 
     /// Begins the next frame in the same buffer.
@@ -66,6 +81,10 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         self.header_len = HEADER_LEN;
         self.end = HEADER_LEN;
         self.stage = Stage::Extensions;
+        #[cfg(feature = "seal")]
+        {
+            self.region = None;
+        }
         Ok(())
     }
 
@@ -98,8 +117,13 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         if self.stage != Stage::Extensions {
             return Err(Error::State);
         }
-        self.append(|writer| context.encode_shared(writer))?;
-        self.most = most_sharing(&self.buffer.as_mut()[self.header_len..self.end]);
+        // Of a sealed frame, the encapsulated key stands first.
+        let start = if self.seals() { ENCAPSULATED_LEN } else { 0 };
+        self.append(|writer| {
+            writer.raw(&[0; ENCAPSULATED_LEN][..start])?;
+            context.encode_shared(writer)
+        })?;
+        self.most = most_sharing(&self.buffer.as_mut()[self.header_len + start..self.end]);
         self.stage = Stage::Events;
         Ok(())
     }
@@ -156,13 +180,14 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// Fills in lengths and CRC, signs, and returns the frame.
     ///
     /// # Errors
-    /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished.
+    /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished or is to be
+    /// sealed.
     pub fn finish(&mut self, signer: &(impl FrameSigner + ?Sized)) -> Result<&[u8], Error> {
-        if self.stage == Stage::Finished {
+        if self.stage == Stage::Finished || self.header.flags.contains(Flags::SEALED) {
             return Err(Error::State);
         }
         self.end_header()?;
-        let end = seal(self.buffer.as_mut(), &self.header, self.header_len, self.end, signer)?;
+        let end = close(self.buffer.as_mut(), &self.header, self.header_len, self.end, signer)?;
         self.stage = Stage::Finished;
         Ok(&self.buffer.as_mut()[..end])
     }
@@ -172,9 +197,18 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         if self.stage == Stage::Extensions { self.context(&Context::EMPTY) } else { Ok(()) }
     }
 
+    /// Whether the frame is to be sealed.
+    const fn seals(&self) -> bool {
+        #[cfg(feature = "seal")]
+        return self.region.is_some();
+        #[cfg(not(feature = "seal"))]
+        false
+    }
+
     fn append(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let behind = self.header.alg.tag_len() + if self.seals() { SEAL_TAG_LEN } else { 0 };
         let buffer = self.buffer.as_mut();
-        let room = buffer.len().min(MAX_FRAME).saturating_sub(self.header.alg.tag_len());
+        let room = buffer.len().min(MAX_FRAME).saturating_sub(behind);
         let mut writer = Writer::new(&mut buffer[..room], self.end);
         write(&mut writer)?;
         self.end = writer.position();
@@ -182,8 +216,56 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     }
 }
 
+#[cfg(feature = "seal")]
+impl<B: AsMut<[u8]>> FrameWriter<B> {
+    /// The frame is for this key of its region alone: [`finish_sealed`](Self::finish_sealed) ends it. Only before the context and the
+    /// events. [`SEAL_LEN`](crate::SEAL_LEN) bytes of the buffer are the seal's.
+    ///
+    /// # Errors
+    /// As [`extension`](Self::extension); [`Error::State`] for an envelope.
+    pub fn seal_to(&mut self, key: &RegionPublicKey) -> Result<(), Error> {
+        if self.header.flags.contains(Flags::ENVELOPE) {
+            return Err(Error::State);
+        }
+        self.extension(ExtensionKind::SealKey, &key.id().get().to_le_bytes())?;
+        self.header.flags = self.header.flags.with(Flags::SEALED);
+        self.region = Some(key.clone());
+        Ok(())
+    }
+
+    /// Seals the payload, fills in lengths and CRC, signs, and returns the frame. `random` are 32 bytes from the system's
+    /// generator, for this frame and no other: whoever knows them can open it, and with those of one frame in another both are open.
+    ///
+    /// # Errors
+    /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished or is not to be sealed,
+    /// [`Error::BufferFull`].
+    pub fn finish_sealed(&mut self, signer: &(impl FrameSigner + ?Sized), random: &[u8; 32]) -> Result<&[u8], Error> {
+        if self.stage == Stage::Finished || !self.seals() {
+            return Err(Error::State);
+        }
+        self.end_header()?;
+        if signer.alg() != self.header.alg {
+            return Err(Error::Algorithm);
+        }
+        let Some(region) = &self.region else { return Err(Error::State) };
+        let buffer = self.buffer.as_mut();
+        let end = self.end + SEAL_TAG_LEN;
+        let frame = buffer.get_mut(..end).ok_or(Error::BufferFull)?;
+        let (head, payload) = frame.split_at_mut(self.header_len);
+        self.header.write(
+            head.first_chunk_mut().ok_or(Error::BufferFull)?,
+            self.header_len as u16,
+            payload.len() as u32,
+        );
+        region.seal(&self.header, head, payload, random)?;
+        let end = close(buffer, &self.header, self.header_len, end, signer)?;
+        self.stage = Stage::Finished;
+        Ok(&self.buffer.as_mut()[..end])
+    }
+}
+
 /// Writes the header over the front, the CRC into it, and the tag behind the payload. Returns the frame's end.
-pub(crate) fn seal(
+pub(crate) fn close(
     buffer: &mut [u8],
     header: &Header,
     header_len: usize,

@@ -308,6 +308,10 @@ fn refused() {
                 match step {
                     "verify" => verify(&frame, &case),
                     "open" => frame.check().err(),
+                    "unseal" => match unsealed(&frame, &case) {
+                        Some(verdict) => verdict.err(),
+                        None => continue,
+                    },
                     "envelope" => Envelope::open(&frame).err(),
                     "session" => {
                         let now = Timestamp::from_millis(json::number(&case, "now_ms"));
@@ -330,6 +334,10 @@ fn refused() {
         "unknown-version",
         "reserved-bits",
         "sealed-unsupported",
+        #[cfg(feature = "seal")]
+        "bad-seal",
+        #[cfg(feature = "seal")]
+        "unknown-key",
         "unknown-algorithm",
         "bad-region",
         "bad-header-length",
@@ -344,6 +352,21 @@ fn refused() {
         "wrong-state",
     ];
     assert_eq!(codes, all.into_iter().collect());
+}
+
+/// Opens a sealed frame and decodes it, if this build can.
+fn unsealed(frame: &Frame<'_>, case: &Json) -> Option<Result<(), Error>> {
+    #[cfg(feature = "seal")]
+    return Some(
+        frame
+            .unseal(&json::region_key(case), &mut vec![0; frame.payload().len()])
+            .and_then(|frame| frame.check().map(|_| ())),
+    );
+    #[cfg(not(feature = "seal"))]
+    {
+        let _ = (frame, case);
+        None
+    }
 }
 
 /// A case whose algorithm this build lacks is refused for that.

@@ -45,6 +45,22 @@ fn the_worked_frame_is_the_vectors() {
 }
 
 #[test]
+fn the_worked_sealed_frame_is_the_vectors() {
+    let case = &json::cases(include_str!("vectors/sealed.json"))[3];
+    let mut frame = Vec::new();
+    for row in rows(16) {
+        let Ok(at) = row[0].parse::<usize>() else { continue };
+        assert_eq!(at, frame.len(), "{row:?}");
+        frame.extend(bytes(row[1]));
+    }
+    assert_eq!(hex(&frame), json::text(case, "hex"));
+    let key = &case["region_key"];
+    for (json, field) in [(key, "secret"), (key, "public"), (case, "random"), (case, "info"), (case, "payload")] {
+        assert!(DOC.contains(&format!("`{}`", json::text(json, field))), "{field}");
+    }
+}
+
+#[test]
 fn the_example_of_properties_is_right() {
     let mut writer = common::writer();
     writer.put("sku", Value::Str("G-32")).unwrap();

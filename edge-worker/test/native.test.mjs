@@ -7,7 +7,7 @@ import { beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { pair, refusal, serverOf } from './pair.mjs';
-import { Tenant, bytes, json, kit, newSource, problem, resealed } from './server.mjs';
+import { Tenant, bytes, json, kit, newSource, problem, resealed, sealed } from './server.mjs';
 import { CF, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
@@ -327,7 +327,8 @@ describe('bad input', () => {
     ['end cut off', async () => [first().subarray(0, -5)], 400, 'truncated', true],
     ['more than a frame', async () => [Buffer.concat([first(), Buffer.from('x')])], 400, 'trailing-bytes', true],
     ['one bit changed on the way', async () => [changed(first(), 120, (byte) => byte ^ 1)], 400, 'bad-crc', true],
-    ['sealed', async () => [resealed(changed(first(), 5, 1))], 501, 'sealed-unsupported', true],
+    ['sealed', async () => [sealed(first())], 501, 'sealed-unsupported', true],
+    ['sealed to no key', async () => [resealed(changed(first(), 5, 1))], 400, 'bad-extension', true],
     ['an envelope', async () => [resealed(changed(first(), 5, 4))], 400, 'reserved-bits', true],
     ['payload that is none', async () => [resealed(changed(first(), -1, 0xff))], 400, 'malformed-payload', true],
     ['fewer events than it says', async () => [resealed(changed(first(), 44, 3))], 400, 'bad-count', true],

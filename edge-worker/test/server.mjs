@@ -88,6 +88,14 @@ export function resealed(frame) {
   return copy;
 }
 
+/** The frame as if it were sealed to a key: the flag, and the extension that says which. */
+export function sealed(frame) {
+  const copy = Buffer.concat([frame.subarray(0, 88), Buffer.from([5, 0, 4, 0, 5, 0, 0, 0]), frame.subarray(88)]);
+  copy[5] |= 1;
+  copy.writeUInt16LE(frame.readUInt16LE(6) + 8, 6);
+  return resealed(copy);
+}
+
 /** A page's source, new each time. */
 export function newSource() {
   const id = crypto.randomUUID();

@@ -52,7 +52,10 @@ pub fn header(bytes: &[u8]) {
     let Ok(header) = Header::peek(bytes) else { return };
     assert!(bytes.len() >= 88);
     assert_eq!(Header::peek(&bytes[..88]), Ok(header));
-    // What is read is what is written.
+    // What is read is what is written, except that it takes more than a flag to seal.
+    if header.flags.contains(firsthop_core::Flags::SEALED) {
+        return;
+    }
     let mut writer = firsthop_core::FrameWriter::new(vec![0; 512], &header).expect("it was within bounds");
     if header.alg == Alg::None {
         let frame = writer.finish(&firsthop_core::Unsigned).expect("there is room");

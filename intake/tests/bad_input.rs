@@ -56,6 +56,18 @@ fn reseal(mut body: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     body
 }
 
+/// A good unsigned frame as if it were sealed: the flag, and to which key.
+fn sealed() -> Vec<u8> {
+    let key = KEY.as_bytes();
+    let body = frame(
+        &header(),
+        &[(ExtensionKind::WriteKey, key), (ExtensionKind::SealKey, &[5, 0, 0, 0])],
+        &[event(), event()],
+        &Unsigned,
+    );
+    reseal(body, |b| b[5] |= 1)
+}
+
 /// A good unsigned frame with bytes changed, in a place that is looked at before the CRC.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = first_frame();
@@ -121,7 +133,8 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("empty body", frame_of(b"")),
         ("bytes behind the frame", frame_of(&changed(|b| b.push(0)))),
         ("wrong CRC", frame_of(&changed(|b| b[130] ^= 1))),
-        ("sealed", frame_of(&resealed(|b| b[5] |= 1))),
+        ("sealed", frame_of(&sealed())),
+        ("sealed to no key", frame_of(&resealed(|b| b[5] |= 1))),
         ("an extension twice", {
             let two = [(ExtensionKind::Unknown(9), key), (ExtensionKind::Unknown(10), key)];
             let body = frame(&header(), &two, &[event()], &Unsigned);
@@ -169,6 +182,7 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("wrong method", routed("GET", "/v1/f")),
         ("a frame where an envelope goes", hop(Error::State.into())),
         ("passed on twice", hop(Refusal::ForwardLoop)),
+        ("a seal that does not open", hop(Error::Seal.into())),
         ("slow body", hop(Refusal::BodyTimeout)),
         ("unknown enrolment", hop(Refusal::Enrolment)),
         ("too much", hop(Refusal::RateLimited)),
@@ -196,6 +210,7 @@ fn every_bad_input_has_its_answer() {
         ("bytes behind the frame", 400, "trailing-bytes", true, true),
         ("wrong CRC", 400, "bad-crc", true, true),
         ("sealed", 501, "sealed-unsupported", false, true),
+        ("sealed to no key", 400, "bad-extension", false, true),
         ("an extension twice", 400, "bad-extension", false, true),
         ("wrong count", 400, "bad-count", false, true),
         ("malformed payload", 400, "malformed-payload", false, true),
@@ -232,6 +247,7 @@ fn every_bad_input_has_its_answer() {
         ("wrong method", 405, "method-not-allowed", false, false),
         ("a frame where an envelope goes", 400, "wrong-state", false, false),
         ("passed on twice", 508, "forward-loop", true, false),
+        ("a seal that does not open", 400, "bad-seal", false, false),
         ("slow body", 408, "body-timeout", true, false),
         ("unknown enrolment", 401, "wrong-enrolment", false, false),
         ("too much", 429, "rate-limited", true, false),

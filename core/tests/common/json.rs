@@ -163,6 +163,7 @@ pub(crate) fn extensions(json: &Json) -> Vec<(ExtensionKind, Vec<u8>)> {
                 2 => ExtensionKind::WriteKey,
                 3 => ExtensionKind::Session,
                 4 => ExtensionKind::Worker,
+                5 => ExtensionKind::SealKey,
                 other => ExtensionKind::Unknown(other),
             };
             (kind, bytes(extension, "value"))
@@ -173,4 +174,11 @@ pub(crate) fn extensions(json: &Json) -> Vec<(ExtensionKind, Vec<u8>)> {
 /// 32 bytes: a key or a seed.
 pub(crate) fn key(json: &Json, field: &str) -> [u8; 32] {
     bytes(json, field).try_into().expect("32 bytes")
+}
+
+/// The private key that a case is sealed to.
+#[cfg(feature = "seal")]
+pub(crate) fn region_key(case: &Json) -> firsthop_core::RegionSecretKey {
+    let json = &case["region_key"];
+    firsthop_core::RegionSecretKey::new(firsthop_core::RegionKeyId::new(number(json, "id")), key(json, "secret"))
 }

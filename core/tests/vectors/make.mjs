@@ -9,6 +9,7 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import * as hpke from "./hpke.mjs";
 import * as wire from "./wire.mjs";
 import { refused } from "./refused.mjs";
 
@@ -244,6 +245,30 @@ const sessionCases = [
   };
 });
 
+// --- sealed frames ---
+
+const rfc = JSON.parse(readFileSync(join(here, "primitives.json"))).hpke_base.map((c) => Object.fromEntries(Object.entries(c).map(([k, v]) => [k, Buffer.from(v, "hex")])));
+for (const { skRm, pkRm, ikmE, ikmR, enc, info, aad, pt, ct } of rfc) {
+  const { encapsulated, sealed } = hpke.seal({ recipient: pkRm, info, aad, message: pt, random: ikmE });
+  const opened = hpke.open({ secret: skRm, encapsulated: enc, info, aad, sealed: ct });
+  const same = [[hpke.deriveKey(ikmR), skRm], [hpke.publicOf(skRm), pkRm], [encapsulated, enc], [sealed, ct], [opened, pt]];
+  if (!same.every(([ours, theirs]) => ours.equals(theirs))) throw new Error("hpke.mjs does not do what RFC 9180 says");
+}
+
+const regionKey = (id, secret) => ({ id, secret, public: hex(hpke.publicOf(Buffer.from(secret, "hex"))) });
+const REGION_KEY = regionKey(5, "c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf");
+const sealedCases = [
+  { description: "a first frame, which shows a write key", random: "e0".repeat(32), ...frameCases[0], header: { ...frameCases[0].header, region: "EU" } },
+  { description: "a session's frame", random: "e1".repeat(32), ...sessionCases[0].frame },
+  { description: "to another key of any region, signed by HMAC-SHA-256, without a context", random: "e2".repeat(32), header: header({ alg: 2, batch_seq: "7", first_seq: "9", dropped: 3 }), key: KEY, events: [ORDER_COMPLETED, PAGE], region_key: regionKey(4294967295, "00".repeat(31) + "01") },
+  { description: "the smallest with an event: the worked example", random: "e4".repeat(32), header: header({ alg: 1, region: "EU" }), key: KEY, events: [{ kind: "track", name: "Hi" }] },
+  { description: "without events", random: "e3".repeat(32), header: header({ region: "CH", tenant: "ffffffffffffffff" }), events: [] },
+].map(({ description, random, header, extensions, key, context, events, region_key = REGION_KEY }) => {
+  const whole = { description, header, extensions, key, context, events, region_key, random };
+  const { payload, info, aad, hex: frame } = wire.sealed(whole);
+  return { ...whole, payload: hex(payload), info: hex(info), aad: hex(aad), hex: hex(frame) };
+});
+
 // --- ids ---
 
 const ids = {
@@ -287,11 +312,11 @@ function format(value, indent = "") {
   return `${open}\n${items.map((item) => inner + item).join(",\n")}\n${indent}${close}`;
 }
 
-const refusedCases = refused({ TENANT, SOURCE, CREATED, KEY, frames: frameCases, envelopes: envelopeCases, sessions: sessionCases });
-const files = { properties: propertyCases, contexts: contextCases, events: eventCases, frames: frameCases, envelopes: envelopeCases, sessions: sessionCases, ids, refused: refusedCases };
+const refusedCases = refused({ TENANT, SOURCE, CREATED, KEY, frames: frameCases, envelopes: envelopeCases, sessions: sessionCases, sealed: sealedCases });
+const files = { properties: propertyCases, contexts: contextCases, events: eventCases, frames: frameCases, envelopes: envelopeCases, sessions: sessionCases, sealed: sealedCases, ids, refused: refusedCases };
 const output = new Map(Object.entries(files).map(([name, content]) => [join(here, `${name}.json`), Buffer.from(`${format(content)}\n`)]));
 
-const whole = [...frameCases, ...envelopeCases, ...refusedCases].map(({ hex }) => hex);
+const whole = [...frameCases, ...sealedCases, ...envelopeCases, ...refusedCases].map(({ hex }) => hex);
 const seeds = {
   frame: [...whole, ...sessionCases.map(({ frame }) => frame.hex)],
   header: [...whole.map((frame) => frame.slice(0, 176)), ...frameCases.map(({ hex }) => hex)],

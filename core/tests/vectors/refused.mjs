@@ -1,8 +1,9 @@
 // Frames that are refused, each with the step that refuses it and why. A case is a good frame with one thing wrong; what would be wrong
 // besides (CRC, tag) is put right again, so that it is that one thing which is found.
+import * as wire from "./wire.mjs";
 import { bytes, context, crc32, event, seal, tag, TAG_LEN, u32, varint } from "./wire.mjs";
 
-export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessions }) {
+export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessions, sealed }) {
   const cases = [];
   const add = (description, step, error, frame, more = {}) =>
     cases.push({ description, step, error, ...more, hex: Buffer.isBuffer(frame) ? frame.toString("hex") : frame });
@@ -59,7 +60,6 @@ export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessi
   add("a changed header", "parse", "bad-crc", unsigned().fill(0xee, 15, 16));
 
   // What a right CRC covers
-  add("sealed", "parse", "sealed-unsupported", changed(unsigned(), byte(5, 1)));
   const raw = (payload, more = {}, extensions = []) => seal({ ...header, ...more }, extensions, payload);
   add("an extension without its length", "parse", "bad-extension", changed(unsigned(), (b) => {
     b.writeUInt32LE(b.readUInt32LE(76) + b.readUInt16LE(6) - 91, 76);
@@ -67,6 +67,11 @@ export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessi
   }));
   add("an extension longer than the header", "parse", "bad-extension", changed(unsigned(), (b) => b.writeUInt16LE(b.readUInt16LE(90) + 1, 90)));
   add("an extension twice", "parse", "bad-extension", raw(bytes(), {}, [{ kind: 1, value: "00" }, { kind: 1, value: "00" }]));
+
+  add("a sealed frame that does not say to which key", "parse", "bad-extension", changed(unsigned(), byte(5, 1)));
+  add("a sealed frame whose key has five bytes", "parse", "bad-extension", raw(Buffer.alloc(61), { flags: ["sealed"] }, [{ kind: 5, value: "0500000000" }]));
+  add("a sealed frame that is shorter than a seal", "parse", "malformed-payload", raw(Buffer.alloc(47), { flags: ["sealed"] }, [{ kind: 5, value: "05000000" }]));
+  add("a sealed envelope", "parse", "reserved-bits", changed(unsigned(), byte(5, 5)));
 
   // Signature
   const wrong = signed();
@@ -109,6 +114,28 @@ export function refused({ TENANT, SOURCE, CREATED, KEY, frames, envelopes, sessi
   add("a context of the event's own that is cut short", "open", "malformed-payload", one(bytes(least.subarray(0, 4), [1, 0], least.subarray(5))));
   add("a context of the event's own with something behind it", "open", "malformed-payload", one(bytes(least.subarray(0, 4), varint(empty.length + 1), empty, [0], least.subarray(5))));
   add("an event of more than 32 KiB", "open", "too-large", one(event({ kind: "track", name: "n", properties: [["k", "v".repeat(32 * 1024)]] })));
+
+  // Sealed frames
+  add("a sealed frame, read without its key", "open", "sealed-unsupported", sealed[0].hex);
+  const unseal = (description, error, frame, key = sealed[0].region_key) => add(description, "unseal", error, frame, { region_key: key });
+  const first = () => Buffer.from(sealed[0].hex, "hex");
+  const end = (frame) => frame.length - TAG_LEN[frame[42]];
+  unseal("a frame that is not sealed", "wrong-state", signed());
+  unseal("a frame sealed to another key of the region", "unknown-key", first(), sealed[2].region_key);
+  unseal("another secret under the same id", "bad-seal", first(), { ...sealed[2].region_key, id: sealed[0].region_key.id });
+  unseal("a changed encapsulated key", "bad-seal", changed(first(), (b) => (b[b.readUInt16LE(6)] ^= 1)));
+  unseal("an encapsulated key of zeros", "bad-seal", changed(first(), (b) => b.fill(0, b.readUInt16LE(6), b.readUInt16LE(6) + 32)));
+  unseal("a changed ciphertext", "bad-seal", changed(first(), (b) => (b[b.readUInt16LE(6) + 32] ^= 1)));
+  unseal("a changed tag of the seal", "bad-seal", changed(first(), (b) => (b[end(first()) - 1] ^= 0x80)));
+  unseal("another tenant", "bad-seal", changed(first(), (b) => (b[8] ^= 1)));
+  unseal("another region", "bad-seal", changed(first(), (b) => b.write("US", 40)));
+  unseal("another source", "bad-seal", changed(first(), (b) => (b[31] ^= 1)));
+  unseal("another number of the first event", "bad-seal", changed(first(), (b) => (b[56] ^= 1)));
+  unseal("another consent", "bad-seal", changed(first(), (b) => (b[43] ^= 1)));
+  unseal("another extension", "bad-seal", changed(first(), (b) => (b[b.readUInt16LE(6) - 9] ^= 1)));
+  unseal("sealed by the book, and cut short", "malformed-payload", wire.sealed(sealed[0], Buffer.from(sealed[0].payload, "hex").subarray(0, -1)).hex);
+  unseal("sealed by the book, with one event less than the header says", "bad-count", wire.sealed(sealed[0], Buffer.from(wire.context(sealed[0].context))).hex);
+  unseal("nothing, sealed by the book", "malformed-payload", wire.sealed(sealed[0], Buffer.alloc(0)).hex);
 
   // Properties
   shape("a tag that is not assigned", "malformed-payload", "k", [11, 1]);

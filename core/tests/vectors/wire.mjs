@@ -2,6 +2,7 @@
 // Values are written as the vectors write them; README.md says how.
 import { createHash, createHmac, createPrivateKey, createPublicKey, hkdfSync, sign } from "node:crypto";
 import { keyed } from "./blake3.mjs";
+import * as hpke from "./hpke.mjs";
 
 // --- postcard ---
 
@@ -139,11 +140,10 @@ export const ed25519Public = (seed) =>
 
 export const extension = ({ kind, value }) => bytes(u16(kind), u16(value.length / 2), Buffer.from(value, "hex"));
 
-/// A whole frame around a payload.
-export function seal(header, extensions, payload, key) {
+/// A header with its extensions, its CRC still zero.
+function head(header, extensions, payloadLength) {
   const tail = bytes(...extensions.map(extension));
-  const alg = header.alg ?? 0;
-  const head = bytes(
+  return bytes(
     "FHOP",
     [1, (header.flags ?? []).reduce((sum, flag) => sum | FLAGS[flag], 0)],
     u16(88 + tail.length),
@@ -152,26 +152,43 @@ export function seal(header, extensions, payload, key) {
     u32(header.key_id ?? 0),
     u32(header.epoch ?? 0),
     header.region ?? "--",
-    [alg, header.consent ?? 0],
+    [header.alg ?? 0, header.consent ?? 0],
     u16(header.count ?? 0),
     u16(0),
     u64(header.batch_seq ?? 0),
     u64(header.first_seq ?? 0),
     u64(header.created_ms),
     u32(header.dropped ?? 0),
-    u32(payload.length),
+    u32(payloadLength),
     u32(0),
     u32(0),
     tail,
   );
-  const signed = bytes(head, payload);
+}
+
+/// A whole frame around a payload.
+export function seal(header, extensions, payload, key) {
+  const alg = header.alg ?? 0;
+  const signed = bytes(head(header, extensions, payload.length), payload);
   signed.writeUInt32LE(crc32(signed), 80);
   return bytes(signed, tag(alg, key, signed));
 }
 
-export function frame(f) {
-  const payload = bytes(context(f.context), ...f.events.map(event));
-  return seal({ ...f.header, count: f.events.length }, f.extensions ?? [], payload, f.key);
+const payload = (f) => bytes(context(f.context), ...f.events.map(event));
+export const frame = (f) => seal({ ...f.header, count: f.events.length }, f.extensions ?? [], payload(f), f.key);
+
+// --- sealed frames ---
+
+export const sealInfo = ({ tenant, region }) => bytes("firsthop-seal-v1", tenantId(tenant), region ?? "--");
+
+/// A frame sealed to a region's key. `message` is in place of what the frame's context and events are, where it is given.
+export function sealed(f, message = payload(f)) {
+  const header = { ...f.header, flags: [...(f.header.flags ?? []), "sealed"], count: f.events.length };
+  const extensions = [...(f.extensions ?? []), { kind: 5, value: u32(f.region_key.id).toString("hex") }];
+  const [recipient, random] = [f.region_key.public, f.random].map((text) => Buffer.from(text, "hex"));
+  const aad = head(header, extensions, 32 + message.length + 16);
+  const { encapsulated, sealed } = hpke.seal({ recipient, info: sealInfo(header), aad, message, random });
+  return { payload: message, info: sealInfo(header), aad, hex: seal(header, extensions, bytes(encapsulated, sealed), f.key) };
 }
 
 // --- annotation and envelope ---

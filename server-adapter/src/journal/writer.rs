@@ -400,6 +400,7 @@ mod tests {
             CoreError::Count,
             CoreError::Origin,
             CoreError::Sealed,
+            CoreError::Seal,
         ] {
             assert_eq!(is_damage(error.code()), Refusal::Core(error).retryable(), "{error}");
         }

@@ -99,6 +99,14 @@ fn forge(frame: &[u8], tag: usize, at: usize, to: &[u8]) -> Vec<u8> {
     forged
 }
 
+/// The frame as if it were sealed to a key: the flag and the extension.
+fn sealed(frame: &[u8]) -> Vec<u8> {
+    let (head, rest) = frame.split_at(88);
+    let sealed = [head, &[5, 0, 4, 0, 5, 0, 0, 0], rest].concat();
+    let header_len = u16::from_le_bytes([frame[6], frame[7]]) + 8;
+    forge(&change(&sealed, 6, &header_len.to_le_bytes()), 0, 5, &[1])
+}
+
 #[test]
 fn frames_that_are_broken() {
     let mut bad = Bad::new(&[]);
@@ -116,7 +124,8 @@ fn frames_that_are_broken() {
     bad.frame("truncated in the header", 400, "truncated", Counted, &frame[..50]);
     bad.frame("empty", 400, "truncated", Counted, b"");
     bad.frame("trailing bytes", 400, "trailing-bytes", Quarantined, &[&frame[..], b"\0"].concat());
-    bad.frame("sealed", 501, "sealed-unsupported", Quarantined, &forge(&frame, 0, 5, &[1]));
+    bad.frame("sealed", 501, "sealed-unsupported", Quarantined, &sealed(&frame));
+    bad.frame("sealed to no key", 400, "bad-extension", Quarantined, &forge(&frame, 0, 5, &[1]));
     bad.frame("an envelope", 400, "reserved-bits", Quarantined, &forge(&frame, 0, 5, &[4]));
     bad.frame("too many events promised", 400, "bad-count", Quarantined, &forge(&frame, 0, 44, &[3, 0]));
     bad.frame("too few events promised", 400, "bad-count", Quarantined, &forge(&frame, 0, 44, &[1, 0]));

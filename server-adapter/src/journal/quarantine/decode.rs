@@ -153,8 +153,7 @@ impl Decoded {
                     Error::Truncated => bytes.len(),
                     Error::TrailingBytes => frame_len(bytes, &header),
                     Error::Crc => 80,
-                    Error::Sealed => 5,
-                    Error::Extension => extensions_end,
+                    Error::Extension | Error::Payload => extensions_end,
                     _ => 0,
                 };
                 self.fail(error, base + at);
@@ -363,7 +362,7 @@ fn header_fault(bytes: &[u8], error: Error) -> usize {
     match error {
         Error::Magic => bytes.iter().zip(&MAGIC).take_while(|(byte, magic)| byte == magic).count(),
         Error::Version => 4,
-        Error::Reserved if bytes.get(5).is_some_and(|flags| *flags > 7) => 5,
+        Error::Reserved if bytes.get(5).is_some_and(|flags| *flags > 7 || *flags & 5 == 5) => 5,
         Error::Reserved if is_set(46..48) => 46,
         Error::Reserved => 84,
         Error::HeaderLength => 6,
@@ -386,13 +385,20 @@ fn frame_len(bytes: &[u8], header: &Header) -> usize {
 
 /// What an extension is called, and what it says.
 fn extension(number: u16, value: &[u8]) -> (String, Value) {
-    let kinds = [ExtensionKind::Traceparent, ExtensionKind::WriteKey, ExtensionKind::Session, ExtensionKind::Worker];
+    let kinds = [
+        ExtensionKind::Traceparent,
+        ExtensionKind::WriteKey,
+        ExtensionKind::Session,
+        ExtensionKind::Worker,
+        ExtensionKind::SealKey,
+    ];
     let kind = kinds.into_iter().find(|kind| kind.number() == number).unwrap_or(ExtensionKind::Unknown(number));
     let text = || String::from_utf8_lossy(value).into_owned().into();
     match (Extension { kind, value }).kind {
         ExtensionKind::Traceparent => ("traceparent".into(), text()),
         ExtensionKind::WriteKey => ("write_key".into(), text()),
         ExtensionKind::Worker if value.len() == 4 => ("worker".into(), u64_of(value).into()),
+        ExtensionKind::SealKey if value.len() == 4 => ("seal_key".into(), u64_of(value).into()),
         ExtensionKind::Session => {
             let said = SessionGrant::from_bytes(value).map_or_else(
                 |error| json!({ "fault": error.code(), "bytes": hex(value) }),

@@ -10,7 +10,7 @@
 //! takes no lower one.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use firsthop_core::{KeyId, Region, TenantId, Timestamp};
+use firsthop_core::{Region, RegionKeyId, TenantId, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Longest text of a document, in bytes.
@@ -23,7 +23,8 @@ const DOMAIN: &[u8] = b"firsthop-document-v1\0";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Which region may do what with a frame, and by which rules.
+    /// Which region may do what with a frame, and by which rules: a [`Policy`](crate::policy::Policy), or null once the tenant has none
+    /// any more.
     Policy,
     /// What frames are sealed to ([`RegionKeys`]).
     RegionKeys,
@@ -81,7 +82,7 @@ pub struct RegionKeys {
 pub struct RegionKey {
     /// Its number in sealed frames; of one tenant no two keys have the same.
     #[serde(with = "number")]
-    pub id: KeyId,
+    pub id: RegionKeyId,
     /// Who can open what is sealed to it.
     #[serde(with = "as_text")]
     pub region: Region,
@@ -213,12 +214,12 @@ mod as_text {
 mod number {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(value: &KeyId, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(value: &RegionKeyId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(value.get())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyId, D::Error> {
-        u32::deserialize(deserializer).map(KeyId::new)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RegionKeyId, D::Error> {
+        u32::deserialize(deserializer).map(RegionKeyId::new)
     }
 }
 
@@ -279,7 +280,7 @@ mod tests {
 
     fn keys() -> RegionKeys {
         let key = |id, region: &str, from: i64, until: Option<i64>| RegionKey {
-            id: KeyId::new(id),
+            id: RegionKeyId::new(id),
             region: region.parse().expect("two capitals"),
             public: [id as u8; 32],
             from: NOW.offset(from),

@@ -11,6 +11,8 @@ pub enum Route<'a> {
     Envelope,
     /// `POST /v1/leases`: leases for an edge. Server's internal listener only.
     Leases,
+    /// `GET /v1/region-keys/{tenant}`: what frames are sealed to, signed. Server only.
+    RegionKeys(&'a str),
     /// `POST /v1/track` and its kin: Segment's HTTP API.
     Segment(Call),
     /// `OPTIONS` of one of the above that pages use: answer 204 with [`CORS`] and [`PREFLIGHT`].
@@ -61,10 +63,13 @@ pub fn route<'a>(method: &str, path: &'a str) -> Result<Route<'a>, Problem> {
         "/metrics" => (Route::Metrics, READ),
         _ => {
             let call = path.strip_prefix("/v1/").and_then(Call::from_path);
+            let tenant =
+                path.strip_prefix("/v1/region-keys/").filter(|tenant| !tenant.is_empty() && !tenant.contains('/'));
             let file = path.strip_prefix("/sdk/").filter(|file| !file.is_empty() && !file.contains('/'));
-            match (call, file) {
-                (Some(call), _) => (Route::Segment(call), WRITE),
-                (_, Some(file)) => (Route::Sdk(file), READ),
+            match (call, file, tenant) {
+                (Some(call), ..) => (Route::Segment(call), WRITE),
+                (_, Some(file), _) => (Route::Sdk(file), READ),
+                (.., Some(tenant)) => (Route::RegionKeys(tenant), READ),
                 _ => return Err(Problem::new(Refusal::NotFound)),
             }
         }
@@ -124,6 +129,7 @@ mod tests {
             ("/startupz", Route::Startup),
             ("/metrics", Route::Metrics),
             ("/sdk/firsthop.js", Route::Sdk("firsthop.js")),
+            ("/v1/region-keys/00000000000000c8", Route::RegionKeys("00000000000000c8")),
         ] {
             assert_eq!(route("GET", path), Ok(expected), "{path}");
             assert_eq!(route("HEAD", path), Ok(expected), "{path}");
@@ -144,6 +150,9 @@ mod tests {
             "/v1/tracks",
             "/V1/f",
             "/v2/f",
+            "/v1/region-keys",
+            "/v1/region-keys/",
+            "/v1/region-keys/a/b",
             "/sdk/",
             "/sdk/a/b",
             "/sdk/../x",

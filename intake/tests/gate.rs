@@ -105,6 +105,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 countries: area(countries),
                 process: process.map(area),
                 forward: area(forward),
+                unseal: false,
             },
         )
     };

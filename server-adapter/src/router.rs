@@ -4,8 +4,8 @@ use axum::Router;
 
 use crate::{Internal, Public, Server};
 
-/// The paths that pages, SDKs and edges write to.
-const PUBLIC: [&str; 16] = [
+/// The paths that pages, SDKs and edges write to, and what they seal to.
+const PUBLIC: [&str; 17] = [
     "/v1/f",
     "/v1/e",
     "/v1/track",
@@ -22,23 +22,24 @@ const PUBLIC: [&str; 16] = [
     "/v1/g",
     "/v1/a",
     "/v1/b",
+    "/v1/region-keys/{tenant}",
 ];
 
 const HEALTH: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 const INTERNAL: [&str; 2] = ["/metrics", "/v1/leases"];
 
 impl Server {
-    /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls. To merge into a router, at the root
+    /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls; and the region keys. To merge into a router, at the root
     /// of its paths. Health is not among them, since a service has its own.
     pub fn router(&self) -> Router {
-        let service = Public(self.into());
+        let service = Public(self.clone());
         PUBLIC.into_iter().fold(Router::new(), |router, path| router.route_service(path, service.clone()))
     }
 
     /// What operators and enrolled edges talk to: `/v1/leases`, `/metrics`, `/livez`, `/readyz`, `/startupz`. Not for
     /// the public.
     pub fn internal_router(&self) -> Router {
-        let service = Internal(self.into());
+        let service = Internal(self.clone());
         let paths = INTERNAL.into_iter().chain(HEALTH);
         paths.fold(Router::new(), |router, path| router.route_service(path, service.clone()))
     }
@@ -46,13 +47,13 @@ impl Server {
     /// The same as a plain `tower` service, health and problem answers for unknown paths included.
     #[must_use]
     pub fn public(&self) -> Public {
-        Public(self.into())
+        Public(self.clone())
     }
 
     /// The internal one as a plain `tower` service.
     #[must_use]
     pub fn internal(&self) -> Internal {
-        Internal(self.into())
+        Internal(self.clone())
     }
 }
 
@@ -65,7 +66,8 @@ mod tests {
     #[test]
     fn every_path_has_a_route_and_the_table_no_more() {
         for path in PUBLIC {
-            assert!(matches!(route("POST", path), Ok(Route::Frame | Route::Envelope | Route::Segment(_))), "{path}");
+            let writes = matches!(route("POST", path), Ok(Route::Frame | Route::Envelope | Route::Segment(_)));
+            assert!(writes || matches!(route("GET", path), Ok(Route::RegionKeys(_))), "{path}");
         }
         for path in HEALTH.into_iter().chain(["/metrics"]) {
             assert!(route("GET", path).is_ok(), "{path}");

@@ -77,6 +77,9 @@ pub struct RegionPolicy {
     /// Where a hop has to stand to pass such a frame on unread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<Area>,
+    /// Whether edges that are enrolled in the region get its private keys, and open what is sealed to it. If not, only the server does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unseal: bool,
 }
 
 impl Policy {

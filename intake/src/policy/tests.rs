@@ -257,13 +257,14 @@ fn any_place() -> impl Strategy<Value = Place> {
 
 fn any_region(code: &'static str) -> impl Strategy<Value = RegionPolicy> {
     let areas = || proptest::collection::vec(any_area(), 0..4);
-    (areas(), proptest::option::of(areas()), areas(), any::<bool>()).prop_map(
-        move |(countries, process, forward, host)| RegionPolicy {
+    (areas(), proptest::option::of(areas()), areas(), any::<bool>(), any::<bool>()).prop_map(
+        move |(countries, process, forward, host, unseal)| RegionPolicy {
             code: code.parse().unwrap(),
             host: host.then(|| "https://x.example".into()),
             countries,
             process,
             forward,
+            unseal,
         },
     )
 }

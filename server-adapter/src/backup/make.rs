@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, clock, journal,
-    tenants::{StoredTenant, make_folder, sync_folder},
+    tenants::{DOCUMENTS, StoredTenant, make_folder, sync_folder},
 };
 
 /// What was copied of a tenant.
@@ -109,6 +109,11 @@ fn tenant(stored: &StoredTenant, at: &Path, events: bool, progress: Progress<'_>
         let from = stored.folder.join(file);
         let (bytes, sha256) = copy(&from, &at.join(file), &mut |_| ()).map_err(Error::io(&from))?;
         entry.files.push(Stored { name: file.into(), bytes, sha256 });
+    }
+    let from = stored.folder.join(DOCUMENTS);
+    if from.exists() {
+        let (bytes, sha256) = copy(&from, &at.join(DOCUMENTS), &mut |_| ()).map_err(Error::io(&from))?;
+        entry.files.push(Stored { name: DOCUMENTS.into(), bytes, sha256 });
     }
     Ok((entry, with_events))
 }

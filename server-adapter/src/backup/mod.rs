@@ -6,6 +6,7 @@
 //!   tenants/ID/journal.db    one snapshot, compact: what was acknowledged before it began is in it
 //!   tenants/ID/tenant.toml
 //!   tenants/ID/keys.toml     the root keys: a backup is as secret as the data folder
+//!   tenants/ID/documents.json  what edges and pages were told, signed; if there is any
 //!   tenants/ID/sinks.db      where sinks are, and what they refused; if there are such
 //!   tenants/ID/schema.db     what `firsthop schema` shows
 //!   tenants/ID/events.db     only if the journal could not make it again

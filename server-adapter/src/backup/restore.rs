@@ -12,7 +12,7 @@ use super::{
     manifest::{Entry, Manifest},
 };
 use crate::{
-    Error,
+    Error, clock,
     journal::{
         self,
         verify::{Report, verify},
@@ -105,7 +105,7 @@ fn tenant(entry: &Entry, from: &Path, store: &Store, progress: Progress<'_>) -> 
             )));
         }
     }
-    let stored = StoredTenant { folder: folder.path.clone(), ..store.load_from(&folder.path, id)? };
+    let mut stored = StoredTenant { folder: folder.path.clone(), ..store.load_from(&folder.path, id)? };
     let mut report = None;
     if stored.journal().exists() {
         // An older build's is brought up to this one's, in the copy.
@@ -122,6 +122,7 @@ fn tenant(entry: &Entry, from: &Path, store: &Store, progress: Progress<'_>) -> 
         File::open(stored.journal()).and_then(|file| file.sync_all()).map_err(Error::io(&stored.journal()))?;
         report = Some(found);
     }
+    stored.publish_again(clock::now())?;
     folder.finish(&place)?;
     sync_folder(&tenants).map_err(Error::io(&tenants))?;
     debug_assert!(fs::exists(place.join("tenant.toml")).is_ok_and(|there| there));

@@ -24,7 +24,12 @@ pub(super) enum Command {
         #[command(flatten)]
         chosen: Chosen,
     },
-    /// Show roots, write keys and enrolled edges: how old, and how long they are in force. Never a secret.
+    /// Print the public half of the key that signs documents, in hex: for who checks `firsthop verify --document`.
+    Document {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Show roots, region keys, write keys and enrolled edges: how old, and how long they are in force. Never a secret.
     List {
         #[command(flatten)]
         chosen: Chosen,
@@ -54,6 +59,11 @@ impl Command {
                 let id = store.find(chosen.tenant.as_deref())?.tenant.id;
                 out.line(crate::ledger::hex(store.ledger_key(id)?.public().as_bytes()))
             }
+            Self::Document { chosen } => {
+                let store = chosen.folder.store()?;
+                let id = store.find(chosen.tenant.as_deref())?.tenant.id;
+                out.line(crate::ledger::hex(store.document_key(id)?.public().as_bytes()))
+            }
             Self::List { chosen, json } => {
                 let stored = chosen.folder.store()?.find(chosen.tenant.as_deref())?;
                 let keys = keys(&stored, now)?;
@@ -77,9 +87,9 @@ impl Command {
 /// One key, and no secret of it.
 #[derive(Serialize)]
 struct Key {
-    /// `root`, `write` or `edge`.
+    /// `root`, `region`, `write` or `edge`.
     kind: &'static str,
-    /// A root's number, the write key, which is public, or an edge's number and name.
+    /// A root's number, a region key's number and region, the write key, which is public, or an edge's number and name.
     id: String,
     state: &'static str,
     /// Since when it is in force, if that is known.
@@ -110,6 +120,10 @@ fn keys(stored: &StoredTenant, now: Timestamp) -> Result<Vec<Key>, Error> {
         };
         ("root", root.id.get().to_string(), state, Some(root.from), root.until)
     });
+    let regions = stored.keys.region_keys.iter().map(|key| {
+        let state = super::region_key::state(stored, key, now);
+        ("region", format!("{} {}", key.id.get(), key.region), state, Some(key.from), key.until)
+    });
     let write = stored.tenant.write_keys.iter().map(|key| ("write", key.clone(), "in force", None, None));
     let edges = stored.tenant.enrolments.iter().map(|edge| {
         let state = if edge.removed.is_some_and(|end| end <= now) { "revoked" } else { "enrolled" };
@@ -125,7 +139,7 @@ fn keys(stored: &StoredTenant, now: Timestamp) -> Result<Vec<Key>, Error> {
         from,
         until,
     };
-    Ok(roots.chain(write).chain(edges).map(key).collect())
+    Ok(roots.chain(regions).chain(write).chain(edges).map(key).collect())
 }
 
 fn age(from: Timestamp, now: Timestamp) -> String {

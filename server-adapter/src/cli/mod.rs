@@ -8,6 +8,7 @@ mod key;
 mod out;
 mod quarantine;
 mod reconcile;
+mod region_key;
 mod running;
 mod schema;
 mod serve;
@@ -50,6 +51,9 @@ enum Command {
     /// Root keys: what every session and lease is derived from.
     #[command(subcommand)]
     Key(key::Command),
+    /// Region keys: what frames are sealed to, so that nobody outside their region can read them.
+    #[command(subcommand)]
+    RegionKey(region_key::Command),
     /// Where a tenant's events go, and what was refused there.
     #[command(subcommand)]
     Sinks(sinks::Command),
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Tenant(command) => command.run(&mut out),
         Command::Edge(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
+        Command::RegionKey(command) => command.run(&mut out),
         Command::Erase(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),

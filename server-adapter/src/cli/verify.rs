@@ -1,19 +1,22 @@
 //! `firsthop verify`
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use clap::Args;
 use firsthop_core::PublicKey;
+use firsthop_intake::document::{Document, Signed};
+use serde_json::Value;
 
 use super::{
     Folder,
     out::{Bar, Out},
 };
 use crate::{
-    Error, ledger,
+    Error, clock, ledger,
     tenants::{self, StoredTenant},
 };
 
@@ -25,10 +28,13 @@ pub(super) struct Verify {
     #[arg(long, short)]
     tenant: Vec<String>,
     /// Only the ledger: the chain of its closed hours, their signatures, and the counts against them.
-    #[arg(long)]
+    #[arg(long, group = "part")]
     ledger: bool,
-    /// The public key to check the ledger with, as `firsthop key ledger` prints it. Without it: the tenant's own.
-    #[arg(long, requires = "ledger")]
+    /// Only this file: a signed document, as `firsthop region-key config --form signed` prints it or as it is published.
+    #[arg(long, group = "part", value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// The public key to check with, as `firsthop key ledger` or `firsthop key document` prints it. Without it: the tenant's own.
+    #[arg(long, requires = "part")]
     public_key: Option<String>,
     /// Check the ledger in this journal file, of which nothing else is at hand.
     #[arg(long, requires = "ledger", requires = "public_key", conflicts_with = "tenant")]
@@ -46,6 +52,16 @@ impl Verify {
             return self.ledger(&name, journal, public, out).and_then(ended);
         }
         let store = self.folder.store()?;
+        if let Some(file) = &self.document {
+            let own = || -> Result<PublicKey, Error> {
+                if self.tenant.len() > 1 {
+                    return Err(Error::tenant("a document is of one tenant: say --tenant once"));
+                }
+                let id = store.find(self.tenant.first().map(String::as_str))?.tenant.id;
+                Ok(store.document_key(id)?.public())
+            };
+            return document(file, &public.map_or_else(own, Ok)?, out);
+        }
         let tenants = store.chosen(&self.tenant)?;
         let mut faults = 0;
         for stored in &tenants {
@@ -82,6 +98,27 @@ impl Verify {
         }
         Ok(checked.faults.len() as u64)
     }
+}
+
+/// Checks a document with nothing but the public key, and says what it is.
+fn document(file: &Path, public: &PublicKey, out: &mut Out) -> Result<(), Error> {
+    let name = file.display();
+    let fault = |what: &str| Error::Fault(format!("{name}: {what}"));
+    let text = fs::read(file).map_err(Error::io(file))?;
+    let signed: Signed =
+        serde_json::from_slice(&text).map_err(|error| fault(&format!("no signed document: {error}")))?;
+    let bytes = signed.signed_bytes().map_err(|unfit| fault(unfit.code()))?;
+    if public.verify_message(&bytes, &signed.signature).is_err() {
+        return Err(fault("not signed with this key, or changed since"));
+    }
+    let said: Document<Value> =
+        serde_json::from_str(&signed.text).map_err(|error| fault(&format!("signed, but no document: {error}")))?;
+    if said.kind.as_str() != signed.kind {
+        return Err(fault("signed, but it says another kind inside than outside"));
+    }
+    let (kind, tenant, version, issued) = (signed.kind, said.tenant, said.version, clock::format(said.issued));
+    out.line(format_args!("{name}: {kind} of tenant {tenant}, version {version}, signed {issued} with this key"))?;
+    out.line(format_args!("{:#}", said.body))
 }
 
 fn ended(faults: u64) -> Result<(), Error> {

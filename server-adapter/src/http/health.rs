@@ -319,22 +319,25 @@ fn keys(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     let now = clock::now().as_millis() as f64;
     let tenants: Vec<_> = tenants.iter().map(|(id, live)| (id, live.known())).collect();
     let expiry = "firsthop_key_expiry_seconds";
-    page.family(expiry, "gauge", "Time until a root ends; negative once it has.");
+    page.family(expiry, "gauge", "Time until a root or a region key ends; negative once it has.");
     for (id, known) in &tenants {
-        for root in &known.keys.roots {
-            if let Some(until) = root.until {
-                let key = root.id.get().to_string();
-                page.sample(expiry, &[("tenant", id), ("key_id", &key)], (until.as_millis() as f64 - now) / 1000.0);
+        let roots = known.keys.roots.iter().map(|root| ("root", root.id.get(), root.until));
+        let regions = known.keys.region_keys.iter().map(|key| ("region", key.id.get(), key.until));
+        for (kind, number, until) in roots.chain(regions) {
+            if let Some(until) = until {
+                let labels = [("tenant", id.as_str()), ("kind", kind), ("key_id", &number.to_string())];
+                page.sample(expiry, &labels, (until.as_millis() as f64 - now) / 1000.0);
             }
         }
     }
     let age = "firsthop_key_age_seconds";
-    page.family(age, "gauge", "Time since a root began, or an edge was enrolled that still is.");
+    page.family(age, "gauge", "Time since a root or a region key began, or an edge was enrolled that still is.");
     for (id, known) in &tenants {
         let roots = known.keys.roots.iter().map(|root| ("root", root.id.get(), root.from));
         let enrolled = known.file.enrolments.iter().filter(|edge| edge.removed.is_none());
         let edges = enrolled.filter_map(|edge| Some(("edge", edge.worker.get(), edge.added?)));
-        for (kind, number, from) in roots.chain(edges) {
+        let regions = known.keys.region_keys.iter().map(|key| ("region", key.id.get(), key.from));
+        for (kind, number, from) in roots.chain(regions).chain(edges) {
             let labels = [("tenant", id.as_str()), ("kind", kind), ("key_id", &number.to_string())];
             page.sample(age, &labels, (now - from.as_millis() as f64) / 1000.0);
         }

@@ -1,8 +1,8 @@
 //! `POST /v1/leases`: an enrolled edge gets what it needs for the current hour and its neighbours, and never a root.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use firsthop_core::{Epoch, LeaseScope, Timestamp};
-use firsthop_intake::{Problem, Refusal, parse_enrolment};
+use firsthop_core::{Epoch, LeaseScope, Timestamp, limits::ROOT_GRACE_MS};
+use firsthop_intake::{Problem, Refusal, document::Signed, parse_enrolment, policy::Place};
 use http::HeaderMap;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -26,6 +26,11 @@ struct Leases<'a> {
     write_keys: &'a [String],
     origins: &'a [String],
     leases: Vec<Lease>,
+    /// What the edge is told of the tenant that it must be able to check.
+    documents: &'a [Signed],
+    /// What was sealed to its region it may open.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    region_secrets: Vec<RegionSecret>,
     refresh_after: u32,
 }
 
@@ -34,6 +39,12 @@ struct Leases<'a> {
 struct Lease {
     key_id: u32,
     epoch: u32,
+    key: String,
+}
+
+#[derive(Serialize)]
+struct RegionSecret {
+    id: u32,
     key: String,
 }
 
@@ -83,8 +94,25 @@ fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
         write_keys: &file.write_keys,
         origins: &file.origins,
         leases,
+        documents: &found.known.documents.documents,
+        region_secrets: region_secrets(found, edge, now),
         refresh_after: REFRESH_AFTER,
     };
     // Strings and numbers: nothing in it can fail.
     serde_json::to_string(&answer).unwrap_or_default()
+}
+
+/// The private keys of the edge's own region, if the tenant's policy says that its edges open what is sealed: those that frames come sealed
+/// to now, soon, and for as long as one may be on its way.
+fn region_secrets(found: &Found, edge: &Enrolment, now: Timestamp) -> Vec<RegionSecret> {
+    let opens = found.known.file.policy.as_ref().is_some_and(|policy| {
+        let region = policy.region(edge.region);
+        region.is_some_and(|region| region.unseal && policy.may_process(region, Place::Region(edge.region)))
+    });
+    let grace = i64::try_from(ROOT_GRACE_MS).unwrap_or(i64::MAX);
+    let keys =
+        found.known.keys.region_keys.iter().filter(|key| {
+            opens && key.region == edge.region && key.until.is_none_or(|until| now < until.offset(grace))
+        });
+    keys.map(|key| RegionSecret { id: key.id.get(), key: BASE64_STANDARD.encode(key.secret().expose()) }).collect()
 }

@@ -3,6 +3,7 @@
 
 mod body;
 mod connections;
+mod documents;
 mod health;
 mod leases;
 #[cfg(feature = "cli")]

@@ -8,8 +8,11 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use firsthop_core::{KeyId, Keyring, PublicKey, Region, RootKey, SecretKey, TenantId, Timestamp, WorkerId, WriteKey};
-use firsthop_intake::{Origins, Rooted, Tenant};
+use firsthop_core::{
+    KeyId, Keyring, PublicKey, Region, RegionKeyId, RegionSecretKey, RootKey, SecretKey, TenantId, Timestamp, WorkerId,
+    WriteKey,
+};
+use firsthop_intake::{Origins, Rooted, Tenant, document::RegionKey, policy::Policy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
@@ -47,6 +50,10 @@ pub struct TenantFile {
     /// Edges that may have leases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrolments: Vec<Enrolment>,
+    /// Which first hop may read what, pass it on unread, or neither. Its edges get it as a signed document. Without one, an edge serves
+    /// its own region and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// An edge that may have leases.
@@ -83,6 +90,9 @@ pub struct KeyFile {
     pub document: Option<SigningKey>,
     /// The roots, oldest first.
     pub roots: Vec<Root>,
+    /// What frames are sealed to, oldest first. One that has ended stays: what was sealed to it is still to be opened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub region_keys: Vec<RegionKeyPair>,
 }
 
 /// An Ed25519 key. Whoever has its public half can check what it has signed, and nobody can make it.
@@ -127,6 +137,58 @@ pub struct Root {
     pub secret: RootKey,
 }
 
+/// A region's key pair: frames are sealed to its public half, and opened with this one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionKeyPair {
+    /// Its number in frames; never used again for another key of the tenant's.
+    #[serde(with = "region_key_id")]
+    pub id: RegionKeyId,
+    /// Who can open what is sealed to it.
+    #[serde(with = "as_text")]
+    pub region: Region,
+    /// Producers seal to it from here on, until a later one of the region begins.
+    #[serde(with = "moment")]
+    pub from: Timestamp,
+    /// Nobody seals to it from here on, or without an end.
+    #[serde(default, with = "moment_or_none", skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// X25519 (RFC 7748).
+    #[serde(with = "secret")]
+    pub(super) secret: RootKey,
+}
+
+impl RegionKeyPair {
+    /// From 32 random bytes.
+    pub(super) const fn new(id: RegionKeyId, region: Region, from: Timestamp, secret: RootKey) -> Self {
+        Self { id, region, from, until: None, secret }
+    }
+
+    /// The half that opens.
+    #[must_use]
+    pub fn secret(&self) -> RegionSecretKey {
+        RegionSecretKey::new(self.id, *self.secret.expose())
+    }
+
+    /// What is published of it.
+    #[must_use]
+    pub fn published(&self) -> RegionKey {
+        RegionKey {
+            id: self.id,
+            region: self.region,
+            public: *self.secret().public().as_bytes(),
+            from: self.from,
+            until: self.until,
+        }
+    }
+
+    /// Whether producers are told of it at a moment: it has not ended.
+    #[must_use]
+    pub fn is_published(&self, at: Timestamp) -> bool {
+        self.until.is_none_or(|until| at < until)
+    }
+}
+
 impl TenantFile {
     /// Checks what a hand may have got wrong.
     ///
@@ -145,6 +207,9 @@ impl TenantFile {
         }
         Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?;
         sink::spec::check(&self.sinks)?;
+        if let Some(policy) = &self.policy {
+            policy.check().map_err(|error| Error::tenant(error.to_string()))?;
+        }
         for (i, enrolment) in self.enrolments.iter().enumerate() {
             if enrolment.worker.get() == 0 {
                 return Err(Error::tenant("enrolments: worker 0 is the server itself"));
@@ -202,6 +267,15 @@ impl KeyFile {
         Ok(ring)
     }
 
+    /// The region keys that are published at a moment: those that have not ended, by region and then by when they begin.
+    #[must_use]
+    pub fn published(&self, at: Timestamp) -> Vec<RegionKey> {
+        let published = self.region_keys.iter().filter(|key| key.is_published(at));
+        let mut keys: Vec<RegionKey> = published.map(RegionKeyPair::published).collect();
+        keys.sort_by_key(|key| (key.region, key.from, key.id));
+        keys
+    }
+
     /// A root, in force or not.
     #[must_use]
     pub fn root(&self, id: KeyId) -> Option<&RootKey> {
@@ -222,11 +296,16 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error
 /// Writes a TOML file in the place of the old one, durably.
 pub(super) fn write(path: &Path, value: &impl Serialize, heading: &str) -> Result<(), Error> {
     let text = toml::to_string(value).map_err(|error| Error::tenant(format!("{}: {error}", path.display())))?;
-    let text = Zeroizing::new(format!("{heading}{text}"));
-    let beside = path.with_extension("toml.new");
+    replace(path, Zeroizing::new(format!("{heading}{text}")).as_bytes())
+}
+
+/// Puts a file in the place of the old one, durably. Only its owner reads it.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let in_place = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
         sync_folder(path.parent().unwrap_or(Path::new(".")))
@@ -289,6 +368,7 @@ macro_rules! as_number {
 }
 as_number!(worker, WorkerId);
 as_number!(key_id, KeyId);
+as_number!(region_key_id, RegionKeyId);
 
 mod moment {
     use super::*;

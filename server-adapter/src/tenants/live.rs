@@ -12,7 +12,7 @@ use std::{
 use firsthop_core::{Error as CoreError, KeyId, LeaseKey, LeaseScope, TenantId, Timestamp};
 use firsthop_intake::{Account, Problem, Rooted};
 
-use super::{KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
+use super::{Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
     disk::Disk,
@@ -51,6 +51,7 @@ pub(crate) struct Known {
     pub(crate) rooted: Rooted,
     pub(crate) file: TenantFile,
     pub(crate) keys: KeyFile,
+    pub(crate) documents: Documents,
     pub(crate) limits: Limits,
     stamps: Stamps,
     /// The lease that was asked for last.
@@ -178,9 +179,10 @@ impl Tenants {
             stored.keys.ledger = Some(self.store.ledger_key(id)?);
         }
         let rooted = stored.tenant.account(&stored.keys, clock::now())?;
+        let documents = self.store.documents(id, clock::now())?;
         let StoredTenant { tenant: file, keys, .. } = stored.clone();
         let limits = Limits::new(&self.settings, &file.limits);
-        let known = Arc::new(Known { rooted, file, keys, limits, stamps, lease: Mutex::default() });
+        let known = Arc::new(Known { rooted, file, keys, documents, limits, stamps, lease: Mutex::default() });
         if let Some(found) = self.find(id) {
             *found.live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             tracing::info!(tenant = %id, "tenant changed");

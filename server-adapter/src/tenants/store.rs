@@ -7,11 +7,12 @@ use std::{
 };
 
 use firsthop_core::{KeyId, Region, RootKey, TenantId, Timestamp, WorkerId};
-use firsthop_intake::Origins;
+use firsthop_intake::{Origins, policy::Place};
 use sha2::{Digest, Sha256};
 
 use super::{
     LimitsFile, alphanumeric,
+    documents::{Documents, Renew},
     file::{self, Enrolment, KeyFile, Root, SigningKey, TenantFile, check_name},
     random_bytes,
 };
@@ -185,9 +186,15 @@ impl Store {
             retention: super::RetentionFile::default(),
             sinks: Vec::new(),
             enrolments: Vec::new(),
+            policy: None,
         };
         let root = Root { id: KeyId::FIRST, from: now, until: None, secret: new_root() };
-        let keys = KeyFile { ledger: Some(SigningKey::new(new_root())), document: None, roots: vec![root] };
+        let keys = KeyFile {
+            ledger: Some(SigningKey::new(new_root())),
+            document: None,
+            roots: vec![root],
+            region_keys: Vec::new(),
+        };
         let stored = StoredTenant { folder: self.folder(id), tenant, keys };
         file::make_folder(&stored.folder).map_err(Error::io(&stored.folder))?;
         // The keys first: a tenant is there once tenant.toml is.
@@ -226,10 +233,20 @@ impl Store {
             return Err(Error::tenant("an edge stands in one region: two letters, such as EU"));
         }
         let home = stored.tenant.region;
-        if home != Region::ANY && region != home {
-            return Err(Error::tenant(format!(
-                "the tenant's data may be read in {home} only, and the edge would be in {region}"
-            )));
+        let place = Place::Region(region);
+        match &stored.tenant.policy {
+            Some(policy) if !policy.regions.iter().any(|of| policy.may_forward(of, place)) => {
+                return Err(Error::tenant(format!(
+                    "by the policy in tenant.toml, an edge in {region} may neither read nor pass on anything"
+                )));
+            }
+            None if home != Region::ANY && region != home => {
+                return Err(Error::tenant(format!(
+                    "the tenant's data may be read in {home} only, and the edge would be in {region}; for an edge that passes on what it \
+                     may not read, say so in a [policy] in tenant.toml"
+                )));
+            }
+            _ => {}
         }
         // Removed edges are kept, so that no number is given twice.
         let worker = stored.tenant.enrolments.iter().map(|edge| edge.worker.get()).max().unwrap_or(0) + 1;
@@ -329,6 +346,21 @@ impl Store {
         Ok(key)
     }
 
+    /// What the tenant's edges and pages are told, signed: as it was signed last, if that still holds, else anew.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`], [`Error::Io`].
+    pub fn documents(&self, id: TenantId, now: Timestamp) -> Result<Documents, Error> {
+        let stored = self.load(id)?;
+        let documents = Documents::read(&stored.folder)?;
+        if !documents.is_due(&stored)? {
+            return Ok(documents);
+        }
+        let _lock = self.lock()?;
+        // Another process may have been faster.
+        self.load(id)?.publish(now, Renew::Changed)
+    }
+
     fn check_free(&self, name: &str) -> Result<(), Error> {
         check_name(name)?;
         let taken = |stored: &StoredTenant| stored.tenant.name == name || stored.tenant.id.to_string() == name;
@@ -359,11 +391,32 @@ impl StoredTenant {
         (key.get_or_insert_with(|| SigningKey::new(new_root())).clone(), is_new)
     }
 
+    /// Signs the documents that are due, in a folder that nobody else changes meanwhile.
+    fn publish(&mut self, now: Timestamp, renew: Renew) -> Result<Documents, Error> {
+        let before = Documents::read(&self.folder)?;
+        let (key, is_new) = self.signing_key(|keys| &mut keys.document);
+        let mut documents = before.clone();
+        documents.renew(self, &key, now, renew)?;
+        if documents != before {
+            if is_new {
+                self.save_keys()?;
+            }
+            documents.write(&self.folder)?;
+        }
+        Ok(documents)
+    }
+
+    /// Signs the documents of a folder that comes from elsewhere, if it has any: where it was, later ones may have been signed since, and
+    /// who has seen those takes none that is older.
+    pub(crate) fn publish_again(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.publish(now, Renew::All).map(drop)
+    }
+
     fn save_tenant(&self) -> Result<(), Error> {
         file::write(&self.folder.join("tenant.toml"), &self.tenant, TENANT_HEADING)
     }
 
-    fn save_keys(&self) -> Result<(), Error> {
+    pub(super) fn save_keys(&self) -> Result<(), Error> {
         file::write(&self.folder.join("keys.toml"), &self.keys, KEYS_HEADING)
     }
 
@@ -392,7 +445,7 @@ impl StoredTenant {
     }
 }
 
-fn new_root() -> RootKey {
+pub(super) fn new_root() -> RootKey {
     let mut secret = [0; 32];
     random_bytes(&mut secret);
     RootKey::new(secret)

@@ -12,8 +12,8 @@ use std::{
 };
 
 use firsthop_core::{
-    Context, Event, ExtensionKind, Flags, FrameWriter, Header, MacKey, PropertiesWriter, SourceId, TenantId, Timestamp,
-    Unsigned, Value, WriteKey,
+    Context, Event, ExtensionKind, Flags, FrameSigner, FrameWriter, Header, MacKey, PropertiesWriter, Region,
+    RegionPublicKey, SourceId, TenantId, Timestamp, Unsigned, Value, WriteKey,
 };
 use firsthop_intake::{Receipt, Session};
 use rusqlite::Connection;
@@ -465,6 +465,8 @@ pub(crate) struct Page {
     pub(crate) session: Option<Session>,
     pub(crate) next: u64,
     pub(crate) batch: u64,
+    /// The region that its frames are for, and the key that they are sealed to.
+    pub(crate) sealed_to: Option<(Region, RegionPublicKey)>,
 }
 
 impl Page {
@@ -476,6 +478,7 @@ impl Page {
             session: None,
             next: 0,
             batch: 0,
+            sealed_to: None,
         }
     }
 
@@ -507,12 +510,18 @@ impl Page {
             (header.alg, header.key_id, header.epoch, header.region) =
                 (session.alg, session.key_id, session.epoch, session.region);
         }
+        if let Some((region, _)) = &self.sealed_to {
+            header.region = *region;
+        }
         let mut writer = FrameWriter::new(&mut buffer[..], &header).expect("room");
         match &self.session {
             Some(session) => writer.extension(ExtensionKind::Session, &session.grant.to_bytes()),
             None => writer.extension(ExtensionKind::WriteKey, self.key.as_bytes()),
         }
         .expect("room");
+        if let Some((_, key)) = &self.sealed_to {
+            writer.seal_to(key).expect("room");
+        }
         let anonymous = self.source.to_string();
         let context =
             Context { anonymous_id: Some(&anonymous), url: Some("https://shop.example/p/1"), ..Context::default() };
@@ -526,9 +535,14 @@ impl Page {
             let properties = properties.finish().expect("closed");
             writer.event(&Event { name, properties, ..Event::default() }).expect("room");
         }
-        match &self.session {
-            Some(session) => writer.finish(&MacKey::new(session.alg, &session.secret).expect("a MAC")),
-            None => writer.finish(&Unsigned),
+        let key = self.session.as_ref().map(|session| MacKey::new(session.alg, &session.secret).expect("a MAC"));
+        let signer: &dyn FrameSigner = match &key {
+            Some(key) => key,
+            None => &Unsigned,
+        };
+        match self.sealed_to {
+            Some(_) => writer.finish_sealed(signer, &random()),
+            None => writer.finish(signer),
         }
         .expect("finished")
         .to_vec()

@@ -359,7 +359,10 @@ fn a_rotation_refuses_nothing_that_was_valid() {
         fresh = Page::new(&tenant);
     }
     assert_eq!(Edge::leases(&server, &token).json()["leases"].as_array().unwrap().len(), 6, "both roots");
-    assert!(server.metric(&format!("firsthop_key_expiry_seconds{{tenant=\"{}\",key_id=\"1\"}}", tenant.id)) > 0.0);
+    assert!(
+        server.metric(&format!("firsthop_key_expiry_seconds{{tenant=\"{}\",kind=\"root\",key_id=\"1\"}}", tenant.id))
+            > 0.0
+    );
     let frame = fresh.frame(1);
     assert_eq!(client.frame(&frame).receipt().stored, 1);
     // Once it has ended, it has ended; what it signed is checked all the same.

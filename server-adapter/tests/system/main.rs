@@ -7,6 +7,7 @@ mod bad_input;
 mod commands;
 mod common;
 mod control;
+mod documents;
 mod edges;
 mod erase;
 mod exactly_once;

@@ -6,7 +6,7 @@ use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -284,6 +284,23 @@ fn every_path_method_and_status_is_as_documented() {
     for (token, status) in [(&token[..], 200), (&token[1..], 401)] {
         asked.answer("POST", "/v1/leases", status, &Edge::leases(&server, token));
     }
+    folder.ok(&["region-key", "new", "--tenant", "shop"]);
+    let at = |tenant: &Tenant| format!("/v1/region-keys/{}", tenant.id);
+    let due = Instant::now() + Duration::from_secs(20);
+    let list = loop {
+        // The server looks at the files every second.
+        let list = server.client().get(&at(&tenant));
+        if list.status == 200 {
+            break list;
+        }
+        assert!(Instant::now() < due, "{list:?}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    let known = [("If-None-Match", list.header("etag"))];
+    let unchanged = server.client().request("GET", &at(&tenant), &known, b"");
+    for (status, response) in [(200, &list), (304, &unchanged), (404, &server.client().get(&at(&busy)))] {
+        asked.answer("GET", "/v1/region-keys/{tenant}", status, response);
+    }
     for (method, path, status) in document.promises() {
         if status == 431 {
             let address = if ["/metrics", "/v1/leases"].contains(&&*path) { server.internal } else { server.public };
@@ -327,7 +344,10 @@ fn frames(asked: &mut Asked<'_>, server: &Server, tenant: &Tenant, busy: &Tenant
     ask(413, client.frame(&vec![b'x'; 600_000]));
     ask(415, client.request("POST", "/v1/f", &[("Content-Encoding", "gzip")], &first));
     ask(421, client.frame(&crossed(40, b"US")));
-    ask(501, client.frame(&crossed(5, &[1])));
+    // Sealed to a key that nobody has.
+    let key = firsthop_core::RegionSecretKey::new(firsthop_core::RegionKeyId::new(9), [9; 32]).public();
+    let mut closed = Page { sealed_to: Some(("EU".parse().expect("a region"), key)), ..Page::new(tenant) };
+    ask(501, client.frame(&closed.frame(1)));
     let mut busy = Page::new(busy);
     client.frame(&busy.frame(60)).receipt();
     ask(429, client.frame(&busy.frame(1)));
@@ -367,7 +387,10 @@ fn envelopes(asked: &mut Asked<'_>, server: &Server, tenants: [&Tenant; 2], toke
         frame[80..84].copy_from_slice(&crc.to_le_bytes());
         edge.seal(&vouch, &frame, 2)
     };
-    let (elsewhere, closed) = (change(40, b"US"), change(5, &[1]));
+    let elsewhere = change(40, b"US");
+    let key = firsthop_core::RegionSecretKey::new(firsthop_core::RegionKeyId::new(9), [9; 32]).public();
+    let mut closed = Page { sealed_to: Some(("EU".parse().expect("a region"), key)), ..Page::new(tenants[0]) };
+    let closed = edge.seal(&vouch, &closed.frame(2), 2);
     ask(421, &mut client, &elsewhere);
     ask(501, &mut client, &closed);
     let mut page = Page::new(tenants[1]);

@@ -32,6 +32,12 @@ pub struct Facts<'a> {
     pub sec_purpose: Option<&'a str>,
     /// `traceparent` (W3C Trace Context)
     pub traceparent: Option<&'a str>,
+    /// `Sec-GPC` (Global Privacy Control). Asked for by itself, where it can change something.
+    pub gpc: Option<&'a str>,
+    /// ISO 3166-2 subdivision without its country, where the tenant wants it.
+    pub subdivision: Option<&'a str>,
+    /// City, where the tenant wants it.
+    pub city: Option<&'a str>,
 }
 
 impl<'a> Facts<'a> {
@@ -65,6 +71,9 @@ impl<'a> Facts<'a> {
             ch_platform: None,
             sec_purpose: None,
             traceparent: None,
+            gpc: None,
+            subdivision: None,
+            city: None,
         }
     }
 

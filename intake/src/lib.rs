@@ -71,6 +71,7 @@ pub mod policy;
 mod problem;
 mod receipt;
 mod route;
+pub mod rules;
 pub mod segment;
 mod session;
 pub mod spool;

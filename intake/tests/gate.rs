@@ -109,7 +109,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             },
         )
     };
-    (of("EU"), of("QA"), of("US")).prop_map(|(a, b, c)| Policy { regions: vec![a, b, c] })
+    (of("EU"), of("QA"), of("US")).prop_map(|(a, b, c)| Policy { regions: vec![a, b, c], ..Policy::default() })
 }
 
 proptest! {

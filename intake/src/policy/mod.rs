@@ -35,6 +35,8 @@ use std::fmt;
 use firsthop_core::Region;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::rules::{Rules, RulesError};
+
 pub use self::{
     area::Area,
     gate::{Arriving, FORWARDED, Hop, Step, gate},
@@ -54,8 +56,16 @@ pub const MAX_HOST: usize = 255;
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The regions that are served: a frame for another one is refused everywhere. The first is the tenant's home: what names no region, and
-    /// whose visitor is in none of them, is for it.
+    /// whose visitor is in none of them, is for it. None: each hop serves its own, as without a policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<RegionPolicy>,
+    /// What the first hop that may read an event does with it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rules: Rules,
+}
+
+fn is_default(rules: &Rules) -> bool {
+    *rules == Rules::default()
 }
 
 /// One region: what belongs to it, and who may read or pass on what is meant for it.
@@ -89,9 +99,10 @@ impl Policy {
     /// The first fault, with where it is.
     pub fn check(&self) -> Result<(), PolicyError> {
         let fault = |fault| PolicyError { region: None, field: "regions", fault };
-        if self.regions.is_empty() {
+        if self.regions.is_empty() && is_default(&self.rules) {
             return Err(fault(Fault::None));
         }
+        self.rules.check().map_err(|error| PolicyError { region: None, field: "", fault: Fault::Rules(error) })?;
         if self.regions.len() > MAX_REGIONS {
             return Err(fault(Fault::TooMany(MAX_REGIONS)));
         }
@@ -195,14 +206,14 @@ impl RegionPolicy {
 }
 
 /// What is wrong with a policy, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
     region: Option<(usize, Region)>,
     field: &'static str,
     fault: Fault,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
     None,
     TooMany(usize),
@@ -214,16 +225,20 @@ enum Fault {
     Unknown(Region),
     NoHost,
     Nobody,
+    Rules(RulesError),
 }
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("policy: ")?;
+        if let Fault::Rules(error) = &self.fault {
+            return error.fmt(f);
+        }
         if let Some((index, code)) = self.region {
             write!(f, "regions[{index}] ({code}): ")?;
         }
         write!(f, "{}: ", self.field)?;
-        match self.fault {
+        match &self.fault {
             Fault::None => f.write_str("at least one, or leave the policy out"),
             Fault::TooMany(most) => write!(f, "at most {most}"),
             Fault::TooLong(most) => write!(f, "at most {most} bytes"),
@@ -233,6 +248,7 @@ impl fmt::Display for PolicyError {
             Fault::Host(fault) => fault.fmt(f),
             Fault::Unknown(code) => write!(f, "{code} is no country, nor a region that is known here"),
             Fault::NoHost => f.write_str("the region needs a host to be passed on to"),
+            Fault::Rules(error) => error.fmt(f),
             Fault::Nobody => {
                 f.write_str("nobody may read or pass on what is for the region: leave it out, or say who may")
             }

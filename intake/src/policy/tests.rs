@@ -233,7 +233,6 @@ fn what_is_wrong_is_said() {
         (r#"{"regions": [{"code": "EU", "forward": ["--"]}]}"#, "a place is the code of a country or region"),
         (r#"{"regions": [{"code": "EU", "hosts": "https://x"}]}"#, "unknown field `hosts`"),
         (r#"{"regions": [], "version": 1}"#, "unknown field `version`"),
-        (r#"{}"#, "missing field `regions`"),
     ] {
         let error = serde_json::from_str::<Policy>(json).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -270,7 +269,8 @@ fn any_region(code: &'static str) -> impl Strategy<Value = RegionPolicy> {
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    (any_region("EU"), any_region("QA"), any_region("CH")).prop_map(|(a, b, c)| Policy { regions: vec![a, b, c] })
+    (any_region("EU"), any_region("QA"), any_region("CH"))
+        .prop_map(|(a, b, c)| Policy { regions: vec![a, b, c], ..Policy::default() })
 }
 
 proptest! {
@@ -330,5 +330,27 @@ proptest! {
         let _ = (text.parse::<Area>(), Place::colo(&text), Place::visitor(Some(&text), Some(&text), false), base_url(&text).is_ok());
         let _ = base_url(&format!("http://{text}")).is_ok();
         let _ = serde_json::from_str::<Policy>(&format!(r#"{{"regions":[{{"code":{text:?}}}]}}"#)).map(|policy| policy.check());
+    }
+}
+
+/// Rules need no regions: then each hop serves its own, as without a policy.
+#[test]
+fn rules_stand_alone() {
+    let read = |json: &str| {
+        let policy: Policy = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        policy.check().map(|()| policy).map_err(|error| error.to_string())
+    };
+    let policy = read(r#"{"rules": {"place": {"precision": "city"}}}"#).expect("a policy");
+    assert_eq!(serde_json::to_value(&policy).expect("JSON")["rules"]["place"]["precision"], "city");
+    let said = read(r#"{"rules": {"properties": {"deny": ["."]}}}"#).expect_err("no path");
+    assert!(said.starts_with("policy: rules: properties.deny: \".\": "), "{said}");
+    assert!(read(r#"{"rules": {"props": {}}}"#).expect_err("no rule").contains("unknown field `props`"));
+    assert_eq!(read("{}").expect_err("nothing"), "policy: regions: at least one, or leave the policy out");
+    let hop = Hop::new("EU".parse().expect("a region"), true, None);
+    for (region, step) in
+        [("EU", Step::Process), ("--", Step::Process), ("US", Step::Refuse(crate::Refusal::WrongRegion))]
+    {
+        let arriving = Arriving { region: region.parse().expect("a region"), visitor: Place::Unknown, forwarded: None };
+        assert_eq!(gate(Some(&policy), &hop, &arriving), step, "{region}");
     }
 }

@@ -1,9 +1,11 @@
 //! What the operator has set: variables in `wrangler.toml`, and one secret.
 
+use std::ops::RangeInclusive;
+
 use worker::Env;
 
 use firsthop_core::{Region, TenantId, WorkerId};
-use firsthop_intake::{parse_enrolment, policy};
+use firsthop_intake::{parse_enrolment, policy, spool::Pace};
 
 /// Settings, read once per isolate.
 #[derive(Debug)]
@@ -16,6 +18,23 @@ pub(crate) struct Config {
     pub(crate) region: Region,
     /// For whom it is enrolled.
     pub(crate) enrolments: Vec<Enrolment>,
+    /// In which jurisdiction its objects are made; none where the platform has none.
+    pub(crate) jurisdiction: Option<&'static str>,
+    /// What keeps frames while the server is away.
+    pub(crate) spool: SpoolConfig,
+}
+
+/// Settings of the spool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpoolConfig {
+    /// Objects for each tenant. A source is always in the same one.
+    pub(crate) shards: u32,
+    /// Most frames that wait in one of them.
+    pub(crate) frames: u64,
+    /// Most bytes that wait in one of them.
+    pub(crate) bytes: u64,
+    /// How often it tries.
+    pub(crate) pace: Pace,
 }
 
 /// A token that entitles this edge to one tenant's leases. It is a secret, so it is never printed.
@@ -51,7 +70,25 @@ impl Config {
             .split_whitespace()
             .map(|token| Enrolment::parse(token).ok_or("ENROLMENTS holds something that is no enrolment token"))
             .collect::<Result<_, _>>()?;
-        Ok(Self { upstream, leases, region, enrolments })
+        let jurisdiction = match text("JURISDICTION").as_deref().map(str::trim) {
+            None => None,
+            Some("eu") => Some("eu"),
+            Some("fedramp") => Some("fedramp"),
+            Some(_) => return Err("JURISDICTION is neither eu nor fedramp nor empty".into()),
+        };
+        let number = |name: &str, default: u64, bounds: RangeInclusive<u64>| {
+            let Some(text) = text(name) else { return Ok(default) };
+            let number = text.trim().replace('_', "").parse().ok().filter(|number| bounds.contains(number));
+            number.ok_or_else(|| format!("{name} is not a whole number from {} to {}", bounds.start(), bounds.end()))
+        };
+        let shards = number("SPOOL_SHARDS", 4, 1..=64)?;
+        let spool = SpoolConfig {
+            shards: shards as u32,
+            frames: number("SPOOL_FRAMES", 200_000, 1..=10_000_000)?.div_ceil(shards),
+            bytes: number("SPOOL_BYTES", 1 << 30, 1..=1 << 36)?.div_ceil(shards),
+            pace: Pace { first_ms: number("SPOOL_RETRY_MS", 1_000, 10..=60_000)? },
+        };
+        Ok(Self { upstream, leases, region, enrolments, jurisdiction, spool })
     }
 }
 

@@ -13,6 +13,7 @@ use firsthop_intake::{Leased, Problem, Refusal};
 use crate::{
     config::Config,
     lease::Enrolled,
+    object::Objects,
     platform::{now, random_bytes},
 };
 
@@ -26,9 +27,10 @@ thread_local! {
     static SEEN: RefCell<DedupWindow<REMEMBERED>> = const { RefCell::new(DedupWindow::new((0, 0))) };
 }
 
-/// Settings and tenants.
+/// Settings, tenants, and the objects that keep things.
 pub(crate) struct Edge {
     pub(crate) config: Config,
+    pub(crate) spools: Objects,
     tenants: Vec<Enrolled>,
 }
 
@@ -38,16 +40,25 @@ impl Edge {
         if let Some(edge) = EDGE.with(|edge| edge.get().cloned()) {
             return Some(edge);
         }
-        match Config::read(env) {
-            Ok(config) => {
-                let edge = Rc::new(Self { tenants: Enrolled::all(&config.enrolments), config });
-                Some(EDGE.with(|cell| cell.get_or_init(|| edge).clone()))
-            }
+        match Self::read(env) {
+            Ok(edge) => Some(EDGE.with(|cell| cell.get_or_init(|| Rc::new(edge)).clone())),
             Err(why) => {
                 console_error!("{{\"event\":\"not-set-up\",\"why\":\"{why}\"}}");
                 None
             }
         }
+    }
+
+    fn read(env: &Env) -> Result<Self, String> {
+        let config = Config::read(env)?;
+        let spools = Objects::bound(env, "SPOOL", config.jurisdiction)?;
+        let tenants = Enrolled::all(&config.enrolments, config.spool.shards);
+        Ok(Self { config, spools, tenants })
+    }
+
+    /// What is known of a tenant that this edge is enrolled for.
+    pub(crate) fn enrolled(&self, tenant: TenantId) -> Option<&Enrolled> {
+        self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)
     }
 
     /// Lets `intake` decide with what is known of the tenant, and once more when there may be news: when nothing is
@@ -64,7 +75,7 @@ impl Edge {
         loop {
             let asked = Cell::new(None);
             let decided = decide(&|tenant| {
-                let enrolled = self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)?;
+                let enrolled = self.enrolled(tenant)?;
                 asked.set(Some(enrolled));
                 enrolled.account(now())
             });
@@ -72,7 +83,7 @@ impl Edge {
             let is_known = enrolled.account(now()).is_some();
             let may_change = matches!(refusal(&decided), Some(Refusal::Core(Error::WriteKey | Error::Origin)));
             if !is_news && (!is_known || may_change && enrolled.may_be_old(now())) {
-                enrolled.fetch(&self.config.leases, self.config.region).await;
+                enrolled.fetch(self).await;
                 is_news = true;
                 continue;
             }
@@ -82,8 +93,8 @@ impl Edge {
             if enrolled.is_due(now()) {
                 let (edge, tenant) = (Rc::clone(self), enrolled.tenant);
                 ctx.wait_until(async move {
-                    if let Some(enrolled) = edge.tenants.iter().find(|enrolled| enrolled.tenant == tenant) {
-                        enrolled.fetch(&edge.config.leases, edge.config.region).await;
+                    if let Some(enrolled) = edge.enrolled(tenant) {
+                        enrolled.fetch(&edge).await;
                     }
                 });
             }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use firsthop_core::{Alg, Annotation, Header, Timestamp, seal_envelope};
-use firsthop_intake::{Account as _, Leased, Problem, Receipt, Refusal, Verdict};
+use firsthop_intake::{Account as _, Leased, Problem, Receipt, Refusal, spool::Fate};
 
 use crate::{
+    edge::Edge,
     lease::Enrolled,
-    platform::now,
+    spool::{Shard, Taken},
     upstream::{Answer, post},
 };
 
@@ -20,39 +21,50 @@ const AROUND: usize = 512;
 pub(crate) enum Outcome {
     /// The server has it.
     Acknowledged(Receipt),
+    /// The spool has it; `again` if it had it before.
+    Spooled { again: bool },
     /// The server has set it aside, and says why.
     Refused(Answer),
     /// The server does not have it, or nobody knows: the sender must keep it.
     Unknown(Problem),
 }
 
-/// Wraps a frame, signs the envelope and posts it.
-pub(crate) async fn forward(
-    upstream: &str,
-    enrolled: &Enrolled,
-    account: &Leased,
-    annotation: &Annotation<'_>,
-    frame: &[u8],
-    count: u16,
-) -> Outcome {
-    let Some(envelope) = envelope(enrolled, account, annotation, frame, count, now()) else {
-        return Outcome::Unknown(Refusal::Unavailable.into());
-    };
-    let url = format!("{upstream}/v1/e");
-    let headers = [("content-type", "application/octet-stream")];
-    match post(&url, &headers, Some(&envelope), TIMEOUT).await {
-        Some(answer) if answer.status / 100 == 2 => match Receipt::from_json(&answer.body) {
-            Ok(receipt) => Outcome::Acknowledged(receipt),
-            // What answers 2xx without a receipt is no Firsthop server: nothing is known to be stored.
-            Err(_) => Outcome::Unknown(Refusal::Unavailable.into()),
+/// Hands an envelope to the server; to the spool, if the server is away or the spool has something that goes first.
+///
+/// Not `spooled` is what nobody answers for: it must not fill a tenant's spool. What the server has not got of it then, nobody has.
+pub(crate) async fn forward(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], spooled: bool) -> Outcome {
+    let spool = spooled.then(|| Shard::of(edge, enrolled, envelope));
+    if let Some(spool) = &spool {
+        match spool.behind(envelope).await {
+            Taken::No => {}
+            taken => return taken.into(),
+        }
+    }
+    match (hand_over(&edge.config.upstream, envelope).await, spool) {
+        ((Fate::Stored(receipt), _), _) => Outcome::Acknowledged(receipt),
+        ((Fate::SetAside, Some(answer)), _) => Outcome::Refused(answer),
+        ((Fate::Away, answer), Some(spool)) => match spool.take(envelope, answer.as_ref()).await {
+            taken @ (Taken::Yes | Taken::Again) => taken.into(),
+            _ => Outcome::Unknown(patient(Refusal::Unavailable, answer.as_ref())),
         },
-        Some(answer) if set_aside(&answer) => Outcome::Refused(answer),
-        Some(answer) => Outcome::Unknown(away(&answer)),
-        None => Outcome::Unknown(Refusal::Unavailable.into()),
+        // The server is there and wants less of the tenant: what it does not get now, the page keeps.
+        ((Fate::Limited, answer), _) => Outcome::Unknown(patient(Refusal::RateLimited, answer.as_ref())),
+        ((_, answer), _) => Outcome::Unknown(patient(Refusal::Unavailable, answer.as_ref())),
     }
 }
 
-fn envelope(
+/// Posts an envelope, and reads what the answer says of the frame inside.
+pub(crate) async fn hand_over(upstream: &str, envelope: &[u8]) -> (Fate, Option<Answer>) {
+    let url = format!("{upstream}/v1/e");
+    let headers = [("content-type", "application/octet-stream")];
+    match post(&url, &headers, Some(envelope), TIMEOUT).await {
+        Some(answer) => (Fate::of(answer.status, answer.verdict.as_deref(), &answer.body), Some(answer)),
+        None => (Fate::Away, None),
+    }
+}
+
+/// Wraps a frame and signs the envelope. Nothing if there is no lease to sign with.
+pub(crate) fn envelope(
     enrolled: &Enrolled,
     account: &Leased,
     annotation: &Annotation<'_>,
@@ -78,19 +90,22 @@ fn envelope(
     Some(envelope)
 }
 
-/// Whether a refusal is the server's verdict on the frame, which it has then set aside: it says so in its receipt.
-///
-/// Any other refusal is of the envelope or of somebody between here and the server, and says nothing of the frame:
-/// to hand it on would make a page throw away what was never looked at.
-fn set_aside(answer: &Answer) -> bool {
-    let verdict = answer.verdict.as_deref().map(Verdict::from_header);
-    matches!(answer.status, 400..=499 | 501) && matches!(verdict, Some(Ok(verdict)) if verdict.quarantined > 0)
-}
-
-fn away(answer: &Answer) -> Problem {
-    let problem = Problem::new(if answer.status == 429 { Refusal::RateLimited } else { Refusal::Unavailable });
-    match answer.retry_after.as_deref().and_then(|seconds| seconds.parse().ok()) {
+/// A refusal with the pause that the server asked for.
+fn patient(refusal: Refusal, answer: Option<&Answer>) -> Problem {
+    let problem = Problem::new(refusal);
+    match answer.and_then(Answer::asked).and_then(|seconds| seconds.try_into().ok()) {
         Some(seconds) => problem.with_retry_after(seconds),
         None => problem,
+    }
+}
+
+impl From<Taken> for Outcome {
+    fn from(taken: Taken) -> Self {
+        match taken {
+            Taken::Yes => Self::Spooled { again: false },
+            Taken::Again => Self::Spooled { again: true },
+            Taken::Full => Self::Unknown(Problem::new(Refusal::Unavailable).with_detail("the spool is full")),
+            Taken::No | Taken::Unknown => Self::Unknown(Refusal::Unavailable.into()),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, rc::Rc};
 
 use worker::{Context, Env, console_log, web_sys::Request};
 
-use firsthop_core::{Annotation, TenantId, Trust};
+use firsthop_core::{Annotation, Header, TenantId, Trust};
 use firsthop_intake::{
     Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native, route,
     segment::{self, Call},
@@ -13,7 +13,7 @@ use firsthop_intake::{
 use crate::{
     arrival::{self, Arrival},
     edge::{Edge, remember, seen_id, was_seen},
-    forward::{Outcome, forward},
+    forward::{Outcome, envelope, forward},
     lease::Enrolled,
     platform::{now, random},
     reply::Reply,
@@ -69,7 +69,7 @@ async fn native_frame(request: &Request, env: &Env, ctx: &Context) -> Result<Rep
     if id.is_some_and(was_seen) {
         return Ok(Reply::receipt(&Receipt { session, ..Receipt::duplicate(frame.header()) }));
     }
-    match way.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count).await {
+    match way.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count, true).await {
         Outcome::Acknowledged(receipt) => {
             // Another time, too, the server shall say which of the events it has otherwise.
             if let Some(id) = id
@@ -79,9 +79,18 @@ async fn native_frame(request: &Request, env: &Env, ctx: &Context) -> Result<Rep
             }
             Ok(Reply::receipt(&Receipt { session, ..receipt }))
         }
+        Outcome::Spooled { again } => {
+            id.into_iter().for_each(remember);
+            Ok(Reply::receipt(&Receipt { session, ..spooled(frame.header(), again) }))
+        }
         Outcome::Refused(answer) => Ok(Reply::passed_on(answer)),
         Outcome::Unknown(problem) => Err(way.fail(problem)),
     }
+}
+
+/// The receipt of what the spool has.
+fn spooled(header: &Header, again: bool) -> Receipt {
+    if again { Receipt::duplicate(header) } else { Receipt::spooled(header) }
 }
 
 async fn segment_call(call: Call, request: &Request, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
@@ -100,16 +109,18 @@ async fn segment_call(call: Call, request: &Request, env: &Env, ctx: &Context) -
     for rejected in &accepted.rejected {
         let problem = Problem::new(rejected.refusal);
         let annotation = Annotation { refused: problem.code(), ..accepted.annotation };
-        way.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count()).await?;
+        // Somebody answers for the request that it came with.
+        way.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count(), true).await?;
         log(&problem, way.tenant());
         verdict.quarantined += u32::from(rejected.count());
     }
     for frame in &accepted.frames {
-        let count = firsthop_core::Header::peek(frame).map_err(|_| Refusal::Internal)?.count;
-        match way.send(&accepted.account, &accepted.annotation, frame, count).await {
+        let header = Header::peek(frame).map_err(|_| Refusal::Internal)?;
+        match way.send(&accepted.account, &accepted.annotation, frame, header.count, true).await {
             Outcome::Acknowledged(receipt) => verdict += &receipt,
+            Outcome::Spooled { again } => verdict += &spooled(&header, again),
             // The server has set aside what this edge has just made: its verdict counts, not ours.
-            Outcome::Refused(_) => verdict.quarantined += u32::from(count),
+            Outcome::Refused(_) => verdict.quarantined += u32::from(header.count),
             Outcome::Unknown(problem) => return Err(way.fail(problem)),
         }
     }
@@ -142,23 +153,33 @@ impl<'a> Way<'a> {
         }
     }
 
-    async fn send(&self, account: &Leased, annotation: &Annotation<'_>, frame: &[u8], count: u16) -> Outcome {
-        match self.enrolled {
-            Some(enrolled) => forward(&self.edge.config.upstream, enrolled, account, annotation, frame, count).await,
-            None => Outcome::Unknown(Refusal::Internal.into()),
+    /// Hands on a frame; `spooled` if it may wait in the spool.
+    async fn send(
+        &self,
+        account: &Leased,
+        annotation: &Annotation<'_>,
+        frame: &[u8],
+        count: u16,
+        spooled: bool,
+    ) -> Outcome {
+        let Some(enrolled) = self.enrolled else { return Outcome::Unknown(Refusal::Internal.into()) };
+        match envelope(enrolled, account, annotation, frame, count, now()) {
+            Some(envelope) => forward(self.edge, enrolled, &envelope, spooled).await,
+            None => Outcome::Unknown(Refusal::Unavailable.into()),
         }
     }
 
-    /// Leaves with the server what is no event; only then may it be refused.
+    /// Leaves with the server, or with the spool, what is no event; only then may it be refused.
     async fn set_aside(
         &self,
         account: &Leased,
         annotation: &Annotation<'_>,
         body: &[u8],
         count: u16,
+        spooled: bool,
     ) -> Result<(), Failure> {
-        match self.send(account, annotation, body, count).await {
-            Outcome::Acknowledged(_) | Outcome::Refused(_) => Ok(()),
+        match self.send(account, annotation, body, count, spooled).await {
+            Outcome::Acknowledged(_) | Outcome::Spooled { .. } | Outcome::Refused(_) => Ok(()),
             Outcome::Unknown(problem) => Err(self.fail(problem)),
         }
     }
@@ -167,7 +188,8 @@ impl<'a> Way<'a> {
     async fn refuse(&self, refused: &Refused<'_, Rc<Leased>>) -> Failure {
         let problem = refused.problem.clone();
         let Some(account) = &refused.quarantine else { return self.fail(problem) };
-        match self.set_aside(account, &refused.annotation, &refused.body, refused.count).await {
+        // Not in the spool: anybody can send what is refused, and so fill it.
+        match self.set_aside(account, &refused.annotation, &refused.body, refused.count, false).await {
             Ok(()) => self.fail(problem.with_quarantined(refused.count)),
             Err(unavailable) => unavailable,
         }

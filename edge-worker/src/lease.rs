@@ -20,7 +20,9 @@ use firsthop_intake::{Account as _, Leased, Origins, Refusal, Tenant};
 
 use crate::{
     config::Enrolment,
+    edge::Edge,
     platform::{now, random_bytes},
+    spool::Known,
     upstream::post,
 };
 
@@ -49,6 +51,8 @@ pub(crate) struct Enrolled {
     /// This isolate as a source of envelopes, one per tenant so that each tenant's numbers have no gaps.
     source: Cell<Option<SourceId>>,
     next_batch: Cell<u64>,
+    /// What is known of each of the tenant's spools.
+    pub(crate) spools: Vec<Cell<Known>>,
 }
 
 struct Held {
@@ -60,7 +64,7 @@ struct Held {
 
 impl Enrolled {
     /// The tenants that some tokens are for.
-    pub(crate) fn all(enrolments: &[Enrolment]) -> Vec<Self> {
+    pub(crate) fn all(enrolments: &[Enrolment], shards: u32) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for enrolment in enrolments {
             match all.iter_mut().find(|enrolled| enrolled.tenant == enrolment.tenant) {
@@ -73,6 +77,7 @@ impl Enrolled {
                     fetched: Cell::default(),
                     source: Cell::default(),
                     next_batch: Cell::default(),
+                    spools: (0..shards).map(|_| Cell::default()).collect(),
                 }),
             }
         }
@@ -119,7 +124,7 @@ impl Enrolled {
     /// A request must not await another one's promise: the platform ties I/O to the request that began it, and ends
     /// it with that request. So it looks at the shared state by a timer of its own, and takes over when the other
     /// request should have been done long ago.
-    pub(crate) async fn fetch(&self, url: &str, region: Region) {
+    pub(crate) async fn fetch(&self, edge: &Edge) {
         while self.is_fetching(now()) {
             Delay::from(POLL).await;
         }
@@ -128,7 +133,7 @@ impl Enrolled {
             return;
         }
         self.fetching.set(Some(now()));
-        let answer = self.ask(url, region).await;
+        let answer = self.ask(&edge.config.leases, edge.config.region).await;
         self.fetched.set(now());
         self.fetching.set(None);
         match answer {

@@ -3,10 +3,13 @@
 //! ```text
 //!  request ──► body within bounds ──► intake decides ──► seen? ──► envelope ──► server ──► receipt ──► answer
 //!              arrival                edge, lease        edge      forward      upstream               reply
+//!                                                                     │ away           ▲
+//!                                                                     └──► spool ──────┘ in order, by alarm
 //! ```
 //!
-//! An event is acknowledged when the server has acknowledged it, and not before. Until then the sender keeps it: the
-//! answer is 503 with `Retry-After`, and nothing is remembered as seen.
+//! An event is acknowledged when the server has acknowledged it, or, while the server is away, when the spool has it on
+//! disk; and not before. Until then the sender keeps it: the answer is 503 with `Retry-After`, and nothing is remembered
+//! as seen.
 
 mod arrival;
 mod config;
@@ -14,9 +17,11 @@ mod edge;
 mod forward;
 mod hop;
 mod lease;
+mod object;
 mod platform;
 mod reply;
 mod sdk;
+mod spool;
 mod upstream;
 
 use std::{panic::AssertUnwindSafe, rc::Rc};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::{
-    js_sys::{self, Uint8Array, futures::JsFuture},
+    js_sys::{self, Promise, Uint8Array, futures::JsFuture},
     web_sys::{AbortController, RequestInit, RequestRedirect, Response, WorkerGlobalScope},
 };
 
@@ -22,6 +22,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// What it asks for as a pause, in seconds.
+    pub(crate) fn asked(&self) -> Option<u64> {
+        self.retry_after.as_deref()?.trim().parse().ok()
+    }
+
     /// Whether it is this problem of the server's.
     pub(crate) fn is_problem(&self, refusal: Refusal) -> bool {
         #[derive(Deserialize)]
@@ -63,7 +68,12 @@ pub(crate) async fn post(url: &str, headers: &[(&str, &str)], body: Option<&[u8]
 
 async fn fetch(url: &str, init: &RequestInit) -> Result<Answer, JsValue> {
     let scope: WorkerGlobalScope = js_sys::global().unchecked_into();
-    let response: Response = JsFuture::from(scope.fetch_with_str_and_init(url, init)).await?.dyn_into()?;
+    answer(scope.fetch_with_str_and_init(url, init)).await
+}
+
+/// The answer that a fetch has promised, read within the bound.
+pub(crate) async fn answer(promise: Promise) -> Result<Answer, JsValue> {
+    let response: Response = JsFuture::from(promise).await?.dyn_into()?;
     let headers = response.headers();
     let (retry_after, verdict) = (headers.get("retry-after")?, headers.get(Verdict::HEADER)?);
     let body = read(response.body(), None, MAX_ANSWER).await.map_err(|_| JsValue::UNDEFINED)?;

@@ -12,7 +12,8 @@ import { CF, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
 const ORIGIN = 'https://shop.example';
-const { server, edge } = await pair({ tenants: [tenant] });
+// Without room in its spool: what the edge says when nobody has a frame. What it says otherwise is in spool.test.mjs.
+const { server, edge } = await pair({ tenants: [tenant], SPOOL_BYTES: '1' });
 
 /** Posts a frame as a page would. Not by `fetch`, which on a 421 sends the body again, and in Node another one. */
 async function send(body, headers = {}) {

@@ -14,7 +14,7 @@ let edge;
 
 before(async () => {
   server = await Server.create();
-  edge = await startWorker({ UPSTREAM: server.url, LEASES: server.internalUrl, REGION: 'EU', ENROLMENTS: server.enrolment });
+  edge = await startWorker({ UPSTREAM: server.url, LEASES: server.internalUrl, REGION: 'EU', ENROLMENTS: server.enrolment, SPOOL_RETRY_MS: '50' });
 });
 after(async () => {
   await edge?.dispose();
@@ -117,18 +117,21 @@ describe('edge and server', () => {
     }
   });
 
-  test('the server is killed and comes back: what was refused meanwhile is stored once', async () => {
+  test('the server is killed and comes back: what was spooled meanwhile is stored once', async () => {
     const source = newSource();
     const { session } = await stored(await post(edge.url, frame({ source })));
-    const second = frame({ source, session, first: 1, batch: 1 });
+    const frames = [1, 2, 3].map((first) => frame({ source, session, first, batch: first }));
     await server.stop('SIGKILL');
-    const answer = await post(edge.url, second);
-    assert.equal(answer.status, 503);
-    assert.match(answer.headers.get('retry-after'), /^\d+$/);
+    for (const body of frames) {
+      const { sums, spooled } = await stored(await post(edge.url, body));
+      assert.deepEqual([...sums, spooled], [0, 0, 0, 1]);
+    }
+    assert.deepEqual((await stored(await post(edge.url, frames[0]))).sums, [0, 1, 0], 'a retry is known');
     await server.start();
-    assert.deepEqual((await stored(await post(edge.url, second))).sums, [1, 0, 0]);
-    assert.deepEqual((await stored(await post(edge.url, second))).sums, [0, 1, 0]);
-    await until('two rows', () => rowsOf(source).length === 2);
+    const rows = await until('four rows', () => rowsOf(source).length === 4 && rowsOf(source));
+    assert.deepEqual(rows.map(({ seq }) => seq), [0, 1, 2, 3], 'in order');
+    for (const body of frames) assert.deepEqual((await stored(await post(server.url, body))).sums, [0, 1, 0], 'each once');
+    assert.equal(rowsOf(source).length, 4);
   });
 
   // Last, for it ends the edge.

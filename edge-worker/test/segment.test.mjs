@@ -10,7 +10,7 @@ import { pair, refusal as problemOf } from './pair.mjs';
 import { Tenant, bytes, json, kit, problem } from './server.mjs';
 
 const tenant = new Tenant(0xc8);
-const { server, edge } = await pair({ tenants: [tenant] });
+const { server, edge } = await pair({ tenants: [tenant], SPOOL_BYTES: '1' });
 
 beforeEach(() => server.forget());
 

@@ -110,6 +110,8 @@ export class FakeServer {
   /** Answers of `/v1/e` that are due before the ordinary ones: a function of (request, response, body). */
   plans = [];
   leasePlans = [];
+  /** Looks at each request to `/v1/e` that no plan is for; true if it has answered. */
+  always;
 
   static async start(...tenants) {
     const server = new FakeServer();
@@ -157,7 +159,8 @@ export class FakeServer {
     if (request.method === 'POST' && request.url === '/v1/e') {
       this.received.push({ body, headers: request.headers });
       const plan = this.plans.shift();
-      return plan ? plan(request, response, body) : this.store(response, body);
+      if (plan) return plan(request, response, body);
+      return this.always?.(request, response, body) || this.store(response, body);
     }
     return problem(response, 404, 'not-found');
   }
@@ -172,6 +175,14 @@ export class FakeServer {
     const { header } = kit({ do: 'read', frame });
     const { source, batchSeq: batch, firstSeq: first, count } = header;
     return json(response, 200, { source, batch, first, count, stored: count, duplicate: 0, conflict: 0 });
+  }
+
+  /** The frames that were stored, with what was noted on them. */
+  framesStored() {
+    return this.stored.map((body) => {
+      const { annotation, frame } = this.tenantOf(body).open(body);
+      return { annotation, bytes: bytes(frame), ...kit({ do: 'read', frame }).header };
+    });
   }
 
   /** The tenant that an envelope's header names: eight bytes, little-endian, at 8. */

@@ -9,7 +9,7 @@ import { pair } from './pair.mjs';
 import { Tenant, newSource } from './server.mjs';
 
 const tenant = new Tenant(0xc8);
-const { server, edge, send } = await pair({ tenants: [tenant] });
+const { server, edge, send } = await pair({ tenants: [tenant], SPOOL_BYTES: '1' });
 
 
 describe('patience', { concurrency: true }, () => {

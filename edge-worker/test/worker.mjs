@@ -32,6 +32,7 @@ export async function startWorker(bindings, { port = 0, more = [] } = {}) {
     modules: modules(),
     modulesRoot: `${EDGE}/build`,
     compatibilityDate: COMPATIBILITY_DATE,
+    durableObjects: { SPOOL: { className: 'Spool', useSQLite: true } },
     bindings,
   };
   const miniflare = new Miniflare({

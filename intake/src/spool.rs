@@ -16,8 +16,11 @@ pub enum Fate {
     Limited,
     /// The server is away, or in trouble: it says nothing of the frame.
     Away,
-    /// Somebody will not have it, and it is not a verdict on the frame: an enrolment that ended, a proxy's limit, a wrong address. It
-    /// takes an operator, so to ask often is of no use; and nothing was set aside, so it must be kept.
+    /// Somebody will not have these very bytes, and has not set them aside: too large for a proxy, or damaged on the way. They must be
+    /// kept; others may well get through.
+    Unfit,
+    /// Somebody will have nothing of this edge's or this tenant's: an enrolment that ended, a wrong address. It takes an operator, so to
+    /// ask often is of no use; and nothing was set aside, so it must be kept.
     Refused,
 }
 
@@ -38,6 +41,7 @@ impl Fate {
             }
             429 => Self::Limited,
             408 | 425 | 500.. => Self::Away,
+            400 | 409 | 411..=415 | 422 | 431 => Self::Unfit,
             _ => Self::Refused,
         }
     }
@@ -76,7 +80,7 @@ impl Pace {
     }
 }
 
-/// How often a frame may fail while others get through before those behind it, of its source, need wait for it no longer.
+/// How often a frame may fail by itself, or while others get through, before those behind it, of its source, need wait for it no longer.
 pub const STRIKES: u32 = 8;
 
 /// Distributes what waits, in its order, over lanes: one for each source, which are sent side by side, and each in order.
@@ -123,13 +127,15 @@ mod tests {
             // Of a server in trouble, no word counts for a verdict.
             (500, aside, "", Fate::Away),
             (503, aside, "", Fate::Away),
-            (400, nothing, "", Fate::Refused),
-            (400, Some("quarantined"), "", Fate::Refused),
-            (400, None, "", Fate::Refused),
+            (400, nothing, "", Fate::Unfit),
+            (400, Some("quarantined"), "", Fate::Unfit),
+            (400, None, "", Fate::Unfit),
+            (415, None, "", Fate::Unfit),
+            (422, None, "", Fate::Unfit),
             (401, None, "", Fate::Refused),
             (403, None, "", Fate::Refused),
             (404, None, "", Fate::Refused),
-            (413, None, "<html>too large", Fate::Refused),
+            (413, None, "<html>too large", Fate::Unfit),
             (301, None, "", Fate::Refused),
             // What `redirect: manual` gives.
             (0, None, "", Fate::Refused),
@@ -184,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_pause_is_never_nothing_and_never_for_ever(first_ms: u64, failures: u32, asked: Option<u64>, random: u32) {
-            for fate in [Fate::Away, Fate::Limited, Fate::Refused] {
+            for fate in [Fate::Away, Fate::Limited, Fate::Unfit, Fate::Refused] {
                 let pace = Pace { first_ms: first_ms % 3_600_000 };
                 let pause = pace.pause(failures, &fate, asked, random);
                 prop_assert!(pause > 0);

@@ -1,0 +1,125 @@
+//! The spool: what keeps frames on disk while the server is away, and hands them over when it is back.
+//!
+//! ```text
+//!  forward ──► behind: does anything of this source wait? ──no──► server ──► acknowledged
+//!                │ yes, or the server is known to be away           │ away
+//!                ▼                                                  ▼
+//!              object: a table in a Durable Object  ◄────────────  take
+//!                └── alarm ──► deliver: in order per source, sources side by side ──► server
+//! ```
+//!
+//! Each tenant has a few objects, and a source is always in the same one. An isolate asks one of them before it forwards only where that
+//! object may have something: with the first frame, and from a failure on until the object says that it is empty. While the server
+//! answers, the spool costs nothing.
+
+mod deliver;
+mod object;
+mod table;
+
+use firsthop_core::{Envelope, Frame, Header, SourceId, TenantId};
+
+use crate::{edge::Edge, lease::Enrolled, upstream::Answer};
+
+/// What an isolate knows of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing yet: it may have kept something since before this isolate was.
+    #[default]
+    Nothing,
+    /// It had nothing when it was asked, and this isolate has given it nothing since.
+    Empty,
+    /// It had something when it was asked last.
+    Holding,
+}
+
+/// Whether the spool has taken a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is on disk.
+    Yes,
+    /// It was there before: this is a retry.
+    Again,
+    /// No: nothing of its source waits, it may go to the server.
+    No,
+    /// No: there is no more room.
+    Full,
+    /// Nobody knows. What waits may go first, so the sender has to keep this.
+    Unknown,
+}
+
+/// How a shard answers: by status.
+mod status {
+    pub(super) const TAKEN: u16 = 202;
+    pub(super) const AGAIN: u16 = 208;
+    pub(super) const CLEAR: u16 = 204;
+    pub(super) const EMPTY: u16 = 205;
+    pub(super) const FULL: u16 = 507;
+}
+
+/// The part of a tenant's spool that has what there is of one source.
+pub(crate) struct Shard<'a> {
+    edge: &'a Edge,
+    enrolled: &'a Enrolled,
+    number: u32,
+}
+
+impl<'a> Shard<'a> {
+    /// Where what is in an envelope belongs.
+    pub(crate) fn of(edge: &'a Edge, enrolled: &'a Enrolled, envelope: &[u8]) -> Self {
+        let source = Frame::parse(envelope).ok().and_then(|frame| source_of(&frame)).unwrap_or_default();
+        // The last bytes of an id are random; the first ones of a page's are its clock.
+        let number = (source.as_u128() % u128::from(edge.config.spool.shards)) as u32;
+        Self { edge, enrolled, number }
+    }
+
+    /// Leaves an envelope with the spool if something of its source waits there, or if the server is known to be away.
+    pub(crate) async fn behind(&self, envelope: &[u8]) -> Taken {
+        let known = self.known().get();
+        if known == Known::Empty {
+            return Taken::No;
+        }
+        match self.post("/behind", envelope).await {
+            // To refuse what the server might take, because the spool cannot say whether it has something, would be to fail for nothing;
+            // but where it is known to have something, order counts.
+            Taken::Unknown if known == Known::Nothing => Taken::No,
+            taken => taken,
+        }
+    }
+
+    /// Leaves an envelope with the spool, because the server is away and has said this, if anything.
+    pub(crate) async fn take(&self, envelope: &[u8], answer: Option<&Answer>) -> Taken {
+        self.known().set(Known::Holding);
+        let asked = answer.and_then(Answer::asked).unwrap_or_default();
+        self.post(&format!("/take?{asked}"), envelope).await
+    }
+
+    fn known(&self) -> &std::cell::Cell<Known> {
+        &self.enrolled.spools[self.number as usize]
+    }
+
+    async fn post(&self, path: &str, envelope: &[u8]) -> Taken {
+        let name = name_of(self.enrolled.tenant, self.number);
+        let Some(answer) = self.edge.spools.post(&name, path, Some(envelope)).await else { return Taken::Unknown };
+        let (taken, known) = match answer.status {
+            status::TAKEN => (Taken::Yes, Known::Holding),
+            status::AGAIN => (Taken::Again, Known::Holding),
+            status::CLEAR => (Taken::No, Known::Holding),
+            status::EMPTY => (Taken::No, Known::Empty),
+            status::FULL => (Taken::Full, Known::Holding),
+            _ => return Taken::Unknown,
+        };
+        self.known().set(known);
+        taken
+    }
+}
+
+/// The name of a tenant's shard.
+pub(crate) fn name_of(tenant: TenantId, shard: u32) -> String {
+    format!("{tenant}/{shard}")
+}
+
+/// Whose events an envelope holds; none if what is inside cannot say.
+fn source_of(envelope: &Frame<'_>) -> Option<SourceId> {
+    let inside = Envelope::open(envelope).ok()?;
+    Some(Header::peek(inside.frame).ok()?.source)
+}

@@ -164,7 +164,7 @@ impl<'a> Frame<'a> {
 }
 
 #[cfg(feature = "seal")]
-impl Frame<'_> {
+impl<'a> Frame<'a> {
     /// Opens a sealed frame into the caller's buffer, which needs the room of its payload less [`SEAL_LEN`]. Verify the
     /// frame first: who sealed it, the seal does not say, because the region's key is public.
     ///
@@ -173,14 +173,27 @@ impl Frame<'_> {
     /// # Errors
     /// [`Error::State`] if it is not sealed; [`Error::UnknownKey`] if it is sealed to another key than this one;
     /// [`Error::BufferFull`]; [`Error::Seal`] if it does not open. The buffer is as it was then.
-    pub fn unseal<'b>(&'b self, key: &crate::RegionSecretKey, buffer: &'b mut [u8]) -> Result<Frame<'b>, Error> {
+    pub fn unseal<'b>(&self, key: &crate::RegionSecretKey, buffer: &'b mut [u8]) -> Result<Frame<'b>, Error>
+    where
+        'a: 'b,
+    {
         let id = self.sealed_to().filter(|_| self.opened.is_none()).ok_or(Error::State)?;
         if id != key.id() {
             return Err(Error::UnknownKey);
         }
         let (head, sealed) = self.signed().split_at(self.header_len);
         let opened = key.open(&self.header, head, sealed, buffer)?;
-        Ok(Frame { opened: Some(opened), ..*self })
+        Ok(self.with_opened(opened))
+    }
+
+    /// The frame as [`unseal`](Self::unseal) returned it, from the bytes that it wrote: for whoever keeps those and not the borrow. Of a
+    /// frame that is not sealed, the frame.
+    #[must_use]
+    pub fn with_opened<'b>(&self, payload: &'b [u8]) -> Frame<'b>
+    where
+        'a: 'b,
+    {
+        Frame { opened: self.sealed_to().map(|_| payload), ..*self }
     }
 }
 

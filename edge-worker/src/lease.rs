@@ -16,7 +16,7 @@ use serde::Deserialize;
 use worker::{Delay, console_error};
 
 use firsthop_core::{Epoch, KeyId, LeaseKey, LeaseRing, Region, SourceId, TenantId, Timestamp, WorkerId};
-use firsthop_intake::{Account as _, Leased, Origins, Refusal, Tenant};
+use firsthop_intake::{Account as _, Leased, Origins, Refusal, RegionSecrets, Tenant};
 
 use crate::{
     config::Enrolment,
@@ -264,6 +264,10 @@ impl<'a> Answer<'a> {
             origins: Origins::parse(&self.origins).map_err(|_| "bad origins")?,
         };
         let refresh_ms = self.refresh_after.clamp(*REFRESH.start(), *REFRESH.end()) * 1000;
-        Ok(Held { account: Rc::new(Leased { tenant, leases }), since: now, refresh_ms })
+        Ok(Held {
+            account: Rc::new(Leased { tenant, leases, region_secrets: RegionSecrets::default() }),
+            since: now,
+            refresh_ms,
+        })
     }
 }

@@ -29,6 +29,7 @@ fn account() -> Rooted {
             origins: Origins::any(),
         },
         roots,
+        region_secrets: [("EU".parse().expect("two capitals"), crate::region_key())].into_iter().collect(),
     }
 }
 

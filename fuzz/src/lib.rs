@@ -10,10 +10,12 @@ mod common;
 
 mod codec;
 mod intake;
+mod seal;
 mod windows;
 
 pub use codec::{Map, annotation, event, frame, grant, header, ids, properties, properties_model};
 pub use intake::{document, json, native, segment};
+pub use seal::seal;
 pub use windows::{Step, windows};
 
 /// Puts the payload's length, the CRC and the tag right, so that an input gets past what a fuzzer cannot guess.
@@ -40,4 +42,10 @@ fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn key() -> firsthop_core::MacKey {
     firsthop_core::MacKey::new(firsthop_core::Alg::HmacSha256Trunc128, &[7; 32]).expect("a symmetric algorithm")
+}
+
+/// What the sealed frames of the vectors open with.
+fn region_key() -> firsthop_core::RegionSecretKey {
+    let secret = std::array::from_fn(|i| 0xc0 + i as u8);
+    firsthop_core::RegionSecretKey::new(firsthop_core::RegionKeyId::new(5), secret)
 }

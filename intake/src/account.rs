@@ -3,10 +3,11 @@
 use std::{rc::Rc, sync::Arc};
 
 use firsthop_core::{
-    Epoch, Error, KeyId, Keyring, LeaseKey, LeaseRing, LeaseScope, Region, TenantId, Timestamp, WorkerId, WriteKey,
+    Epoch, Error, KeyId, Keyring, LeaseKey, LeaseRing, LeaseScope, Region, RegionKeyId, RegionSecretKey, TenantId,
+    Timestamp, WorkerId, WriteKey,
 };
 
-use crate::Problem;
+use crate::{Problem, RegionSecrets};
 
 /// A tenant's settings, as far as a first hop needs them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub trait Account {
     /// [`Error::UnknownKey`] if no hop has it, and the frame is to be refused.
     fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, Error>;
 
+    /// The private key that frames for a region open with, by its number. `Ok(None)`: this hop is not one that may read them, or has not been given
+    /// the key yet; the frame goes on as it came, and another one decides.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] if no hop has it, and the frame is to be refused.
+    fn region_secret(&self, _region: Region, _id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {
+        Err(Error::Sealed)
+    }
+
     /// Whether a body of this size may come at all and the tenant has anything left of its share. Asked for whoever names the
     /// tenant, before any work is done for them; so it must take nothing.
     ///
@@ -98,6 +108,10 @@ macro_rules! account_behind {
                 (**self).lease(root, scope, now)
             }
 
+            fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {
+                (**self).region_secret(region, id)
+            }
+
             fn has_room(&self, bytes: usize) -> Result<(), Problem> {
                 (**self).has_room(bytes)
             }
@@ -120,6 +134,8 @@ pub struct Leased {
     pub tenant: Tenant,
     /// The leases; all of the tenant's, the edge's region and its worker id.
     pub leases: LeaseRing<LEASES>,
+    /// The private keys of its region, where the tenant lets its edges read what is sealed; otherwise none.
+    pub region_secrets: RegionSecrets,
 }
 
 impl Account for Leased {
@@ -138,6 +154,10 @@ impl Account for Leased {
         }
         Ok(self.leases.get(root, scope.epoch).ok().cloned())
     }
+
+    fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {
+        Ok(self.region_secrets.get(region, id).cloned())
+    }
 }
 
 /// Roots that a tenant may have at a time.
@@ -150,6 +170,8 @@ pub struct Rooted {
     pub tenant: Tenant,
     /// The roots.
     pub roots: Keyring<ROOTS>,
+    /// The private keys of its regions.
+    pub region_secrets: RegionSecrets,
 }
 
 impl Account for Rooted {
@@ -165,6 +187,10 @@ impl Account for Rooted {
 
     fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, Error> {
         self.roots.get(root, now).map(|root| Some(root.lease(scope)))
+    }
+
+    fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {
+        self.region_secrets.get(region, id).cloned().map(Some).ok_or(Error::Sealed)
     }
 }
 

@@ -21,7 +21,7 @@
 //!     Event, ExtensionKind, FrameWriter, Header, KeyId, Keyring, Region, RootKey, SourceId, TenantId, Timestamp,
 //!     Unsigned, WorkerId,
 //! };
-//! use firsthop_intake::{Facts, Origins, Receipt, Rooted, Tenant, native};
+//! use firsthop_intake::{Facts, Origins, Receipt, RegionSecrets, Rooted, Tenant, native};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let now = Timestamp::from_millis(1_700_000_000_000);
@@ -38,6 +38,7 @@
 //!         origins: Origins::parse(["https://*.shop.example"])?,
 //!     },
 //!     roots,
+//!     region_secrets: RegionSecrets::default(),
 //! };
 //!
 //! // A page's first frame: no session yet, only the write key.
@@ -72,6 +73,7 @@ mod problem;
 mod receipt;
 mod route;
 pub mod rules;
+mod sealed;
 pub mod segment;
 mod session;
 pub mod spool;
@@ -85,5 +87,6 @@ pub use crate::{
     problem::{Problem, Refusal, Refused},
     receipt::{Receipt, Verdict},
     route::{CORS, PREFLIGHT, Route, route},
+    sealed::{Contents, RegionSecrets},
     session::{RENEW_MS, SESSION_MS, Session},
 };

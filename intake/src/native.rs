@@ -1,11 +1,11 @@
-//! Native frames: bounds, CRC, region gate, write key or session, origin, events; in that order.
+//! Native frames: bounds, CRC, region gate, write key or session, origin, seal, events; in that order.
 
 use firsthop_core::{
     Alg, Annotation, Error, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp, Trust, limits::MAX_FRAME,
 };
 
 use crate::{
-    Account, Facts, Problem, Refusal, Refused, Session, Tenant,
+    Account, Contents, Facts, Problem, Refusal, Refused, Session, Tenant,
     account::HIDDEN,
     annotate::{annotate, check_encoding},
 };
@@ -13,19 +13,29 @@ use crate::{
 /// Largest body of `POST /v1/f`, in bytes.
 pub const MAX_BODY: usize = MAX_FRAME;
 
-/// A frame that was accepted: every event of it can be read, and somebody answers for it.
+/// A frame that was accepted: somebody answers for it, and every event of it can be read, unless it is sealed and the key is another hop's.
 #[derive(Debug)]
 pub struct Accepted<'a, T> {
     /// Whose it is.
     pub account: T,
-    /// The frame; its [`open`](Frame::open) and events cannot fail.
+    /// The frame as it came.
     pub frame: Frame<'a>,
-    /// How many of its events have an id of another vendor's.
+    /// What can be read of it: [`readable`](Self::readable).
+    pub contents: Contents,
+    /// How many of its events have an id of another vendor's; 0 if they cannot be read.
     pub foreign: usize,
     /// What to note on it. Its `trust` says who answers for the frame.
     pub annotation: Annotation<'a>,
     /// The session that goes into the receipt, if the source needs one.
     pub session: Option<Session>,
+}
+
+impl<T> Accepted<'_, T> {
+    /// The frame with events that can be read: its [`open`](Frame::open) and they cannot fail. None if it is sealed and this hop has not the key.
+    #[must_use]
+    pub fn readable(&self) -> Option<Frame<'_>> {
+        self.contents.of_frame(&self.frame)
+    }
 }
 
 /// Decides on a body of `POST /v1/f`. `lookup` finds what the hop knows of a tenant; it is asked at most once.
@@ -49,8 +59,8 @@ pub fn receive<'a, T: Account>(
         None => Err(nobodys(body, facts)),
     };
     match (checked, account) {
-        (Ok(Checked { frame, foreign, trust, session }), Some(account)) => {
-            Ok(Accepted { account, frame, foreign, annotation: Annotation { trust, ..annotation }, session })
+        (Ok(Checked { frame, contents, foreign, trust, session }), Some(account)) => {
+            Ok(Accepted { account, frame, contents, foreign, annotation: Annotation { trust, ..annotation }, session })
         }
         (Ok(_), None) => Err(Refused::new(Refusal::Internal, None, body, 1, annotation)),
         (Err(problem), account) => {
@@ -93,6 +103,7 @@ pub fn authenticate(
 /// A frame that nothing is wrong with.
 struct Checked<'a> {
     frame: Frame<'a>,
+    contents: Contents,
     foreign: usize,
     trust: Trust,
     session: Option<Session>,
@@ -111,13 +122,14 @@ fn check<'a>(body: &'a [u8], facts: &Facts<'a>, account: &impl Account) -> Resul
         check_holder(&grant.holder, origin, tenant)?;
     }
     account.admit(frame.header().count, body.len())?;
-    let foreign = frame.check()?;
+    let contents = Contents::of(&frame, account)?;
+    let foreign = contents.of_frame(&frame).map_or(Ok(0), |frame| frame.check())?;
     let source = frame.header().source;
     let session = match grant {
         Some(grant) => Session::renewal(account, source, &grant, facts.now),
         None => Session::mint(account, source, Holder::new(origin, frame.write_key()?.as_str()), facts.now),
     };
-    Ok(Checked { frame, foreign, trust, session })
+    Ok(Checked { frame, contents, foreign, trust, session })
 }
 
 /// Whether a session may be used here: its write key is one of the tenant's still, and the request comes from its origin.

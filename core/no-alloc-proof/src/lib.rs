@@ -9,8 +9,9 @@
 use firsthop_core::{
     Alg, Annotation, Context, ContextDelta, DedupWindow, Envelope, Epoch, Error, Event, EventId, EventKind,
     ExtensionKind, Flags, ForeignId, Frame, FrameSigner, FrameVerifier, FrameWriter, Header, Holder, Insert, KeyId,
-    Keyring, LeaseRing, MacKey, Network, Outcome, PropertiesWriter, Reason, Region, RootKey, SecretKey, SeqVerdict,
-    SeqWindow, SessionGrant, SourceId, TenantId, Timestamp, Unsigned, Value, Vendor, WorkerId, WriteKey, seal_envelope,
+    Keyring, LeaseRing, MacKey, Network, Outcome, PropertiesWriter, Reason, Region, RegionKeyId, RegionPublicKey,
+    RegionSecretKey, RootKey, SecretKey, SeqVerdict, SeqWindow, SessionGrant, SourceId, TenantId, Timestamp, Unsigned,
+    Value, Vendor, WorkerId, WriteKey, seal_envelope,
 };
 
 #[cfg(target_arch = "wasm32")]
@@ -160,6 +161,29 @@ pub extern "C" fn keys(seed: u32) -> u32 {
         let frame = get!(Frame::parse(envelope));
         get!(frame.verify(&key));
         ensure!(Envelope::open(&frame) == Ok(Envelope { worker, annotation, frame: bytes }));
+        Ok(())
+    })())
+}
+
+/// Sealed frames.
+#[unsafe(no_mangle)]
+pub extern "C" fn seals(seed: u32) -> u32 {
+    exit((|| {
+        let key = RegionSecretKey::new(RegionKeyId::new(seed), [seed as u8; 32]);
+        let public = get!(RegionPublicKey::new(key.id(), *key.public().as_bytes()));
+        let (mut buffer, mut opened) = ([0; 512], [0; 512]);
+        let mut writer = get!(FrameWriter::new(&mut buffer[..], &header(seed)));
+        get!(writer.seal_to(&public));
+        get!(writer.event(&Event { name: "Sealed", offset_ms: seed.into(), ..Event::default() }));
+        ensure!(writer.finish(&Unsigned).is_err());
+        let frame = get!(Frame::parse(get!(writer.finish_sealed(&Unsigned, &[!seed as u8; 32]))));
+        ensure!(frame.check() == Err(Error::Sealed));
+        let other = RegionSecretKey::new(key.id(), [!seed as u8; 32]);
+        ensure!(frame.unseal(&other, &mut opened).err() == Some(Error::Seal));
+        let open = get!(frame.unseal(&key, &mut opened));
+        let (_, mut events) = get!(open.open());
+        let Some(Ok(event)) = events.next() else { return Err(line!()) };
+        ensure!(event.name == "Sealed" && event.offset_ms == i64::from(seed));
         Ok(())
     })())
 }

@@ -326,6 +326,7 @@ const seeds = {
   grant: sessionCases.map(({ grant_hex }) => grant_hex),
   ids: [ids.write_keys, ids.event_ids].flatMap(({ accepted, refused }) => [...accepted, ...refused]).map((text) => hex(Buffer.from(text))),
 };
+seeds.seal = sealedCases.map(({ hex }) => hex);
 seeds.native = seeds.frame;
 // What the first hop reads of Segment: the call's place in track, identify, page, screen, group, alias, batch; then the body.
 const messages = [

@@ -27,7 +27,7 @@
 //!
 //! ```
 //! use firsthop_core::{Frame, Keyring, Region, TenantId, Timestamp, WorkerId};
-//! use firsthop_intake::{Facts, Origins, Rooted, Tenant, segment::{self, Call}};
+//! use firsthop_intake::{Facts, Origins, RegionSecrets, Rooted, Tenant, segment::{self, Call}};
 //!
 //! # fn main() -> Result<(), firsthop_core::Error> {
 //! let account = Rooted {
@@ -40,6 +40,7 @@
 //!         origins: Origins::any(),
 //!     },
 //!     roots: Keyring::new(),
+//!     region_secrets: RegionSecrets::default(),
 //! };
 //! let body = br#"{ "writeKey": "fh_00000000000000c8_Zm9vYmFyYmF6cXV4", "batch": [
 //!     { "type": "track", "event": "Signed Up", "userId": "u-1", "messageId": "m-1" },

@@ -8,7 +8,7 @@ use firsthop_core::{
     Alg, Epoch, Event, ExtensionKind, Flags, FrameSigner, FrameWriter, Header, KeyId, Keyring, LeaseRing, LeaseScope,
     MacKey, Region, RootKey, SourceId, TenantId, Timestamp, Unsigned, WorkerId,
 };
-use firsthop_intake::{Facts, Leased, Origins, Rooted, Session, Tenant};
+use firsthop_intake::{Facts, Leased, Origins, RegionSecrets, Rooted, Session, Tenant};
 
 pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub const TENANT: TenantId = TenantId::new(0xc8);
@@ -39,7 +39,7 @@ pub fn tenant(worker: u32) -> Tenant {
 pub fn server() -> Rooted {
     let mut roots = Keyring::new();
     roots.insert(KeyId::FIRST, RootKey::new(ROOT), Timestamp::from_millis(0), None).unwrap();
-    Rooted { tenant: tenant(0), roots }
+    Rooted { tenant: tenant(0), roots, region_secrets: RegionSecrets::default() }
 }
 
 /// An edge with leases for the three epochs about `now`.
@@ -50,7 +50,7 @@ pub fn edge(now: Timestamp) -> Leased {
         let scope = LeaseScope { tenant: TENANT, region: region("EU"), worker: WorkerId::new(7), epoch };
         leases.insert(KeyId::FIRST, epoch, RootKey::new(ROOT).lease(&scope));
     }
-    Leased { tenant: tenant(7), leases }
+    Leased { tenant: tenant(7), leases, region_secrets: RegionSecrets::default() }
 }
 
 pub fn facts() -> Facts<'static> {

@@ -12,7 +12,7 @@ use firsthop_core::{
     KeyId, Keyring, PublicKey, Region, RegionKeyId, RegionSecretKey, RootKey, SecretKey, TenantId, Timestamp, WorkerId,
     WriteKey,
 };
-use firsthop_intake::{Origins, Rooted, Tenant, document::RegionKey, policy::Policy};
+use firsthop_intake::{Origins, RegionSecrets, Rooted, Tenant, document::RegionKey, policy::Policy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
@@ -240,6 +240,7 @@ impl TenantFile {
                 origins: Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?,
             },
             roots: keys.ring(now)?,
+            region_secrets: RegionSecrets::default(),
         })
     }
 }

@@ -10,7 +10,7 @@ use firsthop_core::{
     AgentClass, Alg, Annotation, Epoch, Header, KeyId, LeaseKey, LeaseRing, Network, Region, SourceId, TenantId, Trust,
     WorkerId, limits::MAX_ENVELOPE, seal_envelope,
 };
-use firsthop_intake::{Account, Facts, Leased, Origins, Session, native};
+use firsthop_intake::{Account, Facts, Leased, Origins, RegionSecrets, Session, native};
 
 use crate::common::{Client, Folder, Page, Response, Server, Tenant, now, random};
 
@@ -65,7 +65,11 @@ impl Edge {
             write_keys: strings("writeKeys"),
             origins: Origins::parse(strings("origins")).unwrap(),
         };
-        Self { account: Leased { tenant, leases }, source: SourceId::v7(now(), random()), batch: 0 }
+        Self {
+            account: Leased { tenant, leases, region_secrets: RegionSecrets::default() },
+            source: SourceId::v7(now(), random()),
+            batch: 0,
+        }
     }
 
     /// What the edge makes of a page's bytes: an envelope, and the session that the page gets.

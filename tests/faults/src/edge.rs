@@ -7,7 +7,7 @@ use firsthop_core::{
     Alg, Annotation, Epoch, Header, KeyId, LeaseKey, LeaseRing, Network, Region, SourceId, TenantId, Timestamp,
     WorkerId, limits::MAX_ENVELOPE, seal_envelope,
 };
-use firsthop_intake::{Account, Facts, Leased, Origins, Session, native};
+use firsthop_intake::{Account, Facts, Leased, Origins, RegionSecrets, Session, native};
 
 use crate::{
     Outcome,
@@ -172,5 +172,5 @@ fn fetch(folder: &Folder, token: &str) -> Outcome<Leased> {
         write_keys: texts("writeKeys"),
         origins: Origins::parse(texts("origins"))?,
     };
-    Ok(Leased { tenant, leases })
+    Ok(Leased { tenant, leases, region_secrets: RegionSecrets::default() })
 }

@@ -18,6 +18,12 @@ fn cases() -> Vec<Json> {
     json::cases(include_str!("vectors/sealed.json"))
 }
 
+/// The private key that a case is sealed to.
+fn region_key(case: &Json) -> RegionSecretKey {
+    let key = &case["region_key"];
+    RegionSecretKey::new(RegionKeyId::new(json::number(key, "id")), json::key(key, "secret"))
+}
+
 fn signer(header: &Header, case: &Json) -> Box<dyn FrameSigner> {
     match header.alg {
         Alg::None => Box::new(Unsigned),
@@ -74,7 +80,7 @@ fn vectors() {
         let header = json::header(&case["header"]);
         let extensions = json::extensions(&case);
         let (context, events) = (json::context(&case["context"]), json::events(&case["events"]));
-        let (key, random) = (json::region_key(&case), json::key(&case, "random"));
+        let (key, random) = (region_key(&case), json::key(&case, "random"));
         assert_eq!(hex(key.public().as_bytes()), json::text(&case["region_key"], "public"));
         let public = RegionPublicKey::new(key.id(), json::key(&case["region_key"], "public")).unwrap();
         assert_eq!(public, key.public());
@@ -119,7 +125,7 @@ fn vectors() {
 #[test]
 fn every_single_bit_is_sealed() {
     for case in cases() {
-        let (bytes, key) = (json::bytes(&case, "hex"), json::region_key(&case));
+        let (bytes, key) = (json::bytes(&case, "hex"), region_key(&case));
         opened(&bytes, &key).unwrap();
         let signed = Frame::parse(&bytes).unwrap().signed().len();
         let mut refused_by_seal = 0;
@@ -138,7 +144,7 @@ fn every_single_bit_is_sealed() {
 #[test]
 fn every_truncation_of_a_seal_is_refused() {
     let case = &cases()[0];
-    let (bytes, key) = (json::bytes(case, "hex"), json::region_key(case));
+    let (bytes, key) = (json::bytes(case, "hex"), region_key(case));
     let head = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
     for len in 0..bytes.len() - head {
         let mut cut = bytes[..head + len].to_vec();
@@ -188,7 +194,7 @@ fn keys_of_small_order_are_refused() {
         "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     ];
     let case = &cases()[0];
-    let (key, bytes) = (json::region_key(case), json::bytes(case, "hex"));
+    let (key, bytes) = (region_key(case), json::bytes(case, "hex"));
     let at = bytes.len() - Frame::parse(&bytes).unwrap().payload().len();
     for small in small {
         for top in [0, 0x80] {

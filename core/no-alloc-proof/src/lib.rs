@@ -9,9 +9,9 @@
 use firsthop_core::{
     Alg, Annotation, Context, ContextDelta, DedupWindow, Envelope, Epoch, Error, Event, EventId, EventKind,
     ExtensionKind, Flags, ForeignId, Frame, FrameSigner, FrameVerifier, FrameWriter, Header, Holder, Insert, KeyId,
-    Keyring, LeaseRing, MacKey, Network, Outcome, PropertiesWriter, Reason, Region, RegionKeyId, RegionPublicKey,
-    RegionSecretKey, RootKey, SecretKey, SeqVerdict, SeqWindow, SessionGrant, SourceId, TenantId, Timestamp, Unsigned,
-    Value, Vendor, WorkerId, WriteKey, seal_envelope,
+    Keyring, LeaseRing, MacKey, Network, Notes, Outcome, PropertiesWriter, Reason, Region, RegionKeyId,
+    RegionPublicKey, RegionSecretKey, RootKey, SecretKey, SeqVerdict, SeqWindow, SessionGrant, SourceId, TenantId,
+    Timestamp, Unsigned, Value, Vendor, WorkerId, WriteKey, seal_envelope,
 };
 
 #[cfg(target_arch = "wasm32")]
@@ -157,10 +157,11 @@ pub extern "C" fn keys(seed: u32) -> u32 {
         let network = Network::of(core::net::IpAddr::V4(core::net::Ipv4Addr::from_bits(seed)));
         let annotation = Annotation { received_ms: seed.into(), network, ..Annotation::default() };
         let mut envelope = [0; 1024];
-        let envelope = get!(seal_envelope(&mut envelope, &header, worker, &annotation, bytes, &key));
+        let notes = Notes { rules: seed, city: "Bern", ..Notes::default() };
+        let envelope = get!(seal_envelope(&mut envelope, &header, worker, (&annotation, &notes), bytes, &key));
         let frame = get!(Frame::parse(envelope));
         get!(frame.verify(&key));
-        ensure!(Envelope::open(&frame) == Ok(Envelope { worker, annotation, frame: bytes }));
+        ensure!(Envelope::open(&frame) == Ok(Envelope { worker, annotation, notes: Some(notes), frame: bytes }));
         Ok(())
     })())
 }

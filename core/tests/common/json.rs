@@ -175,10 +175,3 @@ pub(crate) fn extensions(json: &Json) -> Vec<(ExtensionKind, Vec<u8>)> {
 pub(crate) fn key(json: &Json, field: &str) -> [u8; 32] {
     bytes(json, field).try_into().expect("32 bytes")
 }
-
-/// The private key that a case is sealed to.
-#[cfg(feature = "seal")]
-pub(crate) fn region_key(case: &Json) -> firsthop_core::RegionSecretKey {
-    let json = &case["region_key"];
-    firsthop_core::RegionSecretKey::new(firsthop_core::RegionKeyId::new(number(json, "id")), key(json, "secret"))
-}

@@ -32,14 +32,14 @@ impl Server {
     /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls; and the region keys. To merge into a router, at the root
     /// of its paths. Health is not among them, since a service has its own.
     pub fn router(&self) -> Router {
-        let service = Public(self.clone());
+        let service = Public(self.into());
         PUBLIC.into_iter().fold(Router::new(), |router, path| router.route_service(path, service.clone()))
     }
 
     /// What operators and enrolled edges talk to: `/v1/leases`, `/metrics`, `/livez`, `/readyz`, `/startupz`. Not for
     /// the public.
     pub fn internal_router(&self) -> Router {
-        let service = Internal(self.clone());
+        let service = Internal(self.into());
         let paths = INTERNAL.into_iter().chain(HEALTH);
         paths.fold(Router::new(), |router, path| router.route_service(path, service.clone()))
     }
@@ -47,13 +47,13 @@ impl Server {
     /// The same as a plain `tower` service, health and problem answers for unknown paths included.
     #[must_use]
     pub fn public(&self) -> Public {
-        Public(self.clone())
+        Public(self.into())
     }
 
     /// The internal one as a plain `tower` service.
     #[must_use]
     pub fn internal(&self) -> Internal {
-        Internal(self.clone())
+        Internal(self.into())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::connections::{Connection, Taken};
 use crate::{Settings, ingest::full, journal::Held};
 
-/// The whole body. What it takes of the memory is `held`'s.
+/// The whole body of a request that `began` then. What it takes of the memory is `held`'s.
 ///
 /// # Errors
 /// [`Refusal::BodyTooLarge`], [`Refusal::BodyTimeout`], [`Refusal::Unavailable`]; a body that breaks off is
@@ -27,14 +28,15 @@ pub(super) async fn read<B>(
     body: B,
     most: usize,
     settings: &Settings,
+    connection: Option<&Connection>,
+    began: std::time::Instant,
     held: &mut Held,
 ) -> Result<Bytes, Problem>
 where
     B: Body<Data: Buf>,
 {
     let mut body = pin!(body);
-    let connection = parts.extensions.get::<Arc<Connection>>();
-    let pace = Pace::new(settings);
+    let pace = Pace { began: began.into(), whole: settings.body_timeout.0, rate: settings.body_rate.0 };
     // Behind a proxy, its address is that of all.
     let of_peer = connection.filter(|_| settings.proxies == 0).map(|connection| Arc::clone(&connection.share));
     let most_of_peer = usize::try_from(settings.memory.0 / 4).unwrap_or(usize::MAX).max(2 * MAX_ENVELOPE);
@@ -63,10 +65,6 @@ struct Pace {
 
 impl Pace {
     const GRACE: Duration = Duration::from_secs(3);
-
-    fn new(settings: &Settings) -> Self {
-        Self { began: Instant::now(), whole: settings.body_timeout.0, rate: settings.body_rate.0 }
-    }
 
     /// When the next piece must have come, after so many bytes.
     fn due(&self, bytes: usize) -> Instant {
@@ -104,7 +102,13 @@ where
         return Err(Problem::body_too_large(most));
     }
     let mut next = async |size: usize| loop {
-        match tokio::time::timeout_at(pace.due(size), body.as_mut().frame()).await {
+        let mut frame = pin!(async { body.frame().await.map(|frame| frame.map_err(drop)) });
+        // What is there already, as small bodies are once their heads are, needs no timer.
+        let frame = match std::future::poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await {
+            Poll::Ready(frame) => Ok(frame),
+            Poll::Pending => tokio::time::timeout_at(pace.due(size), frame).await,
+        };
+        match frame {
             Err(_) => return Err(Problem::new(Refusal::BodyTimeout)),
             Ok(None) => return Ok(None),
             Ok(Some(Err(_))) => {
@@ -123,8 +127,9 @@ where
         return Err(Problem::body_too_large(most));
     }
     memory.grow(first.len())?;
-    // A body in one piece, as small ones are, is not copied.
-    let Some(second) = next(first.len()).await? else { return Ok(first) };
+    // A piece is a part of the buffer that the connection reads into: kept until the commit, it would keep all of that, which is much
+    // more than is counted, and the connection would need another.
+    let Some(second) = next(first.len()).await? else { return Ok(Bytes::copy_from_slice(&first)) };
     // Room for what has come and as much again, and not for what a length promises: that would be memory for nothing.
     let mut whole = BytesMut::new();
     let mut piece = Some(second);

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::Duration,
 };
 
 use tokio::sync::Notify;
@@ -63,13 +63,13 @@ impl Drop for Taken {
     }
 }
 
-/// One connection of our own listener's; in the extensions of each of its requests.
+/// One connection of our own listener's.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) share: Arc<Share>,
+    pub(super) address: IpAddr,
     peer: Peer,
-    began: Instant,
-    /// What it is doing, and since when: milliseconds since `began`, shifted.
+    /// What it is doing, and since when: the [time](now), shifted.
     phase: AtomicU64,
     /// Whether a byte of the next request has come.
     heard: AtomicBool,
@@ -144,11 +144,13 @@ impl Connection {
     }
 
     fn set(&self, phase: Phase) {
-        self.phase.store(self.now() << 2 | phase as u64, Relaxed);
+        self.phase.store(now() << 2 | phase as u64, Relaxed);
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// How long it has waited for a request, if it does.
+    pub(super) fn waited(&self) -> Option<Duration> {
+        let since = self.phase.load(Relaxed) >> 2;
+        self.is_waiting().then(|| Duration::from_millis(now().saturating_sub(since)))
     }
 
     /// Since when it has kept the server waiting, if it is the one that does.
@@ -164,12 +166,26 @@ impl Connection {
     }
 }
 
+/// Milliseconds, from some moment on. Asked several times for each request: so it is the clock that costs nothing, which is a tick of the
+/// kernel's late.
+fn now() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// The connections of one listener.
 #[derive(Debug)]
 pub(super) struct Connections {
     most: usize,
     most_of_peer: usize,
-    began: Instant,
     state: Mutex<State>,
 }
 
@@ -191,7 +207,7 @@ pub(super) struct Place {
 impl Connections {
     /// At most so many, and so many of one peer.
     pub(super) fn new(most: usize, most_of_peer: usize) -> Arc<Self> {
-        Arc::new(Self { most, most_of_peer, began: Instant::now(), state: Mutex::default() })
+        Arc::new(Self { most, most_of_peer, state: Mutex::default() })
     }
 
     /// A place for a newcomer. None: all who are there are being served.
@@ -212,8 +228,8 @@ impl Connections {
         entry.0 += 1;
         let connection = Arc::new(Connection {
             share: Arc::clone(&entry.1),
+            address,
             peer,
-            began: self.began,
             phase: AtomicU64::new(0),
             heard: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -229,7 +245,7 @@ impl Connections {
     /// Parts with those of a peer's connections that have kept the server waiting for longest: several at once, so that looking for
     /// them costs little for each. Whether there were any.
     fn shed(&self, state: &mut State, peer: Peer) -> bool {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = now();
         let of_peer = state.open.iter().filter(|(_, connection)| connection.peer == peer);
         let idle = of_peer.filter_map(|(&number, connection)| Some((connection.idle_since(now)?, number)));
         let mut idle: Vec<_> = idle.collect();
@@ -297,7 +313,7 @@ mod tests {
         busy.connection.serving();
         let places: Vec<_> = [1, 1, 2].into_iter().map(|n| enter(n).expect("room")).collect();
         places[0].connection.set(Phase::Waiting);
-        std::thread::sleep(std::time::Duration::from_millis(3));
+        std::thread::sleep(Duration::from_millis(30));
         // It has asked for something since; the other has not.
         places[0].connection.waiting();
         let newcomer = enter(3).expect("room is made");
@@ -319,10 +335,9 @@ mod tests {
         let reading = connections.enter(peer(1)).expect("room");
         reading.connection.reading();
         assert!(connections.enter(peer(2)).is_none());
-        assert_eq!(
-            reading.connection.idle_since(READING + 1_000_000),
-            Some(reading.connection.phase.load(Relaxed) >> 2)
-        );
+        let since = reading.connection.phase.load(Relaxed) >> 2;
+        assert_eq!(reading.connection.idle_since(since + READING), None);
+        assert_eq!(reading.connection.idle_since(since + READING + 1), Some(since));
     }
 
     #[test]

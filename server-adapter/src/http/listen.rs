@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,18 +14,18 @@ use firsthop_intake::Refusal;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWrite as _,
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::{Instant, Sleep, sleep},
 };
-use tower_service::Service;
 
 use super::{
-    ClientAddress,
     connections::{Connection, Connections, Place},
+    service::{Answering, OnConnection},
     traffic::Closed,
     wire::{Wire, answer},
 };
@@ -59,12 +59,7 @@ impl Listening {
         service: S,
     ) -> std::io::Result<Self>
     where
-        S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
-            + Clone
-            + Send
-            + Unpin
-            + 'static,
-        S::Future: Send + Unpin,
+        S: OnConnection + Send + 'static,
     {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
@@ -112,12 +107,7 @@ async fn accept<S>(
     server: Server,
     service: S,
 ) where
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
-        + Clone
-        + Send
-        + Unpin
-        + 'static,
-    S::Future: Send + Unpin,
+    S: OnConnection + Send + 'static,
 {
     let settings = server.settings().clone();
     let of_address = settings.connections_per_address;
@@ -126,7 +116,9 @@ async fn accept<S>(
     let connections = Connections::new(settings.connections, of_address);
     let turned_away = answer(&full().with_detail("too many connections"));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout.0).max_buf_size(BUFFER);
+    // Whoever has sent a request may close its side: nothing is read before the answer has gone out, and so the memory of the one is free
+    // for the next. Answers are small, and go out in one piece. Who waits too long is dealt with in `Patience`.
+    http.half_close(true).writev(false).max_buf_size(BUFFER);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -154,13 +146,8 @@ async fn accept<S>(
         };
         // Answers are small and complete; none shall wait for another packet.
         let _ = stream.set_nodelay(true);
-        let (connection, service) = (Arc::clone(&place.connection), service.clone());
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            connection.reading();
-            request.extensions_mut().insert(ClientAddress(address.ip()));
-            request.extensions_mut().insert(Arc::clone(&connection));
-            Answering { answering: service.clone().call(request), connection: Arc::clone(&connection) }
-        });
+        let service =
+            OfConnection { service: service.on(&place.connection), connection: Arc::clone(&place.connection) };
         let (http, server, stopped, still) = (http.clone(), server.clone(), stopped.clone(), still.clone());
         let patience = settings.header_timeout.0;
         tokio::spawn(async move {
@@ -169,7 +156,10 @@ async fn accept<S>(
                     Ok(stream) => {
                         let wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
                         let connection = http.serve_connection(TokioIo::new(wire), service);
-                        why(serve(connection, &place.connection, stopped, still).await, &place, &server)
+                        // What has begun has all of its time.
+                        place.connection.waiting();
+                        let patience = Patience::new(&place.connection, patience);
+                        why(serve(connection, patience, stopped, still).await, &place, &server)
                     }
                     Err(closed) => closed,
                 }
@@ -183,19 +173,69 @@ async fn accept<S>(
     }
 }
 
-/// A request that is being answered.
-struct Answering<F> {
-    answering: F,
+/// The service for one connection.
+struct OfConnection<S> {
+    service: S,
     connection: Arc<Connection>,
 }
 
-impl<F: Future + Unpin> Future for Answering<F> {
-    type Output = F::Output;
+impl<S: OnConnection> hyper::service::Service<Request<Incoming>> for OfConnection<S> {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = OfRequest;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<F::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answering).poll(context));
+    fn call(&self, request: Request<Incoming>) -> OfRequest {
+        self.connection.reading();
+        OfRequest { answering: self.service.answering(request), connection: Arc::clone(&self.connection) }
+    }
+}
+
+/// A request that is being answered.
+struct OfRequest {
+    answering: Answering,
+    connection: Arc<Connection>,
+}
+
+impl Future for OfRequest {
+    type Output = Result<Response<Full<Bytes>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.answering.as_mut().poll(context));
         self.connection.waiting();
         Poll::Ready(answer)
+    }
+}
+
+/// How long a connection may keep the server waiting for the head of a request. One timer for all of its requests, that looks when it
+/// fires whether there is cause: to set one for each of them costs more than to read their heads.
+struct Patience<'a> {
+    connection: &'a Connection,
+    time: Duration,
+    timer: Pin<Box<Sleep>>,
+    is_set: bool,
+}
+
+impl<'a> Patience<'a> {
+    fn new(connection: &'a Connection, time: Duration) -> Self {
+        Self { connection, time, timer: Box::pin(sleep(time)), is_set: false }
+    }
+
+    /// Ready once it is over.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // Whom it wakes is always the same task.
+        while !self.is_set || self.timer.is_elapsed() {
+            if self.timer.as_mut().poll(context).is_pending() {
+                self.is_set = true;
+                break;
+            }
+            self.is_set = false;
+            let waited = self.connection.waited().unwrap_or_default();
+            if waited >= self.time {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(Instant::now() + (self.time - waited));
+        }
+        Poll::Pending
     }
 }
 
@@ -239,16 +279,13 @@ async fn first_byte(
 
 /// Serves a connection whose first bytes are there, until it ends or is told to stop: then it ends with the answer to the request that is
 /// under way, or is given back if there is none. Closed instead, it would take with it what its client may be sending at this very moment.
-async fn serve<S>(
-    mut connection: http1::Connection<TokioIo<Wire>, S>,
-    state: &Connection,
+async fn serve<S: OnConnection>(
+    mut connection: http1::Connection<TokioIo<Wire>, OfConnection<S>>,
+    mut patience: Patience<'_>,
     mut stopped: watch::Receiver<bool>,
     still: mpsc::UnboundedSender<TcpStream>,
-) -> Result<(), hyper::Error>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible> + Unpin,
-    S::Future: Unpin,
-{
+) -> Result<(), Ended> {
+    let state = patience.connection;
     let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
     // Whoever stops waits until no connection can be given back any more.
     let mut still = Some(still);
@@ -257,7 +294,10 @@ where
         loop {
             // First, what has arrived: with it a connection is not idle.
             if let Poll::Ready(ended) = connection.poll_without_shutdown(context) {
-                return Poll::Ready(ended);
+                return Poll::Ready(ended.map_err(Ended::Broken));
+            }
+            if patience.poll(context).is_ready() {
+                return Poll::Ready(Err(Ended::Waited));
             }
             is_stopped = is_stopped || stopping.as_mut().poll(context).is_ready();
             if is_told {
@@ -289,20 +329,27 @@ where
     served
 }
 
+/// What ends a connection before its end.
+enum Ended {
+    /// No head came in time.
+    Waited,
+    Broken(hyper::Error),
+}
+
 /// How a connection ended.
-fn why(served: Result<(), hyper::Error>, place: &Place, server: &Server) -> Closed {
+fn why(served: Result<(), Ended>, place: &Place, server: &Server) -> Closed {
     let connection = &place.connection;
     match served {
         _ if connection.was_refused() => Closed::NotHttp,
         Ok(()) => Closed::End,
-        Err(error) if error.is_timeout() && connection.was_heard() => Closed::HeadTimeout,
-        Err(error) if error.is_timeout() => Closed::Idle,
-        Err(error) if error.is_parse() => {
+        Err(Ended::Waited) if connection.was_heard() => Closed::HeadTimeout,
+        Err(Ended::Waited) => Closed::Idle,
+        Err(Ended::Broken(error)) if error.is_parse() => {
             // One of those that hyper has no answer to, such as HTTP/2.
             server.inner.traffic.refused(Refusal::Head.code());
             Closed::NotHttp
         }
-        Err(error) => {
+        Err(Ended::Broken(error)) => {
             // Clients break off as they like.
             tracing::trace!(%error, "connection");
             Closed::BrokenOff

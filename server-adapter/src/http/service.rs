@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use super::{
     body,
+    connections::Connection,
     documents::{self, Published},
     health, leases,
 };
@@ -36,14 +37,37 @@ pub struct ClientAddress(pub IpAddr);
 
 /// What pages, SDKs and edges talk to, as a `tower` service: native frames, Segment's calls, envelopes, health.
 #[derive(Clone, Debug)]
-pub struct Public(pub(crate) Server);
+pub struct Public(pub(crate) Asked);
 
 /// What operators and enrolled edges talk to: leases, metrics, health. Not for the public.
 #[derive(Clone, Debug)]
-pub struct Internal(pub(crate) Server);
+pub struct Internal(pub(crate) Asked);
+
+/// Who is asked, and over which of our own listeners' connections; none in somebody's router.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    server: Server,
+    connection: Option<Arc<Connection>>,
+}
+
+impl From<&Server> for Asked {
+    fn from(server: &Server) -> Self {
+        Self { server: server.clone(), connection: None }
+    }
+}
 
 type Answer = Response<Full<Bytes>>;
-type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+/// A service for the connections of our own listener.
+#[cfg(feature = "cli")]
+pub(crate) trait OnConnection: Unpin {
+    /// The same for one connection.
+    fn on(&self, connection: &Arc<Connection>) -> Self;
+
+    /// Answers a request.
+    fn answering(&self, request: Request<hyper::body::Incoming>) -> Answering;
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
@@ -66,8 +90,20 @@ macro_rules! service {
             }
 
             fn call(&mut self, request: Request<B>) -> Answering {
-                let server = self.0.clone();
-                Box::pin(async move { Ok(server.answer(Side::$name, request).await) })
+                let asked = self.0.clone();
+                Box::pin(async move { Ok(asked.answer(Side::$name, request).await) })
+            }
+        }
+
+        #[cfg(feature = "cli")]
+        impl OnConnection for $name {
+            fn on(&self, connection: &Arc<Connection>) -> Self {
+                Self(Asked { connection: Some(Arc::clone(connection)), ..self.0.clone() })
+            }
+
+            fn answering(&self, request: Request<hyper::body::Incoming>) -> Answering {
+                let asked = self.0.clone();
+                Box::pin(async move { Ok(asked.answer(Side::$name, request).await) })
             }
         }
     };
@@ -88,7 +124,7 @@ enum Good {
     Document(Published),
 }
 
-impl Server {
+impl Asked {
     async fn answer<B>(&self, side: Side, request: Request<B>) -> Answer
     where
         B: Body<Data: Buf + Send> + Send + 'static,
@@ -98,17 +134,17 @@ impl Server {
         let routed = route(parts.method.as_str(), parts.uri.path());
         let known = routed.as_ref().ok().copied();
         let result = match routed {
-            Ok(route) => self.serve(side, route, &parts, body).await,
+            Ok(route) => self.serve(side, route, &parts, body, began).await,
             Err(problem) => Err(problem),
         };
-        let inner = &self.inner;
+        let inner = &self.server.inner;
         if matches!(known, Some(Route::Frame | Route::Segment(_) | Route::Envelope)) {
             inner.traffic.took(began.elapsed());
         }
         let mut answer = match result {
             Ok(good) => good.into_answer(),
             Err(problem) => {
-                if problem.refusal() == Refusal::RateLimited && !self.is_draining() {
+                if problem.refusal() == Refusal::RateLimited && !self.server.is_draining() {
                     // Whoever asks again at once, as many do, asks less often so; all that it holds is a connection.
                     tokio::time::sleep(LIMITED_PAUSE).await;
                 }
@@ -120,7 +156,7 @@ impl Server {
         if side == Side::Public && Route::is_public_path(parts.uri.path()) {
             put(answer.headers_mut(), CORS);
         }
-        if self.is_draining() {
+        if self.server.is_draining() {
             // The client's next request goes to whoever takes over.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -130,16 +166,24 @@ impl Server {
         answer
     }
 
-    async fn serve<B>(&self, side: Side, route: Route<'_>, parts: &Parts, body: B) -> Result<Good, Problem>
+    async fn serve<B>(
+        &self,
+        side: Side,
+        route: Route<'_>,
+        parts: &Parts,
+        body: B,
+        began: Instant,
+    ) -> Result<Good, Problem>
     where
         B: Body<Data: Buf + Send> + Send + 'static,
     {
-        let inner: &Arc<Inner> = &self.inner;
+        let server = &self.server;
+        let inner: &Arc<Inner> = &server.inner;
         match (side, route) {
             (_, Route::Live) => Ok(Good::Text("live\n".into())),
             (_, Route::Startup) => Ok(Good::Text("started\n".into())),
-            (side, Route::Ready) => health::ready(self, side == Side::Internal).map(Good::Json),
-            (Side::Internal, Route::Metrics) => Ok(Good::Text(health::metrics(self))),
+            (side, Route::Ready) => health::ready(server, side == Side::Internal).map(Good::Json),
+            (Side::Internal, Route::Metrics) => Ok(Good::Text(health::metrics(server))),
             (Side::Internal, Route::Leases) => leases::grant(inner, &parts.headers).map(Good::Json),
             (Side::Public, Route::RegionKeys(tenant)) => {
                 documents::region_keys(inner, tenant, &parts.headers).map(Good::Document)
@@ -153,11 +197,13 @@ impl Server {
                 };
                 let mut trace = Trace::begin(text(&parts.headers, "traceparent"));
                 let mut held = inner.memory.hold();
-                let body = body::read(parts, body, most, &inner.settings, &mut held).await?;
+                let connection = self.connection.as_deref();
+                let body = body::read(parts, body, most, &inner.settings, connection, began, &mut held).await?;
                 trace.read();
                 inner.tenants.disk.check()?;
                 let now = clock::now();
-                let network = sender(parts, inner.settings.proxies).map_or(Network::Unknown, Network::of);
+                let own = connection.map(|connection| connection.address);
+                let network = sender(parts, own, inner.settings.proxies).map_or(Network::Unknown, Network::of);
                 let facts = Facts { network, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
                 let receipt = |receipt: Receipt| Good::Receipt(receipt.to_json());
                 let (name, result) = match route {
@@ -261,15 +307,15 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The address of whoever sent the request: of the connection, or what the outermost of our own proxies saw.
+/// The address of whoever sent the request: of the connection, which is `own` or among the extensions, or what the outermost of our own proxies saw.
 ///
 /// Each proxy appends the address that it saw, so the n-th from the right is the one that the n-th proxy from here
 /// wrote. What stands left of it the sender may have made up.
-fn sender(parts: &Parts, proxies: u8) -> Option<IpAddr> {
+fn sender(parts: &Parts, own: Option<IpAddr>, proxies: u8) -> Option<IpAddr> {
     if proxies == 0 {
-        let own = parts.extensions.get::<ClientAddress>().map(|address| address.0);
+        let told = || parts.extensions.get::<ClientAddress>().map(|address| address.0);
         let axums = || parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        return own.or_else(axums);
+        return own.or_else(told).or_else(axums);
     }
     let lists: Vec<&str> =
         parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
@@ -294,11 +340,11 @@ mod tests {
         };
         let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         let forged = request(&["203.0.113.9, 198.51.100.7", "10.0.0.2"]);
-        assert_eq!(sender(&forged, 0), address("192.0.2.1"));
-        assert_eq!(sender(&forged, 1), address("10.0.0.2"));
-        assert_eq!(sender(&forged, 2), address("198.51.100.7"));
-        assert_eq!(sender(&forged, 4), None, "fewer entries than proxies: nobody knows");
-        assert_eq!(sender(&request(&["[2001:db8::1]:443"]), 1), address("2001:db8::1"));
-        assert_eq!(sender(&request(&["unknown"]), 1), None);
+        assert_eq!(sender(&forged, None, 0), address("192.0.2.1"));
+        assert_eq!(sender(&forged, None, 1), address("10.0.0.2"));
+        assert_eq!(sender(&forged, None, 2), address("198.51.100.7"));
+        assert_eq!(sender(&forged, None, 4), None, "fewer entries than proxies: nobody knows");
+        assert_eq!(sender(&request(&["[2001:db8::1]:443"]), None, 1), address("2001:db8::1"));
+        assert_eq!(sender(&request(&["unknown"]), None, 1), None);
     }
 }

@@ -123,6 +123,11 @@ pub(crate) fn read(path: &Path) -> Result<Option<(Shapes, State)>, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(Error::database(path))?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(Error::database(path))?;
+    // One that is just being made has a name before there is anything in it.
+    let is_empty = "SELECT NOT EXISTS (SELECT * FROM sqlite_schema)";
+    if connection.query_row(is_empty, [], |row| row.get(0)).map_err(Error::database(path))? {
+        return Ok(None);
+    }
     SCHEMA.check(&connection, path)?;
     load(&connection).map(Some).map_err(Error::database(path))
 }

@@ -1,6 +1,6 @@
 //! Why a request was refused: one table from every refusal to its status, code and problem type (RFC 9457).
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use firsthop_core::{Annotation, Error};
 use serde::Serialize;
@@ -170,6 +170,7 @@ pub struct Problem {
     retry_after: Option<u32>,
     allow: Option<&'static str>,
     quarantined: u32,
+    pause: Duration,
 }
 
 /// Media type of a problem.
@@ -189,7 +190,15 @@ impl Problem {
     pub fn new(refusal: impl Into<Refusal>) -> Self {
         let refusal = refusal.into();
         let retry_after = matches!(refusal.status(), 429 | 503).then_some(RETRY_AFTER);
-        Self { refusal, detail: Cow::Borrowed(""), reason: "", retry_after, allow: None, quarantined: 0 }
+        Self {
+            refusal,
+            detail: Cow::Borrowed(""),
+            reason: "",
+            retry_after,
+            allow: None,
+            quarantined: 0,
+            pause: Duration::ZERO,
+        }
     }
 
     /// [`Refusal::MethodNotAllowed`] with the methods that are.
@@ -220,6 +229,13 @@ impl Problem {
     #[must_use]
     pub const fn with_retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// How long the answer waits before it goes out, where whoever gets it would ask again at once.
+    #[must_use]
+    pub const fn with_pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
         self
     }
 
@@ -259,6 +275,12 @@ impl Problem {
     #[must_use]
     pub const fn retry_after(&self) -> Option<u32> {
         self.retry_after
+    }
+
+    /// How long the answer waits before it goes out.
+    #[must_use]
+    pub const fn pause(&self) -> Duration {
+        self.pause
     }
 
     /// The methods that the path has, for a 405.

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes};
@@ -111,9 +111,6 @@ macro_rules! service {
 service!(Public);
 service!(Internal);
 
-/// How long the refusal of what is over a tenant's limits waits before it goes out.
-const LIMITED_PAUSE: Duration = Duration::from_millis(100);
-
 /// A good answer's body.
 enum Good {
     Receipt(String),
@@ -144,9 +141,9 @@ impl Asked {
         let mut answer = match result {
             Ok(good) => good.into_answer(),
             Err(problem) => {
-                if problem.refusal() == Refusal::RateLimited && !self.server.is_draining() {
-                    // Whoever asks again at once, as many do, asks less often so; all that it holds is a connection.
-                    tokio::time::sleep(LIMITED_PAUSE).await;
+                if !problem.pause().is_zero() && !self.server.is_draining() {
+                    // All that it holds meanwhile is a connection.
+                    tokio::time::sleep(problem.pause()).await;
                 }
                 inner.traffic.refused(problem.code());
                 tracing::debug!(code = problem.code(), status = problem.status(), "refused");

@@ -81,7 +81,8 @@ impl Limits {
         }
     }
 
-    fn has_rates(&self) -> bool {
+    /// Whether anything bounds what the tenant sends in a second.
+    pub(crate) fn has_rates(&self) -> bool {
         self.rates != [0; 3]
     }
 }
@@ -124,7 +125,17 @@ pub(crate) struct Usage {
     paid: Mutex<[u64; 4]>,
     under_way: AtomicUsize,
     refused: [Counter; Kind::ALL.len()],
+    /// When the last refusal of what is over a limit goes out, in nanoseconds since `began`.
+    told: Mutex<u64>,
 }
+
+/// Refusals of what is over a limit wait this long before they go out: whoever asks again at once, as many do, asks less often so.
+const PAUSE: Duration = Duration::from_millis(100);
+/// And this long after the one before, for the same tenant: so they are no burst that the others would feel, and however many
+/// connections ask, the server answers so often and no more.
+const APART: Duration = Duration::from_millis(1);
+/// But no longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request under way, until dropped.
 #[derive(Debug)]
@@ -143,6 +154,7 @@ impl Default for Usage {
             paid: Mutex::default(),
             under_way: AtomicUsize::new(0),
             refused: std::array::from_fn(|_| Counter::default()),
+            told: Mutex::default(),
         }
     }
 }
@@ -180,10 +192,7 @@ impl Usage {
         if self.under_way.fetch_add(1, Relaxed) < limits.concurrent {
             return Ok(place);
         }
-        self.refused[Kind::Concurrent as usize].add(1);
-        Err(Problem::new(Refusal::RateLimited)
-            .with_detail(format!("at most {} requests under way", limits.concurrent))
-            .with_retry_after(1))
+        Err(self.refuse(Kind::Concurrent, format!("at most {} requests under way", limits.concurrent), 1))
     }
 
     /// Whether quarantine takes so many bytes of what nobody answers for.
@@ -225,11 +234,18 @@ impl Usage {
             }
         }
         let Some((kind, rate, wait)) = longest else { return Ok(()) };
-        self.refused[kind as usize].add(1);
         let seconds = u32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1);
-        Err(Problem::new(Refusal::RateLimited)
-            .with_detail(format!("at most {rate} {} a second", kind.as_str()))
-            .with_retry_after(seconds))
+        Err(self.refuse(kind, format!("at most {rate} {} a second", kind.as_str()), seconds))
+    }
+
+    /// The refusal of what is over a limit, with its turn among those of this tenant.
+    fn refuse(&self, kind: Kind, detail: String, retry_after: u32) -> Problem {
+        self.refused[kind as usize].add(1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Duration::from_nanos(self.now());
+        let turn = (now + PAUSE).max(Duration::from_nanos(*told) + APART).min(now + PATIENCE);
+        *told = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
+        Problem::new(Refusal::RateLimited).with_detail(detail).with_retry_after(retry_after).with_pause(turn - now)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, [u64; 4]> {
@@ -312,6 +328,20 @@ mod tests {
         assert_eq!(usage.under_way(), 1000);
         drop(places);
         assert_eq!(usage.under_way(), 0);
+    }
+
+    #[test]
+    fn refusals_go_out_one_after_the_other() {
+        let own = LimitsFile { requests: Some(1), ..LimitsFile::default() };
+        let limits = Limits::new(&Settings::default(), &own);
+        let usage = Usage::default();
+        let wait =
+            || std::iter::repeat_with(|| usage.take(&limits, 1, 1)).find_map(Result::err).expect("refused").pause();
+        let first = wait();
+        assert!(first >= PAUSE - Duration::from_millis(1) && first <= PAUSE, "{first:?}");
+        let many: Vec<_> = (0..200).map(|_| wait()).collect();
+        assert!(*many.last().expect("some") > PAUSE + 90 * APART, "each has its turn: {many:?}");
+        assert!((0..10_000).map(|_| wait()).all(|wait| wait <= PATIENCE), "nobody waits for ever");
     }
 
     #[test]

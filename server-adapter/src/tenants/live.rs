@@ -116,6 +116,7 @@ impl Tenants {
         for id in tenants.store.ids()? {
             tenants.load(id)?;
         }
+        tenants.warn_unlimited();
         Ok(tenants)
     }
 
@@ -151,6 +152,7 @@ impl Tenants {
             Ok(ids) => ids,
             Err(error) => return tracing::error!(%error, "tenants cannot be listed"),
         };
+        let before = self.count();
         for id in ids {
             let stamps = Stamps::of(&self.store.folder(id));
             if self.find(id).is_some_and(|found| found.known.stamps == stamps) {
@@ -167,6 +169,27 @@ impl Tenants {
                     tracing::error!(tenant = %id, %error, "a tenant's files are wrong; what was known stays in force");
                 }
             }
+        }
+        if self.count() > before {
+            self.warn_unlimited();
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.tenants.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Tenants that share a server share its processors, and only a limit keeps one from using all of them.
+    fn warn_unlimited(&self) {
+        let all = self.all();
+        let unlimited = all.iter().filter(|live| !live.known().limits.has_rates());
+        let unlimited: Vec<String> = unlimited.map(|live| live.id.to_string()).collect();
+        if all.len() > 1 && !unlimited.is_empty() {
+            tracing::warn!(
+                tenants = unlimited.join(", "),
+                "several tenants share this server, and these have no limit: each of them can slow down the others. Give them `[limits]` in \
+                 tenant.toml, or set limit_requests, limit_events or limit_bytes for all"
+            );
         }
     }
 

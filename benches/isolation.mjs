@@ -3,10 +3,10 @@
 //     node benches/isolation.mjs FIRSTHOP LOAD FOLDER [SECONDS] [ROUNDS]
 //
 // FIRSTHOP and LOAD are the binaries, FOLDER is where data may go. The quiet tenant sends 50 requests a second, each timed from its first
-// byte to its answer. In every other round the noisy one sends, from 128 connections and as fast as it is answered, at least a hundred
-// times what its limits let through. Rounds alternate, so that what the machine does meanwhile meets both alike. Prints one line of JSON,
-// and ends with 1 if the quiet one's p99 moved by more than a fifth (and more than half a millisecond, below which it is the clock's), if
-// it was refused once, or if the noisy one was not a hundredfold.
+// byte to its answer: alone; beside one that sends, from 128 connections and as fast as it is answered, at least a hundred times what its
+// limits let through; and beside one without limits that sends all it can over 64. Rounds take turns, so that what the machine does
+// meanwhile meets all alike. Prints one line of JSON, and ends with 1 if beside the limited one the quiet one's p99 moved by more than a
+// fifth (and more than half a millisecond, below which it is the clock's), if it was refused once, or if that one was not a hundredfold.
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, rmSync } from 'node:fs';
@@ -74,7 +74,7 @@ function quantile(times, q) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];
 }
 
-const [still, loud] = [await tenant('quiet'), await tenant('noisy')];
+const [still, loud, greedy] = [await tenant('quiet'), await tenant('noisy'), await tenant('greedy')];
 appendFileSync(join(loud.folder, 'tenant.toml'), `\n[limits]\nrequests = ${SHARE}\n`);
 const listen = ['--listen', '127.0.0.1:0', '--internal-listen', '127.0.0.1:0'];
 const server = spawn(firsthop, ['serve', '--data', data, ...listen, '--log-format', 'json'], { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -82,27 +82,32 @@ process.on('exit', () => server.kill('SIGKILL'));
 const address = await ready(server);
 server.stderr.resume();
 const agent = new Agent({ keepAlive: true, maxSockets: 8 });
-const [alone, beside] = [[], []];
+const [alone, beside, without] = [[], [], []];
 const noise = { offered: 0, accepted: 0, refused: 0 };
+let unlimited = 0;
 let refused = 0;
 // One that counts for nothing: files grow, caches fill.
 await quiet(agent, address, still.key, 'first');
-for (let round = 0; round < 2 * rounds; round++) {
-  let noisy;
-  if (round % 2 === 1) {
-    const args = ['track', '--address', address, '--write-key', loud.key, '--connections', 128, '--events', 1, '--seconds', seconds + 1, '--memory-mb', 64];
-    noisy = run(load, args.map(String));
-    await sleep(500);
-  }
-  const { times, refused: here } = await quiet(agent, address, still.key, round);
+/** The quiet tenant while another sends. Returns that one's answers by their status. */
+async function besides(times, key, connections, round) {
+  const args = ['track', '--address', address, '--write-key', key, '--connections', connections, '--events', 1, '--seconds', seconds + 1, '--memory-mb', 128];
+  const noisy = run(load, args.map(String));
+  await sleep(500);
+  await by(times, round);
+  return JSON.parse((await noisy).stdout).statuses;
+}
+async function by(times, round) {
+  const { times: more, refused: here } = await quiet(agent, address, still.key, round);
   refused += here;
-  (noisy ? beside : alone).push(...times);
-  if (noisy) {
-    const { statuses } = JSON.parse((await noisy).stdout);
-    noise.offered += Object.values(statuses).reduce((sum, count) => sum + count, 0);
-    noise.accepted += statuses[200] ?? 0;
-    noise.refused += statuses[429] ?? 0;
-  }
+  times.push(...more);
+}
+for (let round = 0; round < rounds; round++) {
+  await by(alone, `alone-${round}`);
+  const statuses = await besides(beside, loud.key, 128, `limited-${round}`);
+  noise.offered += Object.values(statuses).reduce((sum, count) => sum + count, 0);
+  noise.accepted += statuses[200] ?? 0;
+  noise.refused += statuses[429] ?? 0;
+  unlimited += (await besides(without, greedy.key, 64, `unlimited-${round}`))[200] ?? 0;
 }
 const ended = once(server, 'exit');
 server.kill('SIGTERM');
@@ -113,6 +118,7 @@ const fold = noise.offered / (SHARE * rounds * (seconds + 1));
 const figures = (times) => ({ requests: times.length, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99) });
 const [before, after] = [figures(alone), figures(beside)];
 const moved = after.p99Ms / before.p99Ms;
-console.log(JSON.stringify({ seconds, rounds, alone: before, besideNoise: after, p99Moved: moved, quietRefused: refused, noise, fold }));
+const besideUnlimited = { ...figures(without), requestsPerSecond: unlimited / (rounds * (seconds + 1)) };
+console.log(JSON.stringify({ seconds, rounds, alone: before, besideNoise: after, p99Moved: moved, besideUnlimited, quietRefused: refused, noise, fold }));
 const holds = (moved <= 1.2 || after.p99Ms - before.p99Ms <= 0.5) && refused === 0 && fold >= FOLD;
 process.exit(holds ? 0 : 1);

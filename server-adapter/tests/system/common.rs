@@ -3,10 +3,14 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, ErrorKind, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -45,6 +49,11 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new() -> Self {
+        // Counters and leases are by the hour: no test begins shortly before one ends.
+        let left = 3_600_000 - now().as_millis() % 3_600_000;
+        if left < 40_000 {
+            thread::sleep(Duration::from_millis(left));
+        }
         let temp = tempfile::tempdir().expect("a temporary folder");
         Self { path: temp.path().join("data"), _temp: temp }
     }
@@ -117,15 +126,8 @@ impl Tenant {
 
     /// Waits until the events table has what the journal has.
     pub(crate) fn settle(&self) {
-        let due = Instant::now() + Duration::from_secs(20);
-        loop {
-            let cursor = self.events("SELECT frame FROM firsthop_cursor");
-            if cursor >= self.journal("SELECT COALESCE(MAX(id), 0) FROM frames") {
-                return;
-            }
-            assert!(Instant::now() < due, "the events table does not catch up: it is at frame {cursor}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let journal = || self.journal("SELECT COALESCE(MAX(id), 0) FROM frames");
+        until("the events table has caught up", || self.events("SELECT frame FROM firsthop_cursor") >= journal());
     }
 
     pub(crate) fn quarantine(&self) -> BTreeMap<String, i64> {
@@ -137,11 +139,43 @@ impl Tenant {
     }
 }
 
+/// Waits until something is so: for all that another thread or process has yet to do.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    // Longer than any pause between two attempts, on a machine that has other things to do.
+    let due = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < due, "{what}: not so after two minutes");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Raises a flag at its end, however that comes: load in other threads goes on until the flag is up, and whoever waits for those
+/// threads after a panic would wait for ever.
+pub(crate) struct Raise<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A port that is free, and stays free while nobody listens on it: the system takes none of these for a connection of its own accord.
+pub(crate) fn own_port() -> TcpListener {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u16);
+    let port = || 10_000 + u16::from_le_bytes(random()) % first.saturating_sub(10_000).max(1);
+    let bound = (0..1000).find_map(|_| TcpListener::bind(("127.0.0.1", port())).ok());
+    bound.expect("a free port")
+}
+
 fn number(path: &Path, sql: &str) -> i64 {
     let connection = Connection::open(path).expect("opens");
-    connection.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+    connection.busy_timeout(Duration::from_secs(30)).expect("a timeout");
     connection.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
+
+/// For what takes a moment, on a machine that has other things to do.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A server process. Killed when dropped.
 pub(crate) struct Server {
@@ -187,7 +221,7 @@ impl Server {
                 }
             }
         });
-        match is_ready.recv_timeout(Duration::from_secs(20)) {
+        match is_ready.recv_timeout(Duration::from_secs(60)) {
             Ok((Some(public), Some(internal))) => Ok(Self { child, public, internal, log, reader: Some(reader) }),
             _ => {
                 let _ = child.kill();
@@ -203,8 +237,14 @@ impl Server {
         Client::new(self.public)
     }
 
+    /// What it has said as far as that is read. All of it is, once [`wait`](Self::wait) has returned.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("not poisoned").clone()
+    }
+
+    /// Waits until it says this.
+    pub(crate) fn says(&self, words: &str) {
+        until(words, || self.log().contains(words));
     }
 
     /// SIGKILL: nothing is flushed, nothing is closed.
@@ -228,7 +268,7 @@ impl Server {
                 }
                 return status;
             }
-            assert!(Instant::now() < due, "the server does not end\n{}", self.log());
+            assert!(Instant::now() < due, "the server does not end within {most:?}\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -236,7 +276,7 @@ impl Server {
     /// SIGTERM, and the end.
     pub(crate) fn stop(&mut self) {
         self.signal("-TERM");
-        let status = self.wait(Duration::from_secs(25));
+        let status = self.wait(LONG);
         assert_eq!(status.code(), Some(0), "{}", self.log());
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Folder, firsthop};
+use crate::common::{Folder, firsthop, until};
 
 fn exchange(folder: &Folder, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(folder.path.join("control.sock")).expect("connected");
@@ -68,8 +68,8 @@ fn what_is_no_command_is_refused_with_a_reason() {
         (0..20).map(|_| UnixStream::connect(folder.path.join("control.sock")).expect("connected")).collect();
     assert_eq!(server.client().get("/readyz").status, 200);
     drop(silent);
-    thread::sleep(Duration::from_millis(100));
-    folder.ok(&["status"]);
+    // Once it has noticed that they are gone.
+    until("it answers", || folder.run(&["status"]).status.success());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Edges: enrolment, leases, envelopes, rotation; and tenants that are nothing to each other.
 
 use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -12,7 +12,7 @@ use firsthop_core::{
 };
 use firsthop_intake::{Account, Facts, Leased, Origins, RegionSecrets, Session, native};
 
-use crate::common::{Client, Folder, Page, Response, Server, Tenant, now, random};
+use crate::common::{Client, Folder, Page, Raise, Response, Server, Tenant, now, random, until};
 
 /// An edge that has its leases from the server, and does with them what the Worker does.
 pub(crate) struct Edge {
@@ -32,16 +32,11 @@ impl Edge {
     }
 
     pub(crate) fn new(server: &Server, token: &str) -> Self {
-        let due = Instant::now() + Duration::from_secs(5);
-        let response = loop {
-            let response = Self::leases(server, token);
-            if response.status == 200 {
-                break response;
-            }
-            // The server looks at the files every second.
-            assert!(Instant::now() < due, "{}", response.text());
-            thread::sleep(Duration::from_millis(50));
-        };
+        let mut response = Self::leases(server, token);
+        until("the server has looked at the files", || {
+            response = Self::leases(server, token);
+            response.status == 200
+        });
         assert_eq!(response.header("cache-control"), "no-store");
         let said = response.json();
         assert_eq!(said["refreshAfter"], 300);
@@ -296,11 +291,7 @@ fn an_envelope_must_be_an_enrolled_edges() {
     // An edge that is removed gets no leases, and what it forwards is refused, though its lease has not ended.
     let (sealed, _) = removed.forward(&frame);
     folder.ok(&["edge", "revoke", "--tenant", "shop", "gone"]);
-    let due = Instant::now() + Duration::from_secs(5);
-    while Edge::leases(&server, &gone).status != 401 {
-        assert!(Instant::now() < due, "the removal is not noticed");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("the removal is noticed", || Edge::leases(&server, &gone).status == 401);
     refused(&sealed, 401, "wrong-enrolment", false);
     assert_eq!(tenant.journal("SELECT COUNT(*) FROM frames"), 0);
 }
@@ -346,8 +337,7 @@ fn a_rotation_refuses_nothing_that_was_valid() {
     let mut page = Page::new(&tenant);
     page.begin(&mut client);
     let mut late = page.clone();
-    folder.ok(&["key", "rotate", "--grace", "4s"]);
-    let rotated = Instant::now();
+    folder.ok(&["key", "rotate", "--grace", "10s"]);
     let list = folder.ok(&["key", "list"]);
     assert!(list.contains("signs") && list.contains("verifies"), "{list}");
     let frame = page.frame(1);
@@ -355,13 +345,11 @@ fn a_rotation_refuses_nothing_that_was_valid() {
     assert_eq!(client.frame(&frame).receipt().stored, 1, "a session under the old root");
     assert_eq!(envelope(&mut client, &sealed).receipt().stored, 1, "a lease under the old root");
     // New sessions and leases come from the new one, as soon as it is noticed.
-    let due = Instant::now() + Duration::from_secs(3);
     let mut fresh = Page::new(&tenant);
-    while fresh.begin(&mut client).session.expect("a session").key_id != KeyId::new(2) {
-        assert!(Instant::now() < due, "the rotation is not noticed");
-        thread::sleep(Duration::from_millis(50));
+    until("the rotation is noticed", || {
         fresh = Page::new(&tenant);
-    }
+        fresh.begin(&mut client).session.expect("a session").key_id == KeyId::new(2)
+    });
     assert_eq!(Edge::leases(&server, &token).json()["leases"].as_array().unwrap().len(), 6, "both roots");
     assert!(
         server.metric(&format!("firsthop_key_expiry_seconds{{tenant=\"{}\",kind=\"root\",key_id=\"1\"}}", tenant.id))
@@ -370,9 +358,13 @@ fn a_rotation_refuses_nothing_that_was_valid() {
     let frame = fresh.frame(1);
     assert_eq!(client.frame(&frame).receipt().stored, 1);
     // Once it has ended, it has ended; what it signed is checked all the same.
-    thread::sleep(Duration::from_secs(5).saturating_sub(rotated.elapsed()));
-    let response = client.frame(&late.frame(7));
-    assert_eq!((response.status, response.code().as_str()), (401, "unknown-key"));
+    until("the old root has ended", || {
+        let response = client.frame(&late.frame(7));
+        response.status != 200 && {
+            assert_eq!((response.status, response.code().as_str()), (401, "unknown-key"));
+            true
+        }
+    });
     server.stop();
     assert!(folder.ok(&["key", "list"]).contains("ended"));
     folder.ok(&["verify"]);
@@ -385,15 +377,17 @@ fn a_rotation_under_load_refuses_nothing() {
     let tenant = folder.tenant("shop", &["--region", "EU"]);
     let token = Edge::enrol(&folder, "shop", "zurich", "EU");
     let mut server = folder.serve();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let (server_ref, tenant_ref, token, stop_ref) = (&server, &tenant, &token, &stop);
+    let stop = AtomicBool::new(false);
+    // The root under which each page had its latest session.
+    let newest = [const { AtomicU32::new(0) }; 3];
+    let (server_ref, tenant_ref, token, stop_ref, newest_ref) = (&server, &tenant, &token, &stop, &newest);
     let stored: u64 = thread::scope(|scope| {
         let pages = (0..3).map(|i| {
             scope.spawn(move || {
                 let (mut client, mut stored, mut roots) = (server_ref.client(), 0, Vec::new());
                 let mut edge = (i == 0).then(|| Edge::new(server_ref, token));
                 let mut page = Page::new(tenant_ref);
-                while !stop_ref.load(std::sync::atomic::Ordering::Relaxed) || page.batch < 5 {
+                while !stop_ref.load(Relaxed) || page.batch < 5 {
                     if page.batch == 40 {
                         // The next visitor.
                         page = Page::new(tenant_ref);
@@ -414,6 +408,7 @@ fn a_rotation_under_load_refuses_nothing() {
                     stored += u64::from(response.receipt().stored);
                     if let Some(session) = session {
                         roots.push(session.key_id.get());
+                        newest_ref[i].store(session.key_id.get(), Relaxed);
                         page.session = Some(session);
                     }
                 }
@@ -421,14 +416,16 @@ fn a_rotation_under_load_refuses_nothing() {
             })
         });
         let pages: Vec<_> = pages.collect();
-        for _ in 0..2 {
-            thread::sleep(Duration::from_millis(700));
+        let end = Raise(&stop);
+        // The edge goes on with the leases that it has.
+        let have = |root: u32| newest[1..].iter().all(|newest| newest.load(Relaxed) == root);
+        for root in [1, 2] {
+            until("all have sessions", || have(root) || pages.iter().any(thread::ScopedJoinHandle::is_finished));
             folder.ok(&["key", "rotate", "--tenant", "shop"]);
         }
-        thread::sleep(Duration::from_millis(1500));
-        stop_ref.store(true, std::sync::atomic::Ordering::Relaxed);
+        until("all have the newest root", || have(3) || pages.iter().any(thread::ScopedJoinHandle::is_finished));
+        drop(end);
         let done: Vec<_> = pages.into_iter().map(|page| page.join().expect("no refusal")).collect();
-        // The edge goes on with the leases that it has; at the server the newest root is in force by now.
         assert!(done[1..].iter().all(|(_, roots)| roots.first() == Some(&1) && roots.last() == Some(&3)), "{done:?}");
         done.iter().map(|(stored, _)| stored).sum()
     });

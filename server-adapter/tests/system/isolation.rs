@@ -195,5 +195,5 @@ fn a_noisy_neighbour_is_refused_and_a_quiet_one_is_not() {
         (refused.iter().sum::<u32>(), accepted.iter().sum::<u32>(), slowest)
     });
     assert!((10..=50).contains(&accepted) && refused > 100, "{accepted} accepted, {refused} refused");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }

@@ -1,21 +1,10 @@
 //! Closed hours of a running server, checked with the public key alone; and what is missing, as metrics.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use rusqlite::Connection;
 
-use crate::common::{Folder, Page};
-
-fn wait(what: &str, is: impl Fn() -> bool) {
-    let due = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < due, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
+use crate::common::{Folder, Page, until};
 
 #[test]
 fn closed_hours_are_checked_by_somebody_who_has_only_the_public_key() {
@@ -32,9 +21,9 @@ fn closed_hours_are_checked_by_somebody_who_has_only_the_public_key() {
     let journal = tenant.folder.join("journal.db");
     Connection::open(&journal).expect("opens").execute("UPDATE counters SET hour = hour - 3", []).expect("moved");
     let mut server = folder.serve();
-    wait("an hour is closed", || tenant.journal("SELECT COUNT(*) FROM ledger") == 1);
+    until("an hour is closed", || tenant.journal("SELECT COUNT(*) FROM ledger") == 1);
     let id = format!("{{tenant=\"{}\"}}", tenant.id);
-    wait("and told", || server.metric(&format!("firsthop_ledger_closed_timestamp_seconds{id}")) > 0.0);
+    until("and told", || server.metric(&format!("firsthop_ledger_closed_timestamp_seconds{id}")) > 0.0);
     // What comes now is counted in an hour that is open.
     let frame = page.frame(5);
     server.client().frame(&frame).receipt();
@@ -80,11 +69,11 @@ fn closed_hours_are_checked_by_somebody_who_has_only_the_public_key() {
 #[test]
 fn what_is_missing_is_a_metric() {
     let folder = Folder::new();
-    let server = folder.serve_with(&["--ledger-interval", "10ms", "--ledger-grace", "2s"]);
+    let server = folder.serve_with(&["--ledger-interval", "10ms", "--ledger-grace", "8s"]);
     let tenant = folder.only_tenant();
     let id = format!("{{tenant=\"{}\"}}", tenant.id);
     let figure = |name: &str| server.metric(&format!("firsthop_ledger_{name}{id}"));
-    wait("a first look", || figure("checked_timestamp_seconds") > 0.0);
+    until("a first look", || figure("checked_timestamp_seconds") > 0.0);
     let mut client = server.client();
     let mut page = Page::new(&tenant);
     page.begin(&mut client);
@@ -92,10 +81,10 @@ fn what_is_missing_is_a_metric() {
     let frame = page.frame(1);
     client.frame(&frame).receipt();
     client.frame(&Page::new(&tenant).frame_at(9, 1, "x")).receipt();
-    wait("in flight", || figure("in_flight_events") == 7.0);
+    until("in flight", || figure("in_flight_events") == 7.0);
     assert_eq!((figure("unaccounted_events"), figure("untrusted_events")), (0.0, 9.0));
-    wait("unaccounted for", || figure("unaccounted_events") == 7.0);
+    until("unaccounted for", || figure("unaccounted_events") == 7.0);
     client.frame(&late).receipt();
-    wait("all there", || figure("unaccounted_events") == 0.0 && figure("in_flight_events") == 0.0);
+    until("all there", || figure("unaccounted_events") == 0.0 && figure("in_flight_events") == 0.0);
     assert_eq!(figure("untrusted_events"), 9.0);
 }

@@ -7,21 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Folder, Page, Server, Tenant, clean, firsthop};
+use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, until};
 
 /// SIGTERM under load: what was acknowledged is in the table when the process ends, and it ends with 0.
 #[test]
 fn a_drain_finishes_what_it_began() {
     let folder = Folder::new();
-    let mut server = folder.serve_with(&["--drain-delay", "300ms"]);
+    let mut server = folder.serve_with(&["--drain-delay", "3s"]);
     let tenant = folder.only_tenant();
-    let (acknowledged, broken, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (acknowledged, broken, end) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let (address, internal) = (server.public, server.internal);
     thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
                 let (mut client, mut page) = (Client::new(address), Page::new(&tenant));
-                loop {
+                while !end.load(Ordering::Relaxed) {
                     let frame = page.frame(30);
                     match client.try_request("POST", "/v1/f", &[], &frame) {
                         Ok(response) if response.status == 200 => {
@@ -29,10 +29,7 @@ fn a_drain_finishes_what_it_began() {
                         }
                         Ok(response) => panic!("{}", response.text()),
                         // Nobody listens any more. A connection that breaks before an answer is another matter.
-                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                            refused.store(true, Ordering::Relaxed);
-                            return;
-                        }
+                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
                         Err(_) => {
                             broken.fetch_add(1, Ordering::Relaxed);
                             return;
@@ -41,21 +38,24 @@ fn a_drain_finishes_what_it_began() {
                 }
             });
         }
-        thread::sleep(Duration::from_millis(300));
+        let _end = Raise(&end);
+        until("there is a load", || acknowledged.load(Ordering::Relaxed) > 1000);
         let before = Client::new(internal).get("/readyz");
         assert_eq!((before.status, before.text().as_str()), (200, "{\"ready\":true}"));
         server.signal("-TERM");
-        thread::sleep(Duration::from_millis(100));
         // Unready first, and still serving: load balancers need the time.
-        let during = Client::new(internal).get("/readyz");
-        assert_eq!((during.status, during.code().as_str()), (503, "unavailable"));
+        let mut during = before;
+        until("it is unready", || {
+            during = Client::new(internal).get("/readyz");
+            during.status == 503
+        });
+        assert_eq!(during.code(), "unavailable");
         assert_eq!(during.json()["reason"], "stopping");
         assert_eq!(Client::new(internal).get("/livez").status, 200);
-        let status = server.wait(Duration::from_secs(25));
+        let status = server.wait(LONG);
         assert_eq!(status.code(), Some(0), "{}", server.log());
     });
     let acknowledged = acknowledged.load(Ordering::Relaxed) as i64;
-    assert!(acknowledged > 300, "{acknowledged}: not much of a load");
     // A request may be on the wire when the listener closes; none that was read goes unanswered.
     let cut = broken.load(Ordering::Relaxed) as i64;
     let stored = tenant.events("SELECT COUNT(*) FROM events");
@@ -122,27 +122,19 @@ fn a_new_tenant_and_a_new_key_need_no_restart() {
     let server = folder.serve();
     let late = folder.tenant("late", &["--region", "EU"]);
     let mut client = server.client();
-    let due = Instant::now() + Duration::from_secs(5);
     let event = r#"{"event":"x","userId":"u"}"#;
-    while client.segment("/v1/track", &late.key, event).status != 200 {
-        assert!(Instant::now() < due, "the new tenant is not noticed");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("the new tenant is noticed", || client.segment("/v1/track", &late.key, event).status == 200);
     // A write key that is taken out of the file is worth nothing from then on.
     let file = late.folder.join("tenant.toml");
     let text = std::fs::read_to_string(&file).expect("there");
     let other = format!("{}{}", &late.key[..late.key.len() - 1], if late.key.ends_with('x') { 'y' } else { 'x' });
     std::fs::write(&file, text.replace(&late.key, &other)).expect("written");
-    while client.segment("/v1/track", &late.key, event).status != 401 {
-        assert!(Instant::now() < due, "the change is not noticed");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("the change is noticed", || client.segment("/v1/track", &late.key, event).status == 401);
     assert_eq!(client.segment("/v1/track", &other, event).status, 200);
     // What a hand gets wrong changes nothing.
     std::fs::write(&file, "id = 7").expect("written");
-    thread::sleep(Duration::from_millis(1500));
+    server.says("what was known stays in force");
     assert_eq!(client.segment("/v1/track", &other, event).status, 200);
-    assert!(server.log().contains("what was known stays in force"), "{}", server.log());
 }
 
 /// What is stored is its owner's alone, also where the folder lets others in.
@@ -190,12 +182,16 @@ fn one_journal_that_fails_takes_nothing_from_the_others() {
     let (mut client, mut page) = (server.client(), Page::new(&broken));
     let up = |tenant: &Tenant| server.metric(&format!("firsthop_journal_up{{tenant=\"{}\"}}", tenant.id));
     // Opened again, a journal may have room once more, for a moment: until it is full as well.
-    let is_down = (0..400).any(|_| client.frame(&page.frame(300)).status == 503 && up(&broken) == 0.0);
+    let trouble = format!(r#"{{"ready":true,"trouble":[{{"tenant":"{}","reason":"journal-down"}}]}}"#, broken.id);
+    let is_down = (0..400).any(|_| {
+        client.frame(&page.frame(300)).status == 503 && up(&broken) == 0.0 && {
+            let ready = server.internal_get("/readyz");
+            assert_eq!(ready.status, 200);
+            ready.text() == trouble
+        }
+    });
     assert!(is_down, "its disk is full");
     assert_eq!(up(&well), 1.0);
-    let ready = server.internal_get("/readyz");
-    let trouble = format!(r#"{{"ready":true,"trouble":[{{"tenant":"{}","reason":"journal-down"}}]}}"#, broken.id);
-    assert_eq!((ready.status, ready.text()), (200, trouble));
     assert_eq!(server.client().get("/readyz").text(), r#"{"ready":true}"#, "whose it is, is nobody's business outside");
     assert_eq!(server.metric("firsthop_ready"), 1.0);
     assert_eq!(client.frame(&Page::new(&well).frame(3)).receipt().stored, 3);
@@ -212,7 +208,7 @@ fn one_journal_that_fails_takes_nothing_from_the_others() {
 #[test]
 fn a_slow_disk_is_said_and_forgotten() {
     let folder = Folder::new();
-    let server = folder.serve_with(&["--commit-timeout", "200ms"]);
+    let server = folder.serve_with(&["--commit-timeout", "1s"]);
     let tenant = folder.only_tenant();
     let (mut client, mut page) = (server.client(), Page::new(&tenant));
     assert_eq!(client.frame(&page.frame(1)).receipt().stored, 1);
@@ -225,11 +221,7 @@ fn a_slow_disk_is_said_and_forgotten() {
     let unready = server.internal_get("/readyz");
     assert_eq!((unready.status, unready.json()["reason"].as_str()), (503, Some("journals-down")));
     journal.execute_batch("ROLLBACK").expect("unlocked");
-    let due = Instant::now() + Duration::from_secs(20);
-    while server.internal_get("/readyz").status != 200 {
-        assert!(Instant::now() < due, "it does not recover");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until("it recovers", || server.internal_get("/readyz").status == 200);
     let receipt = client.frame(&frame).receipt();
     assert_eq!(receipt.stored + receipt.duplicate, 2, "what nobody knew of is there once");
     assert_eq!(tenant.journal("SELECT COUNT(*) FROM frames"), 2);
@@ -288,11 +280,7 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
     assert!(
         Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().expect("prlimit runs").success()
     );
-    let due = Instant::now() + Duration::from_secs(20);
-    while server.internal_get("/readyz").status != 200 {
-        assert!(Instant::now() < due, "it does not recover");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("it recovers", || server.internal_get("/readyz").status == 200);
     // Sent again, as a page would.
     for frame in &failed {
         let receipt = client.frame(frame).receipt();
@@ -391,7 +379,7 @@ fn a_table_that_is_locked_delays_nothing() {
     assert_eq!(server.internal_get("/readyz").status, 200, "it takes events");
     let began = Instant::now();
     server.stop();
-    assert!((900..6000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() >= 900, "{:?}", began.elapsed());
     drop(locked);
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 1);
 
@@ -405,10 +393,8 @@ fn a_table_that_is_locked_delays_nothing() {
     server.signal("-TERM");
     thread::sleep(Duration::from_millis(500));
     assert!(server.child.try_wait().expect("a child").is_none(), "it waits for the table");
-    let began = Instant::now();
     server.signal("-TERM");
-    assert_eq!(server.wait(Duration::from_secs(5)).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(server.wait(LONG).code(), Some(0));
     drop(locked);
     folder.ok(&["verify"]);
     let _server = folder.serve();

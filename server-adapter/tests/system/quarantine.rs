@@ -1,15 +1,12 @@
 //! Quarantine is emptied by hand: what was wrong is put right and replayed, or it is discarded. Nothing is counted twice or lost.
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{process::Stdio, time::Duration};
 
 use firsthop_core::{Annotation, Trust};
 use serde_json::Value as Json;
 
 use crate::{
-    common::{Folder, Page, Server, Tenant, firsthop, now},
+    common::{Folder, Page, Server, Tenant, firsthop, now, until},
     edges::{Edge, envelope},
 };
 
@@ -105,15 +102,13 @@ fn a_key_that_was_missing_is_added_and_the_events_are_stored_once() {
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE trust = 'write-key'"), 5);
 
     // A page that did not hear of it sends the frame again; and so does one more replay.
-    let due = Instant::now() + Duration::from_secs(5);
-    let again = loop {
-        // The server looks at the files every second; a replay does at once.
-        match server.client().frame(&frame) {
-            refused if refused.status == 401 && Instant::now() < due => std::thread::sleep(Duration::from_millis(50)),
-            answer => break answer.receipt(),
-        }
-    };
-    assert_eq!(again.duplicate, 3);
+    let mut again = server.client().frame(&frame);
+    // The server looks at the files every second; a replay does at once.
+    until("the key is known", || {
+        again = server.client().frame(&frame);
+        again.status != 401
+    });
+    assert_eq!(again.receipt().duplicate, 3);
     folder.ok(&["quarantine", "discard", "--yes", "--reason", "wrong-write-key"]);
     assert_eq!(replay(&folder, &["--all"])["left"], 0);
     assert_eq!(server.outcome(&tenant, "stored", ""), 5.0);
@@ -280,6 +275,7 @@ fn a_full_quarantine_is_seen_and_room_can_be_made() {
     let ready = server.internal_get("/readyz");
     assert_eq!(ready.status, 200, "the others are served");
     assert_eq!(ready.json()["trouble"][0]["reason"], "quarantine-full", "{}", ready.text());
+    server.says("firsthop quarantine list");
     let hints = server.log().lines().filter(|line| line.contains("firsthop quarantine list")).count();
     assert_eq!(hints, 1, "once a minute: {}", server.log());
     folder.ok(&["quarantine", "discard", "--all", "--yes", "--why", "a test"]);

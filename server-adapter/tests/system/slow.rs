@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Folder, Page, connect_from};
+use crate::common::{Client, Folder, Page, connect_from, until};
 
 /// How many connections this process may have open, less those that it has for itself.
 fn descriptors(most: usize) -> usize {
@@ -44,7 +44,7 @@ fn slow_clients_make_room_for_good_ones() {
                 let (mut client, mut page) = (Client::from(from, server.public), Page::new(&tenant));
                 let began = Instant::now();
                 assert_eq!(client.frame(&page.frame(3)).receipt().stored, 3);
-                assert!(began.elapsed() < Duration::from_secs(5));
+                assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
             }
         }
     }
@@ -62,7 +62,7 @@ fn slow_clients_make_room_for_good_ones() {
 #[test]
 fn who_is_being_served_stays() {
     let folder = Folder::new();
-    let server = folder.serve_with(&["--connections", "3", "--commit-timeout", "20s"]);
+    let server = folder.serve_with(&["--connections", "3", "--commit-timeout", "60s"]);
     let tenant = folder.only_tenant();
     let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
     journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
@@ -72,11 +72,8 @@ fn who_is_being_served_stays() {
             thread::spawn(move || client.frame(&page.frame(1)).status)
         })
         .collect();
-    let due = Instant::now() + Duration::from_secs(5);
-    while server.metric(&format!("firsthop_requests_under_way{{tenant=\"{}\"}}", tenant.id)) < 3.0 {
-        assert!(Instant::now() < due);
-        thread::sleep(Duration::from_millis(10));
-    }
+    let under_way = format!("firsthop_requests_under_way{{tenant=\"{}\"}}", tenant.id);
+    until("they are under way", || server.metric(&under_way) == 3.0);
     let mut stream = std::io::BufReader::new(connect_from(2, server.public));
     let refusal = crate::common::read_response(&mut stream, true).expect("an answer before anything was asked");
     assert_eq!((refusal.status, refusal.code().as_str(), refusal.header("retry-after")), (503, "unavailable", "1"));
@@ -94,12 +91,12 @@ fn a_body_keeps_a_pace() {
     let folder = Folder::new();
     let server = folder.serve_with(&["--body-timeout", "60s", "--body-rate", "64KiB"]);
     let mut trickle = connect_from(2, server.public);
-    trickle.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n").expect("sent");
     let began = Instant::now();
+    trickle.write_all(b"POST /v1/f HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n").expect("sent");
     let mut answer = [0; 12];
     trickle.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
     while trickle.read_exact(&mut answer).is_err() {
-        assert!(began.elapsed() < Duration::from_secs(8), "a trickle is waited for");
+        assert!(began.elapsed() < Duration::from_secs(45), "a trickle is waited for");
         let _ = trickle.write_all(b"x");
     }
     assert_eq!(&answer, b"HTTP/1.1 408");
@@ -138,11 +135,16 @@ fn memory_has_a_ceiling_that_holds() {
         };
         stalled.push(stream);
     }
-    thread::sleep(Duration::from_secs(1));
-    let held = resident();
     let ceiling = idle + many as f64 * 48.0 * 1024.0 + 32.0 * 1_048_576.0;
-    assert!(held < ceiling, "{held} over {ceiling}");
-    assert!(held - idle > many as f64 / 2.0 * 15_000.0, "they are held: {held} of {ceiling}, idle {idle}");
+    let mut most = 0.0_f64;
+    until("what has come is held", || {
+        most = most.max(resident());
+        most - idle > many as f64 / 2.0 * 15_000.0
+    });
+    // What has yet to be read comes now.
+    thread::sleep(Duration::from_secs(1));
+    most = most.max(resident());
+    assert!(most < ceiling, "{most} over {ceiling}");
     let mut page = Page::new(&tenant);
     assert_eq!(Client::from(99, server.public).frame(&page.frame(1)).receipt().stored, 1, "and one more is served");
 }

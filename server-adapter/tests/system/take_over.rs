@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::common::{Client, Folder, Page, Server, Tenant, clean, firsthop};
+use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, text, until};
 
 /// Clients that keep their connection and clients that do not, sending all the time. Every answer must be 200.
 struct Load {
@@ -45,19 +45,17 @@ impl Load {
                     }
                 });
             }
+            let _end = Raise(&load.stop);
             work(&load);
-            load.stop.store(true, Ordering::Relaxed);
         });
         load
     }
 
     /// Waits until some more is stored.
     fn goes_on(&self) {
-        let (before, due) = (self.stored.load(Ordering::Relaxed), Instant::now() + Duration::from_secs(10));
-        while self.stored.load(Ordering::Relaxed) < before + 500 && !self.stop.load(Ordering::Relaxed) {
-            assert!(Instant::now() < due, "nothing is stored any more");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let before = self.stored.load(Ordering::Relaxed);
+        let has_more = || self.stored.load(Ordering::Relaxed) >= before + 500 || self.stop.load(Ordering::Relaxed);
+        until("more is stored", has_more);
     }
 }
 
@@ -90,7 +88,7 @@ fn twenty_servers_in_succession_lose_no_request() {
             load.goes_on();
             let next = Server::start(successor(&folder));
             assert_eq!((next.public, next.internal), (public, internal), "the same sockets");
-            assert_eq!(server.wait(Duration::from_secs(10)).code(), Some(0), "{}", server.log());
+            assert_eq!(server.wait(LONG).code(), Some(0), "{}", server.log());
             let log = server.log();
             let line = log.lines().find(|line| line.contains("handed over")).unwrap_or_else(|| panic!("{log}"));
             let line: Json = serde_json::from_str(line).expect("JSON");
@@ -133,12 +131,13 @@ fn a_successor_that_fails_takes_nothing_away() {
             env!("CARGO_BIN_EXE_firsthop"),
         ]);
         let output = other.env("FIRSTHOP_DATA", &folder.path).output().expect("runs");
-        assert!(server.log().contains("handing over"), "{output:?}");
+        assert!(!text(&output.stdout).contains("ready"), "{output:?}");
+        server.says("handing over");
+        server.says("this one goes on");
         load.goes_on();
-        assert!(server.log().contains("this one goes on"), "{}", server.log());
         // And one that can.
         let next = Server::start(successor(&folder));
-        assert_eq!(server.wait(Duration::from_secs(10)).code(), Some(0), "{}", server.log());
+        assert_eq!(server.wait(LONG).code(), Some(0), "{}", server.log());
         server = next;
         load.goes_on();
     });
@@ -155,21 +154,21 @@ fn the_old_one_waits_for_the_lock_of_a_successor_that_was_killed() {
     let socket = folder.path.join("control.sock");
     // A link stands for a path that is too long.
     let mut stream = UnixStream::connect(std::fs::read_link(&socket).unwrap_or(socket)).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    stream.set_read_timeout(Some(LONG)).expect("a timeout");
     let request = "POST /control/1/take-over HTTP/1.1\r\nHost: control\r\nConnection: upgrade\r\n\
                    Upgrade: firsthop-take-over/1\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("sent");
     let mut lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
-    let mut until = |end: &str| while !lines.next().expect("a line").expect("read").ends_with(end) {};
+    let mut read_to = |end: &str| while !lines.next().expect("a line").expect("read").ends_with(end) {};
     // The sockets come with the offer; they close as they are read without being taken.
-    until("}");
+    read_to("}");
     stream.write_all(b"go\n").expect("sent");
-    until("closed");
+    read_to("closed");
     let lock = std::fs::File::options().append(true).open(folder.path.join("server.lock")).expect("there");
     lock.try_lock().expect("free");
     stream.shutdown(std::net::Shutdown::Both).expect("gone");
+    server.says("this one goes on");
     thread::sleep(Duration::from_millis(500));
-    assert!(server.log().contains("this one goes on"), "{}", server.log());
     assert!(!server.log().contains("nobody serves"), "{}", server.log());
     drop(lock);
     // Whoever connects meanwhile waits.
@@ -188,7 +187,7 @@ fn what_a_start_would_stumble_over_is_found_first() {
     std::fs::write(tenant.folder.join("keys.toml"), "roots = 7").expect("written");
     let said = folder.fails(&["serve", "--take-over", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"]);
     assert!(said.contains("keys.toml"), "{said}");
-    assert!(!server.log().contains("handing over"));
     assert_eq!(server.internal_get("/readyz").status, 200);
     server.stop();
+    assert!(!server.log().contains("handing over"));
 }

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value as Json;
 
 use crate::{
-    common::{Client, Folder, Page},
+    common::{Client, Folder, LONG, Page, own_port, until},
     edges::{Edge, envelope},
 };
 
@@ -54,7 +54,7 @@ impl Collector {
 
     /// Waits for so many spans of a trace.
     fn wait(&self, trace: &str, count: usize) -> BTreeMap<String, Json> {
-        let due = Instant::now() + Duration::from_secs(15);
+        let due = Instant::now() + LONG;
         loop {
             let spans = self.spans.lock().expect("not poisoned");
             let of_trace: Vec<_> = spans.iter().filter(|span| span["traceId"] == trace).cloned().collect();
@@ -168,7 +168,7 @@ fn an_event_is_followed_from_page_to_sink() {
     assert_eq!(about(&spans["receive"], "http.response.status_code")["intValue"], "401");
     assert_eq!(spans["verify"]["status"]["code"], 2);
     assert!(collector.spans.lock().expect("not poisoned").iter().all(|span| span["traceId"] != unsampled));
-    assert!(server.metric("firsthop_trace_spans_total{result=\"sent\"}") >= 14.0);
+    until("it is counted", || server.metric("firsthop_trace_spans_total{result=\"sent\"}") >= 14.0);
     // Nothing is held up at the end, and what is traced last is sent.
     let last = "55555555555555555555555555555555";
     assert_eq!(send(&mut client, &parent(last, "01")).status, 200);
@@ -180,7 +180,7 @@ fn an_event_is_followed_from_page_to_sink() {
 /// A collector that is away costs traces and nothing else.
 #[test]
 fn without_a_collector_events_go_on() {
-    let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    let gone = own_port().local_addr().expect("an address");
     let folder = Folder::new();
     let mut server = folder.serve_with(&["--otlp-endpoint", &format!("http://{gone}")]);
     let tenant = folder.only_tenant();
@@ -189,11 +189,7 @@ fn without_a_collector_events_go_on() {
     for _ in 0..20 {
         assert_eq!(client.frame(&Page::new(&tenant).traced(traceparent)).receipt().stored, 1);
     }
-    let due = Instant::now() + Duration::from_secs(10);
-    while server.metric("firsthop_trace_spans_total{result=\"failed\"}") < 60.0 {
-        assert!(Instant::now() < due, "nobody notices");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("it is noticed", || server.metric("firsthop_trace_spans_total{result=\"failed\"}") >= 60.0);
     server.stop();
     assert_eq!(server.log().matches("the collector takes no traces").count(), 1, "said once");
 }

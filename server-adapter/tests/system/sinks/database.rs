@@ -1,14 +1,13 @@
 //! A PostgreSQL server of the test's own, in a temporary folder, as a user who is not root: PostgreSQL refuses that one.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use crate::common::{own_port, until};
 
 /// A server. Ended when dropped.
 pub(super) struct Database {
@@ -31,9 +30,7 @@ impl Database {
                 .expect("chown runs");
             assert!(done.success(), "there is no user postgres: the package makes it (tools/setup postgres)");
         }
-        let free = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
+        let port = own_port().local_addr().expect("an address").port();
         let mut database = Self { bin, folder, port, server: None };
         let data = database.folder.path().join("data");
         let output = database
@@ -58,11 +55,7 @@ impl Database {
             command.args(["-c", setting]);
         }
         self.server = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("postgres runs"));
-        let due = Instant::now() + Duration::from_secs(30);
-        while !self.psql("SELECT 1").status.success() {
-            assert!(Instant::now() < due, "PostgreSQL does not answer");
-            thread::sleep(Duration::from_millis(50));
-        }
+        until("PostgreSQL answers", || self.psql("SELECT 1").status.success());
     }
 
     /// Ends the server at once: SIGQUIT, as a crash is for its clients.

@@ -17,9 +17,9 @@ use serde_json::Value as Json;
 use super::{
     ids, listed,
     receiver::{Receiver, Request},
-    send, table_ids, until,
+    send, table_ids,
 };
-use crate::common::{Folder, Page};
+use crate::common::{Folder, Page, own_port, until};
 
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
 /// The public half, from RFC 9421, B.1.4.
@@ -80,9 +80,8 @@ fn batches_are_cloudevents_and_signed() {
     // Another algorithm, from then on.
     let secret = [7_u8; 32];
     fs::write(tenant.folder.join("sign.pem"), crate::common::base64(&secret)).expect("written");
-    tenant.remove_sinks();
+    tenant.end_sinks(&server, "hook");
     tenant.add_sink(&sink(&receiver, &format!("{signed}\nalgorithm = 'hmac-sha256'")));
-    thread::sleep(Duration::from_millis(1500));
     send(&server, &tenant, &[1]);
     until("they are there", || receiver.taken().len() == 647);
     receiver.requests().last().expect("a request").0.verify(receiver.address, "hmac-sha256", &secret);
@@ -92,9 +91,7 @@ fn batches_are_cloudevents_and_signed() {
 /// knows ids has nothing twice. Meanwhile nobody else waits.
 #[test]
 fn away_and_back_and_gone_after_the_commit() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let address = own_port().local_addr().expect("an address");
     let folder = Folder::new();
     let mut server = folder.serve();
     let tenant = folder.only_tenant();
@@ -113,8 +110,9 @@ fn away_and_back_and_gone_after_the_commit() {
     assert_eq!(tenant.sink(&server, "up", "hook"), 0.0);
     until("and has noted it", || tenant.sink(&server, "lag_frames", "lines") == 0.0);
     assert!(tenant.sink(&server, "lag_frames", "hook") > 0.0);
+    until("it is listed", || listed(&folder, "hook")[2] == "fails");
     let said = folder.ok(&["sinks", "list"]);
-    assert!(listed(&folder, "hook")[2] == "fails" && said.contains(&format!("connect to {address}")), "{said}");
+    assert!(said.contains(&format!("connect to {address}")), "{said}");
     send(&server, &tenant, &[300]);
 
     let count = AtomicUsize::new(0);
@@ -164,7 +162,7 @@ fn poison_is_found_and_the_rest_goes_on() {
     let expected = table_ids(&tenant);
     until("the rest is there", || receiver.taken().len() + 5 == expected.len());
     until("they are counted", || tenant.sink(&server, "dead_letters", "hook") == 5.0);
-    assert_eq!(tenant.sink(&server, "refused_total", "hook"), 5.0);
+    until("those too", || tenant.sink(&server, "refused_total", "hook") == 5.0);
     let said = folder.ok(&["sinks", "dead", "--sink", "hook"]);
     assert!(said.matches("422").count() >= 5 && said.contains("as the receiver says"), "{said}");
     cured.store(true, Ordering::Relaxed);
@@ -183,13 +181,13 @@ fn poison_is_found_and_the_rest_goes_on() {
 #[test]
 fn too_slow_is_its_own_affair() {
     let receiver = Receiver::start(|_| {
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_secs(30));
         Some((200, String::new()))
     });
     let folder = Folder::new();
     let mut server = folder.serve_with(&["--drain-timeout", "1s"]);
     let tenant = folder.only_tenant();
-    tenant.add_sink(&sink(&receiver, "batch_events = 10"));
+    tenant.add_sink(&sink(&receiver, "batch_events = 10\ntimeout = '60s'"));
     until("it began", || {
         send(&server, &tenant, &[10]);
         tenant.sink(&server, "lag_frames", "hook") > 0.0
@@ -202,9 +200,9 @@ fn too_slow_is_its_own_affair() {
         slowest = slowest.max(began.elapsed());
     }
     tenant.settle();
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(15), "{slowest:?}");
     assert!(tenant.sink(&server, "lag_frames", "hook") > 100.0 && tenant.sink(&server, "lag_frames", "events") == 0.0);
     let began = Instant::now();
     server.stop();
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

@@ -6,16 +6,11 @@ mod ndjson;
 mod postgres;
 mod receiver;
 
-use std::{
-    fs::OpenOptions,
-    io::Write,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::OpenOptions, io::Write};
 
 use serde_json::Value as Json;
 
-use crate::common::{Folder, Page, Server, Tenant};
+use crate::common::{Folder, Page, Server, Tenant, until};
 
 impl Tenant {
     /// Adds a sink to `tenant.toml`.
@@ -32,19 +27,16 @@ impl Tenant {
         std::fs::write(&path, &text[..end]).expect("written");
     }
 
+    /// Takes all sinks out, and waits until this one has ended: the next of its name has the settings of then.
+    fn end_sinks(&self, server: &Server, sink: &str) {
+        self.remove_sinks();
+        let label = format!("sink=\"{sink}\"");
+        until("it ended", || !server.internal_get("/metrics").text().contains(&label));
+    }
+
     /// One of a sink's figures.
     fn sink(&self, server: &Server, figure: &str, sink: &str) -> f64 {
         server.metric(&format!("firsthop_sink_{figure}{{tenant=\"{}\",sink=\"{sink}\"}}", self.id))
-    }
-}
-
-/// Waits until something is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    // Longer than any pause between two attempts, on a machine that has other things to do.
-    let due = Instant::now() + Duration::from_secs(120);
-    while !is_so() {
-        assert!(Instant::now() < due, "{what}: not so after two minutes");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -147,8 +139,8 @@ fn a_poison_event_stops_nobody() {
     send(&server, &tenant, &[5, 5]);
     tenant.settle();
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 12, "all but one");
-    assert_eq!(tenant.sink(&server, "dead_letters", "events"), 1.0);
-    assert_eq!(listed(&folder, "events")[6], "1");
+    until("it is counted", || tenant.sink(&server, "dead_letters", "events") == 1.0);
+    until("it is listed", || listed(&folder, "events")[6] == "1");
     let said = folder.ok(&["sinks", "dead"]);
     assert!(said.contains("three is not allowed here"), "{said}");
     let event: Json = serde_json::from_str(&folder.ok(&["sinks", "dead", "--json"])).expect("one line of JSON");

@@ -11,13 +11,13 @@ import { fileURLToPath } from 'node:url';
 
 import { visit } from '../../examples/shop/visit.mjs';
 import { launchBrowser } from '../../tools/browser.mjs';
-import { Server, until } from './parts.mjs';
+import { Server, freePorts, until } from './parts.mjs';
 
 const DEMO = fileURLToPath(new URL('../../tools/demo', import.meta.url));
 
 test('the demo shows each click as a row and ends on Ctrl-C', { timeout: 120_000 }, async () => {
   const data = await mkdtemp(path.join(tmpdir(), 'firsthop-demo-'));
-  const first = 20_000 + (process.pid % 5_000) * 4;
+  const first = await freePorts(4);
   const demo = spawn(process.execPath, [DEMO], {
     env: { ...process.env, DEMO_DATA: data, DEMO_PORT: String(first), FIRSTHOP_BIN: Server.binary },
     stdio: ['ignore', 'pipe', 'pipe'],

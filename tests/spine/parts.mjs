@@ -20,7 +20,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 
 /** Waits until `probe` returns something true and returns that, or throws with what it was waiting for. */
-export async function until(what, probe, { within = 30_000, every = 50 } = {}) {
+export async function until(what, probe, { within = 60_000, every = 50 } = {}) {
   const deadline = Date.now() + within;
   let last;
   for (;;) {
@@ -36,14 +36,23 @@ export async function until(what, probe, { within = 30_000, every = 50 } = {}) {
   }
 }
 
-/** A port that was free a moment ago: the server must come back on the same one after a kill. */
-async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
+/**
+ * The first of some ports that are free: the server must come back on the same one after a kill. They are below those that the system
+ * gives to connections of its own accord, so nobody takes one in the meantime.
+ */
+export async function freePorts(count = 1) {
+  for (let tries = 0; tries < 1000; tries += 1) {
+    const first = 10_000 + Math.floor(Math.random() * 20_000);
+    const probes = await Promise.all(Array.from({ length: count }, (_, i) => bound(first + i)));
+    await Promise.all(probes.map((probe) => probe && new Promise((done) => probe.close(done))));
+    if (probes.every(Boolean)) return first;
+  }
+  throw new Error('no port is free');
+}
+
+async function bound(port) {
+  const probe = net.createServer();
+  return new Promise((done) => probe.once('error', () => done(undefined)).listen(port, '127.0.0.1', () => done(probe)));
 }
 
 /** The binary `firsthop` on a data folder of its own. It can be killed and started again. */
@@ -53,7 +62,8 @@ export class Server {
   static async create() {
     const server = new Server();
     server.data = await mkdtemp(path.join(tmpdir(), 'firsthop-spine-'));
-    [server.port, server.internalPort] = [await freePort(), await freePort()];
+    server.port = await freePorts(2);
+    server.internalPort = server.port + 1;
     server.url = `http://127.0.0.1:${server.port}`;
     server.internalUrl = `http://127.0.0.1:${server.internalPort}`;
     const added = await server.command('tenant', 'add', 'shop', '--region', 'EU');
@@ -114,7 +124,7 @@ export class Server {
   }
 
   /** Waits until the table has `count` rows, and a moment longer, in case there are more. */
-  async rowsWhen(count, within = 30_000) {
+  async rowsWhen(count, within = 60_000) {
     await until(`${count} rows`, () => this.rows().length >= count, { within });
     await sleep(300);
     return this.rows();

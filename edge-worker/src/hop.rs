@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, rc::Rc};
 
-use worker::{Context, Env, console_log, web_sys::Request};
+use worker::{Context, Env, console_log};
 
 use firsthop_core::{Annotation, Header, TenantId, Trust};
 use firsthop_intake::{
@@ -21,22 +21,21 @@ use crate::{
 };
 
 /// Answers a request.
-pub(crate) async fn answer(request: &Request, env: &Env, ctx: &Context) -> Reply {
-    let (method, url) = (request.method(), request.url());
-    let path = path_of(&url);
+pub(crate) async fn answer(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Reply {
+    let (method, path) = (arrival.method, path_of(arrival.url));
     if let Some(file) = path.strip_prefix("/sdk/") {
-        let known = request.headers().get("if-none-match").ok().flatten();
-        return sdk::answer(&method, file, known.as_deref());
+        let known = arrival.request.headers().get("if-none-match").ok().flatten();
+        return sdk::answer(method, file, known.as_deref());
     }
-    let reply = match route(&method, path) {
+    let reply = match route(method, path) {
         Ok(Route::Live) => return live(),
         Ok(Route::Preflight) => Reply::empty(204, &PREFLIGHT),
         Ok(Route::Frame) => {
-            let result = native_frame(request, env, ctx).await;
+            let result = native_frame(arrival, env, ctx).await;
             result.unwrap_or_else(|failure| failure.reply(Problem::to_json))
         }
         Ok(Route::Segment(call)) => {
-            let result = segment_call(call, request, env, ctx).await;
+            let result = segment_call(call, arrival, env, ctx).await;
             result.unwrap_or_else(|failure| failure.reply(Problem::to_segment_json))
         }
         // The other routes are the server's.
@@ -51,10 +50,9 @@ fn live() -> Reply {
     Reply::bytes(200, &[("content-type", "application/json"), ("cache-control", "no-store")], BODY.as_bytes())
 }
 
-async fn native_frame(request: &Request, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
+async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
-    let arrival = Arrival::new(request);
-    let body = arrival::body(request, native::MAX_BODY).await?;
+    let body = arrival::body(arrival.request, native::MAX_BODY).await?;
     let facts = arrival.facts(now());
     let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
@@ -93,10 +91,9 @@ fn spooled(header: &Header, again: bool) -> Receipt {
     if again { Receipt::duplicate(header) } else { Receipt::spooled(header) }
 }
 
-async fn segment_call(call: Call, request: &Request, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
+async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
-    let arrival = Arrival::new(request);
-    let body = arrival::body(request, segment::MAX_BODY).await?;
+    let body = arrival::body(arrival.request, segment::MAX_BODY).await?;
     let facts = arrival.facts(now());
     let decide = |lookup: Lookup<'_>| segment::receive(call, &body, &facts, &mut random, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;

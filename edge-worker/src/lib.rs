@@ -15,6 +15,7 @@ mod arrival;
 mod config;
 mod edge;
 mod forward;
+mod glue;
 mod hop;
 mod lease;
 mod object;
@@ -22,28 +23,35 @@ mod platform;
 mod reply;
 mod sdk;
 mod spool;
+mod steps;
 mod upstream;
 
-use std::{panic::AssertUnwindSafe, rc::Rc};
-
 use worker::{
-    Context, Env, Result, event,
-    js_sys::futures::{JsFuture, future_to_promise},
-    wasm_bindgen::{JsCast, JsValue},
-    web_sys::{Request, Response},
+    Context, Env,
+    wasm_bindgen::{JsValue, prelude::wasm_bindgen},
+    web_sys::Request,
+    worker_sys,
 };
 
-/// Answers a request, and finishes it even if the client has gone: a page that closes has often just sent its last
-/// events, and they are not to be lost half-way.
-#[event(fetch)]
-async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
-    let context = Rc::new(context);
-    let own = Rc::clone(&context);
-    let promise = future_to_promise(AssertUnwindSafe(async move {
-        let head = request.method() == "HEAD";
-        let reply = hop::answer(&request, &env, &own).await;
-        reply.into_response(head).map(JsValue::from)
-    }));
-    Context::as_ref(&context).wait_until(&promise)?;
-    Ok(JsFuture::from(promise).await?.dyn_into()?)
+/// Called once when the module is started.
+#[wasm_bindgen(start, private)]
+fn start() {
+    arrival::want();
+}
+
+/// Begins with a request, whose head stands in one text: see `js/worker.js`.
+#[wasm_bindgen]
+pub fn begin(request: Request, head: String, env: Env, context: worker_sys::Context) -> JsValue {
+    let context = Context::new(context);
+    steps::begin(async move {
+        let arrival = arrival::Arrival::new(&request, &head);
+        let reply = hop::answer(&arrival, &env, &context).await;
+        reply.into_response(arrival.method == "HEAD")
+    })
+}
+
+/// Goes on with a request that has waited.
+#[wasm_bindgen]
+pub fn resume(task: u32, value: JsValue, because: u32) -> JsValue {
+    steps::resume(task, value, because)
 }

@@ -5,16 +5,9 @@
 use std::time::Duration;
 
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
-use worker::{
-    Env,
-    js_sys::{Promise, Reflect, Uint8Array},
-    web_sys::RequestInit,
-};
+use worker::{Env, js_sys::Reflect};
 
-use crate::{
-    platform::within,
-    upstream::{self, Answer},
-};
+use crate::upstream::{self, Answer};
 
 /// How long an object may take to answer: it may have to be woken up, and it may have to write.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,12 +25,7 @@ extern "C" {
     fn id_from_name(this: &Namespace, name: &str) -> Result<JsValue, JsValue>;
 
     #[wasm_bindgen(method, catch)]
-    fn get(this: &Namespace, id: &JsValue) -> Result<Stub, JsValue>;
-
-    type Stub;
-
-    #[wasm_bindgen(method, catch)]
-    fn fetch(this: &Stub, url: &str, init: &RequestInit) -> Result<Promise, JsValue>;
+    fn get(this: &Namespace, id: &JsValue) -> Result<JsValue, JsValue>;
 }
 
 /// The objects of one class, in the jurisdiction that the operator has named.
@@ -61,16 +49,8 @@ impl Objects {
 
     /// Posts to the object of this name. Nothing if it did not answer, or not in time.
     pub(crate) async fn post(&self, name: &str, path: &str, body: Option<&[u8]>) -> Option<Answer> {
-        let init = RequestInit::new();
-        init.set_method("POST");
-        if let Some(body) = body {
-            init.set_body(&Uint8Array::from(body));
-        }
-        let asked = async {
-            let stub = self.0.get(&self.0.id_from_name(name)?)?;
-            // No host is asked: an object's requests have a URL because requests have one.
-            upstream::answer(stub.fetch(&format!("http://object{path}"), &init)?).await
-        };
-        within(TIMEOUT, asked).await?.ok()
+        let stub = self.0.id_from_name(name).and_then(|id| self.0.get(&id)).ok()?;
+        // No host is asked: an object's requests have a URL because requests have one.
+        upstream::ask(&stub, &format!("http://object{path}"), &[], body, TIMEOUT).await
     }
 }

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 
-use worker::{
-    js_sys::Uint8Array,
-    wasm_bindgen::JsValue,
-    web_sys::{Headers, Response, ResponseInit},
-};
+use worker::{wasm_bindgen::JsValue, web_sys::Response};
 
 use firsthop_intake::{CORS, Problem, Receipt, Verdict};
 
-use crate::upstream::Answer;
+use crate::{
+    glue,
+    upstream::{Answer, lines},
+};
 
 /// An answer.
 pub(crate) struct Reply {
@@ -75,17 +74,8 @@ impl Reply {
 
     /// The platform's answer; to `HEAD` without its body.
     pub(crate) fn into_response(self, head: bool) -> Result<Response, JsValue> {
-        let headers = Headers::new()?;
-        for (name, value) in &self.headers {
-            headers.set(name, value)?;
-        }
-        let init = ResponseInit::new();
-        init.set_status(self.status);
-        init.set_headers(&headers);
-        if self.body.is_empty() || head {
-            Response::new_with_opt_str_and_init(None, &init)
-        } else {
-            Response::new_with_opt_js_u8_array_and_init(Some(&Uint8Array::from(&self.body[..])), &init)
-        }
+        let headers = lines(self.headers.iter().map(|(name, value)| (*name, &**value)));
+        let body = (!self.body.is_empty() && !head).then_some(&*self.body);
+        glue::respond(self.status, &headers, body)
     }
 }

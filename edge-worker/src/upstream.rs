@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use wasm_bindgen::{JsCast, JsValue};
-use worker::{
-    js_sys::{self, Promise, Uint8Array, futures::JsFuture},
-    web_sys::{AbortController, RequestInit, RequestRedirect, Response, WorkerGlobalScope},
-};
 
-use firsthop_intake::{Refusal, Verdict};
+use firsthop_intake::Refusal;
 
-use crate::platform::{read, within};
+use crate::{glue, steps::settled};
 
 /// The server's answer.
 pub(crate) struct Answer {
@@ -39,43 +35,46 @@ impl Answer {
 }
 
 /// Longest answer that is read: receipts and problems are short, and a list of leases is not long.
-const MAX_ANSWER: usize = 256 * 1024;
+const MAX_ANSWER: u32 = 256 * 1024;
 
 /// Posts to the server. Nothing if it could not be reached, took longer than `limit`, or answered at greater length
 /// than it ever should.
 ///
 /// Redirects are not followed: a request goes to the host that the operator has named and to no other.
 pub(crate) async fn post(url: &str, headers: &[(&str, &str)], body: Option<&[u8]>, limit: Duration) -> Option<Answer> {
-    let abort = AbortController::new().ok()?;
-    let init = RequestInit::new();
-    init.set_method("POST");
-    init.set_redirect(RequestRedirect::Manual);
-    init.set_signal(Some(&abort.signal()));
-    let list = worker::web_sys::Headers::new().ok()?;
+    ask(&JsValue::UNDEFINED, url, headers, body, limit).await
+}
+
+/// The same to whoever has a method `fetch`, such as a Durable Object; undefined is the network.
+pub(crate) async fn ask(
+    whom: &JsValue,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+    limit: Duration,
+) -> Option<Answer> {
+    let headers = lines(headers.iter().copied());
+    let posted = glue::post(whom, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER);
+    let answer = settled(posted).await.ok().filter(|answer| !answer.is_undefined())?;
+    let answer: glue::Answer = answer.unchecked_into();
+    Some(Answer {
+        status: answer.status(),
+        retry_after: answer.retry_after(),
+        verdict: answer.verdict(),
+        body: answer.bytes().to_vec(),
+    })
+}
+
+/// Headers as they cross to JavaScript: name and value in turn, one to a line.
+pub(crate) fn lines<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = String::with_capacity(256);
     for (name, value) in headers {
-        list.set(name, value).ok()?;
+        for line in [name, value] {
+            // No value of ours has a line break. What a server sent has none either: the platform has parsed it.
+            text.push_str(line);
+            text.push('\n');
+        }
     }
-    init.set_headers(&list);
-    if let Some(body) = body {
-        init.set_body(&Uint8Array::from(body));
-    }
-    let answer = within(limit, fetch(url, &init)).await;
-    if answer.is_none() {
-        abort.abort();
-    }
-    answer?.ok()
-}
-
-async fn fetch(url: &str, init: &RequestInit) -> Result<Answer, JsValue> {
-    let scope: WorkerGlobalScope = js_sys::global().unchecked_into();
-    answer(scope.fetch_with_str_and_init(url, init)).await
-}
-
-/// The answer that a fetch has promised, read within the bound.
-pub(crate) async fn answer(promise: Promise) -> Result<Answer, JsValue> {
-    let response: Response = JsFuture::from(promise).await?.dyn_into()?;
-    let headers = response.headers();
-    let (retry_after, verdict) = (headers.get("retry-after")?, headers.get(Verdict::HEADER)?);
-    let body = read(response.body(), None, MAX_ANSWER).await.map_err(|_| JsValue::UNDEFINED)?;
-    Ok(Answer { status: response.status(), retry_after, verdict, body })
+    text.pop();
+    text
 }

@@ -27,6 +27,7 @@ use super::{
     table::{Held, New, Result, Table},
 };
 use crate::{
+    arrival,
     edge::Edge,
     platform::{self, now},
 };
@@ -146,7 +147,7 @@ impl Object {
         if path == "status" {
             return Ok((200, Some(self.report()?)));
         }
-        let body = platform::read(request.body(), None, MAX_ENVELOPE).await.map_err(|_| "no body")?;
+        let body = arrival::body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?;
         let taken = self.take(body, path == "behind", query.parse().unwrap_or_default())?;
         if taken == status::TAKEN {
             self.arm().await?;

@@ -1,0 +1,129 @@
+// The crossing: all that this Worker asks of the platform for an ordinary request.
+//
+// A call from WebAssembly into JavaScript is cheap, but what is handed over is not: every text is encoded or decoded, every promise
+// that Rust awaits by itself costs two closures and a microtask. With a call for each header they cost more than reading, checking and signing a
+// frame. So a request crosses four times, however much is known of it: its head as one text, its body as one block, the server's answer, and ours.
+
+/** What is read of a request: names of headers and of Cloudflare's facts. Rust says which (`arrival.rs`). */
+let wanted = { headers: [], facts: [] };
+
+export function want(headers, facts) {
+  wanted = { headers: headers.split('\n'), facts: facts.split('\n') };
+}
+
+/** What stands for a header or a fact that is not there. */
+const NONE = '\0';
+
+/** Method, URL, headers and facts, one line each. No header can hold a line break; a fact that does is none. */
+export function headOf(request) {
+  const { headers, cf } = request;
+  let text = `${request.method}\n${request.url}`;
+  for (const name of wanted.headers) text += `\n${headers.get(name) ?? NONE}`;
+  for (const name of wanted.facts) {
+    const fact = cf?.[name];
+    text += `\n${fact === undefined || fact === null || `${fact}`.includes('\n') ? NONE : fact}`;
+  }
+  return text;
+}
+
+/** What the step of a request that is just being taken waits for: see src/steps.rs. */
+let awaited;
+/** How to wake tasks that wait for something else as well, by their numbers. */
+const sleeping = new Map();
+
+export function wait(promise) {
+  awaited = promise;
+}
+
+export function sleep(task, now) {
+  const woken = new Promise((resolve) => (now ? resolve(WOKEN) : sleeping.set(task, resolve)));
+  awaited = awaited ? Promise.race([awaited, woken]) : woken;
+}
+
+export function wake(task) {
+  sleeping.get(task)?.(WOKEN);
+  sleeping.delete(task);
+}
+
+/** What is awaited is fulfilled with this where the task was woken. */
+export const WOKEN = Symbol('woken');
+
+export function takeAwaited() {
+  const promise = awaited;
+  awaited = undefined;
+  return promise;
+}
+
+/** What can be wrong with a body: the numbers stand in glue.rs as well. */
+const [TOO_LARGE, BROKEN, LATE] = [1, 2, 3];
+
+/** A request's body: the bytes, or what was wrong with it. */
+export function body(request, most, limit) {
+  return new Promise((resolve) => {
+    const late = AbortSignal.timeout(limit);
+    late.onabort = () => resolve(LATE);
+    read(request, most).then((bytes) => {
+      late.onabort = null;
+      resolve(bytes);
+    });
+  });
+}
+
+/** Reads a body of at most so many bytes: of one that says its length, all at once; of another, up to there. */
+async function read(message, most) {
+  const { headers } = message;
+  const length = headers.get('content-length');
+  if (length > most) return TOO_LARGE;
+  try {
+    // A length that holds, unless it is that of what is unpacked on the way.
+    if (length !== null && !headers.has('content-encoding')) return new Uint8Array(await message.arrayBuffer());
+    const chunks = [];
+    let total = 0;
+    for await (const chunk of message.body ?? []) {
+      total += chunk.length;
+      // To leave the loop turns the rest of the body away.
+      if (total > most) return TOO_LARGE;
+      chunks.push(chunk);
+    }
+    const bytes = new Uint8Array(total);
+    for (let at = 0; chunks.length > 0; at += chunks.shift().length) bytes.set(chunks[0], at);
+    return bytes;
+  } catch {
+    return BROKEN;
+  }
+}
+
+/** Name and value in turn, one line each. */
+function pairs(text) {
+  const lines = text.split('\n');
+  const headers = {};
+  for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
+  return headers;
+}
+
+/**
+ * Posts to the network, or to a Durable Object: status, `Retry-After`, `Firsthop-Receipt`, and a body of at most so many bytes. Nothing if it could not be reached, took
+ * longer than the limit, or answered at greater length. Redirects are not followed: a request goes to the host that it names.
+ */
+export async function post(whom = globalThis, url, headers, body, limit, most) {
+  try {
+    const answer = await whom.fetch(url, {
+      method: 'POST',
+      redirect: 'manual',
+      headers: pairs(headers),
+      // A copy: the memory it stands in is used for something else by the time that it is sent.
+      body: body?.slice(),
+      signal: AbortSignal.timeout(limit),
+    });
+    const bytes = await read(answer, most);
+    if (typeof bytes === 'number') return undefined;
+    return { status: answer.status, retryAfter: answer.headers.get('retry-after'), verdict: answer.headers.get('firsthop-receipt'), bytes };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Our answer. */
+export function respond(status, headers, bytes) {
+  return new Response(bytes?.slice(), { status, headers: pairs(headers) });
+}

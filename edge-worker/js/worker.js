@@ -1,0 +1,60 @@
+// What workerd starts. Rust decides (src/), the glue does (glue.js); here is only how a request goes from one to the other.
+
+import * as rust from './index.js';
+import { WOKEN, headOf, takeAwaited } from './glue.js';
+
+/** Takes one step after the other, each as far as it gets without waiting (src/steps.rs). */
+async function answer(request, env, ctx) {
+  let step = rust.begin(request, headOf(request), env, ctx);
+  while (typeof step === 'number') {
+    const task = step;
+    step = await takeAwaited().then(
+      (value) => (value === WOKEN ? rust.resume(task, undefined, 2) : rust.resume(task, value, 0)),
+      (error) => rust.resume(task, error, 1),
+    );
+  }
+  return step;
+}
+
+/** If the Worker itself fails, the page keeps what it sent, and the next request finds the Worker started anew. */
+function failed(error) {
+  console.error('Critical', error);
+  return new Response(null, { status: 503, headers: { 'retry-after': '1', 'access-control-allow-origin': '*', 'cache-control': 'no-store' } });
+}
+
+export default {
+  fetch(request, env, ctx) {
+    const answered = answer(request, env, ctx).catch(failed);
+    // To the end, even if the client has gone: a page that closes has often just sent its last events.
+    ctx.waitUntil(answered);
+    return answered;
+  },
+};
+
+/** A Durable Object of Rust's. After a failure Rust does not know it any more; then the platform makes it anew, from what it has on disk. */
+const durable = (Class) =>
+  class {
+    constructor(state, env) {
+      this.state = state;
+      this.object = new Class(state, env);
+    }
+
+    call(method, argument) {
+      try {
+        return this.object[method](argument);
+      } catch (error) {
+        this.state.abort(error.message);
+        throw error;
+      }
+    }
+
+    fetch(request) {
+      return this.call('fetch', request);
+    }
+
+    alarm() {
+      return this.call('alarm');
+    }
+  };
+
+export const Spool = durable(rust.Spool);

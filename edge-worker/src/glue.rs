@@ -1,0 +1,59 @@
+//! What `js/glue.js` does for us.
+
+use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
+use worker::{
+    js_sys::{Promise, Uint8Array},
+    web_sys::{Request, Response},
+};
+
+#[wasm_bindgen(raw_module = "./glue.js")]
+extern "C" {
+    /// Says which headers and facts a request's head consists of, one to a line.
+    pub(crate) fn want(headers: &str, facts: &str);
+
+    /// Leaves with JavaScript what this step waits for.
+    pub(crate) fn wait(promise: &Promise);
+
+    /// Says that the task is to be gone on with as well when it is woken; `now` if it was already.
+    pub(crate) fn sleep(task: u32, now: bool);
+
+    /// Wakes a task.
+    pub(crate) fn wake(task: u32);
+
+    /// A request's body: [`Uint8Array`], or a number that says what is wrong.
+    pub(crate) fn body(request: &Request, most: u32, limit_ms: u32) -> Promise;
+
+    /// Posts to whoever has a method `fetch`, undefined being the network; an [`Answer`] or undefined.
+    pub(crate) fn post(
+        whom: &JsValue,
+        url: &str,
+        headers: &str,
+        body: Option<&[u8]>,
+        limit_ms: u32,
+        most: u32,
+    ) -> Promise;
+
+    /// A response.
+    #[wasm_bindgen(catch)]
+    pub(crate) fn respond(status: u16, headers: &str, body: Option<&[u8]>) -> Result<Response, JsValue>;
+
+    /// What came back.
+    pub(crate) type Answer;
+
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn status(this: &Answer) -> u16;
+
+    #[wasm_bindgen(method, getter, js_name = retryAfter)]
+    pub(crate) fn retry_after(this: &Answer) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn verdict(this: &Answer) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn bytes(this: &Answer) -> Uint8Array;
+}
+
+/// What [`body`] says of one that is longer than allowed.
+pub(crate) const TOO_LARGE: u32 = 1;
+/// What [`body`] says of one that did not come in time.
+pub(crate) const LATE: u32 = 3;

@@ -58,3 +58,4 @@ const durable = (Class) =>
   };
 
 export const Spool = durable(rust.Spool);
+export const Leases = durable(rust.Leases);

@@ -31,6 +31,7 @@ thread_local! {
 pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) spools: Objects,
+    pub(crate) lease_stores: Objects,
     tenants: Vec<Enrolled>,
 }
 
@@ -51,9 +52,10 @@ impl Edge {
 
     fn read(env: &Env) -> Result<Self, String> {
         let config = Config::read(env)?;
-        let spools = Objects::bound(env, "SPOOL", config.jurisdiction)?;
+        let bound = |binding| Objects::bound(env, binding, config.jurisdiction);
+        let (spools, lease_stores) = (bound("SPOOL")?, bound("LEASE_STORE")?);
         let tenants = Enrolled::all(&config.enrolments, config.spool.shards);
-        Ok(Self { config, spools, tenants })
+        Ok(Self { config, spools, lease_stores, tenants })
     }
 
     /// What is known of a tenant that this edge is enrolled for.
@@ -83,7 +85,7 @@ impl Edge {
             let is_known = enrolled.account(now()).is_some();
             let may_change = matches!(refusal(&decided), Some(Refusal::Core(Error::WriteKey | Error::Origin)));
             if !is_news && (!is_known || may_change && enrolled.may_be_old(now())) {
-                enrolled.fetch(self).await;
+                enrolled.fetch(self, is_known).await;
                 is_news = true;
                 continue;
             }
@@ -94,7 +96,7 @@ impl Edge {
                 let (edge, tenant) = (Rc::clone(self), enrolled.tenant);
                 ctx.wait_until(async move {
                     if let Some(enrolled) = edge.enrolled(tenant) {
-                        enrolled.fetch(&edge).await;
+                        enrolled.fetch(&edge, false).await;
                     }
                 });
             }

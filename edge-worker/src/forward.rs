@@ -49,7 +49,12 @@ pub(crate) async fn forward(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], s
         },
         // The server is there and wants less of the tenant: what it does not get now, the page keeps.
         ((Fate::Limited, answer), _) => Outcome::Unknown(patient(Refusal::RateLimited, answer.as_ref())),
-        ((_, answer), _) => Outcome::Unknown(patient(Refusal::Unavailable, answer.as_ref())),
+        ((fate, answer), _) => {
+            if fate == Fate::Refused {
+                enrolled.doubt();
+            }
+            Outcome::Unknown(patient(Refusal::Unavailable, answer.as_ref()))
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Leases: what the server hands out so that this edge can act for a tenant without ever holding the tenant's root.
 //!
-//! A tenant's leases are fetched when its first request comes, renewed behind the back of the requests that follow, and
-//! kept while the server is away: they end by themselves with their epoch. An enrolment that the server no longer knows
-//! ends at once.
+//! An isolate has them from the region's store, a Durable Object ([`object`]), and that has them from the server: it renews them ahead of
+//! time, and keeps them through restarts and while the server is away. They end by themselves with their epoch. An enrolment that the
+//! server no longer knows ends at once.
+
+mod object;
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,6 +30,8 @@ use crate::{
 
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an isolate waits for another request's look into the store, in milliseconds: as long as the store may take, and some.
+const PATIENCE: u64 = 12_000;
 /// How often a request looks whether another one's fetch is done.
 const POLL: Duration = Duration::from_millis(10);
 /// Least time between two fetches, in milliseconds, while what is held still serves: to renew it, or because a request
@@ -46,6 +50,8 @@ pub(crate) struct Enrolled {
     held: RefCell<Option<Held>>,
     /// When the fetch under way began.
     fetching: Cell<Option<Timestamp>>,
+    /// The server has refused what was signed with them: there may be others by now.
+    doubted: Cell<bool>,
     /// When the last fetch ended.
     fetched: Cell<Timestamp>,
     /// This isolate as a source of envelopes, one per tenant so that each tenant's numbers have no gaps.
@@ -62,6 +68,13 @@ struct Held {
     refresh_ms: u64,
 }
 
+impl Held {
+    /// Whether there is a lease in it to sign with now.
+    fn serves(&self, now: Timestamp) -> bool {
+        self.account.current(now).is_ok()
+    }
+}
+
 impl Enrolled {
     /// The tenants that some tokens are for.
     pub(crate) fn all(enrolments: &[Enrolment], shards: u32) -> Vec<Self> {
@@ -74,6 +87,7 @@ impl Enrolled {
                     tokens: vec![enrolment.clone()],
                     held: RefCell::default(),
                     fetching: Cell::default(),
+                    doubted: Cell::default(),
                     fetched: Cell::default(),
                     source: Cell::default(),
                     next_batch: Cell::default(),
@@ -87,13 +101,18 @@ impl Enrolled {
     /// What is known of the tenant, if it is enough to sign with.
     pub(crate) fn account(&self, now: Timestamp) -> Option<Rc<Leased>> {
         let held = self.held.borrow();
-        held.as_ref().map(|held| &held.account).filter(|account| account.current(now).is_ok()).cloned()
+        held.as_ref().filter(|held| held.serves(now)).map(|held| Rc::clone(&held.account))
     }
 
     /// Whether it is time to renew what is held.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         let due = self.held.borrow().as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms);
-        due && !self.is_fetching(now) && self.may_fetch(now, PAUSE)
+        (due || self.doubted.get()) && !self.is_fetching(now) && self.may_fetch(now, PAUSE)
+    }
+
+    /// Notes that the server refuses what is signed with these leases: a root may have ended at once, or the enrolment.
+    pub(crate) fn doubt(&self) {
+        self.doubted.set(true);
     }
 
     /// Whether what is held may be too old to judge a request that names something unknown.
@@ -103,7 +122,7 @@ impl Enrolled {
 
     /// Whether a request is at it, and not one that should have been done long ago and must have been cut off.
     fn is_fetching(&self, now: Timestamp) -> bool {
-        self.fetching.get().is_some_and(|began| age(began, now) <= TIMEOUT.as_millis() as u64 + 1_000)
+        self.fetching.get().is_some_and(|began| age(began, now) <= PATIENCE)
     }
 
     fn may_fetch(&self, now: Timestamp, pause: u64) -> bool {
@@ -119,12 +138,13 @@ impl Enrolled {
         (source, batch)
     }
 
-    /// Fetches the tenant's leases, unless that was tried a moment ago. If another request is at it, waits for that.
+    /// Fetches the tenant's leases from the store, unless that was tried a moment ago; `news` if the store shall look whether the server
+    /// has newer ones. If another request is at it, waits for that.
     ///
     /// A request must not await another one's promise: the platform ties I/O to the request that began it, and ends
     /// it with that request. So it looks at the shared state by a timer of its own, and takes over when the other
     /// request should have been done long ago.
-    pub(crate) async fn fetch(&self, edge: &Edge) {
+    pub(crate) async fn fetch(&self, edge: &Edge, news: bool) {
         while self.is_fetching(now()) {
             Delay::from(POLL).await;
         }
@@ -133,32 +153,41 @@ impl Enrolled {
             return;
         }
         self.fetching.set(Some(now()));
-        let answer = self.ask(&edge.config.leases, edge.config.region).await;
+        let kept = object::ask(edge, self.tenant, news || self.doubted.take()).await;
         self.fetched.set(now());
         self.fetching.set(None);
-        match answer {
-            Ok(held) => *self.held.borrow_mut() = Some(held),
-            Err(Failure::Revoked) => {
-                console_error!("{{\"event\":\"enrolment-refused\",\"tenant\":\"{}\"}}", self.tenant);
-                *self.held.borrow_mut() = None;
-            }
-            Err(failure) => {
-                console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{}\",\"why\":\"{failure}\"}}", self.tenant);
-            }
+        match kept {
+            Some(Kept::Leases { answer, since }) => match self.read(&answer, edge.config.region, since) {
+                Ok(held) => *self.held.borrow_mut() = Some(held),
+                Err(why) => no_lease(self.tenant, Failure::Away(why)),
+            },
+            Some(Kept::Revoked) => *self.held.borrow_mut() = None,
+            // The store has told the log why.
+            Some(Kept::Nothing) => {}
+            None => no_lease(self.tenant, Failure::Away("the store of leases does not answer")),
         }
     }
 
-    async fn ask(&self, url: &str, region: Region) -> Result<Held, Failure> {
+    /// Reads what the server answered at `since`, if it is for one of this edge's tokens.
+    fn read(&self, answer: &[u8], region: Region, since: Timestamp) -> Result<Held, &'static str> {
+        let answer = Answer::read(answer)?;
+        let enrolment = self.tokens.iter().find(|token| token.worker == WorkerId::new(answer.worker));
+        answer.held(enrolment.ok_or("answer for another enrolment")?, region, since)
+    }
+
+    /// Asks the server, with each token in turn. What it answers is read before it is believed.
+    async fn ask(&self, edge: &Edge) -> Result<(Vec<u8>, Held), Failure> {
         let mut failure = Failure::Away("no token");
         for enrolment in &self.tokens {
             let bearer = format!("Bearer {}", enrolment.token);
-            let url = format!("{url}/v1/leases");
+            let url = format!("{}/v1/leases", edge.config.leases);
             let answer = post(&url, &[("authorization", &bearer)], None, TIMEOUT).await;
             match answer {
                 Some(answer) if answer.status == 200 => {
+                    let region = edge.config.region;
                     let held = Answer::read(&answer.body).and_then(|answer| answer.held(enrolment, region, now()));
                     match held {
-                        Ok(held) => return Ok(held),
+                        Ok(held) => return Ok((answer.body, held)),
                         Err(why) => failure = Failure::Away(why),
                     }
                 }
@@ -170,6 +199,20 @@ impl Enrolled {
         }
         Err(failure)
     }
+}
+
+/// What the store has.
+enum Kept {
+    /// The server's answer, and when it came.
+    Leases { answer: Vec<u8>, since: Timestamp },
+    /// The server does not know the enrolment.
+    Revoked,
+    /// Nothing that serves.
+    Nothing,
+}
+
+fn no_lease(tenant: TenantId, failure: Failure) {
+    console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{tenant}\",\"why\":\"{failure}\"}}");
 }
 
 /// How long ago something was; 0 if the clock says that it is still to come.

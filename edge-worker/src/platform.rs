@@ -28,3 +28,8 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     random(&mut bytes);
     bytes
 }
+
+/// A random number, for what is spread by chance.
+pub(crate) fn chance() -> u32 {
+    u32::from_le_bytes(random_bytes())
+}

@@ -1,6 +1,9 @@
 // An edge and the stand-in for its server, for one test or for a file of them.
 
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after } from 'node:test';
 
 import { FakeServer, Tenant } from './server.mjs';
@@ -18,13 +21,24 @@ export async function serverOf(...tenants) {
   return server;
 }
 
-/** A server and an edge in front of it, with more variables if wanted; the edge has not been asked for anything yet. Until the end of the file. */
-export async function pair({ tenants = [new Tenant(0xc8)], ...bindings } = {}) {
+/**
+ * A server and an edge in front of it, with more variables if wanted; the edge has not been asked for anything yet. Until the end of the file.
+ *
+ * With `persist` what its objects keep stays on disk, so that it can be started again: `restartEdge`, at the same address.
+ */
+export async function pair({ tenants = [new Tenant(0xc8)], persist = false, ...bindings } = {}) {
   const server = await serverOf(...tenants);
-  const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings });
-  stops.push(() => edge.dispose());
-  const send = (body, headers = {}) => fetch(`${edge.url}/v1/f`, { method: 'POST', body, headers });
-  return { server, edge, send, tenant: tenants[0], tenants };
+  const folder = persist && (await mkdtemp(path.join(tmpdir(), 'firsthop-edge-')));
+  if (folder) stops.push(() => rm(folder, { recursive: true, force: true }));
+  const variables = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings };
+  const it = { server, tenant: tenants[0], tenants, edge: await startWorker(variables, { folder }) };
+  stops.push(() => it.edge.dispose());
+  it.send = (body, headers = {}) => fetch(`${it.edge.url}/v1/f`, { method: 'POST', body, headers });
+  it.restartEdge = async (changes = {}) => {
+    await it.edge.dispose();
+    it.edge = await startWorker({ ...variables, ...changes }, { folder });
+  };
+  return it;
 }
 
 /** Asserts a problem (RFC 9457) and returns it. */

@@ -43,6 +43,12 @@ export class Tenant {
     this.enrolment = `fhe_${this.id}_${worker.toString(16).padStart(8, '0')}_${'t'.repeat(32)}`;
   }
 
+  /** A new root, and the old one ends at once. */
+  rotate() {
+    this.keyId += 1;
+    this.root = base64(Buffer.alloc(32, this.keyId + 100));
+  }
+
   get writeKey() {
     return this.writeKeys[0];
   }
@@ -112,6 +118,8 @@ export class FakeServer {
   leasePlans = [];
   /** Looks at each request to `/v1/e` that no plan is for; true if it has answered. */
   always;
+  /** Answers each request for leases that no plan is for. */
+  leaseAlways;
 
   static async start(...tenants) {
     const server = new FakeServer();
@@ -153,6 +161,7 @@ export class FakeServer {
       this.leaseCalls.push({ authorization: request.headers.authorization, at: Date.now() });
       const plan = this.leasePlans.shift();
       if (plan) return plan(request, response, body);
+      if (this.leaseAlways) return this.leaseAlways(response);
       const tenant = this.tenants.find(({ enrolment }) => request.headers.authorization === `Bearer ${enrolment}`);
       return tenant ? json(response, 200, tenant.lease()) : problem(response, 401, 'unknown-enrolment');
     }

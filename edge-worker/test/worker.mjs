@@ -25,14 +25,14 @@ export const CF = { colo: 'ZRH', country: 'CH', asn: 65000, city: 'Zurich', post
  *
  * Returns its `url`, the lines that it has logged, and `dispose`.
  */
-export async function startWorker(bindings, { port = 0, more = [] } = {}) {
+export async function startWorker(bindings, { port = 0, more = [], folder } = {}) {
   const log = [];
   const edge = {
     name: 'edge',
     modules: modules(),
     modulesRoot: `${EDGE}/build`,
     compatibilityDate: COMPATIBILITY_DATE,
-    durableObjects: { SPOOL: { className: 'Spool', useSQLite: true } },
+    durableObjects: { SPOOL: { className: 'Spool', useSQLite: true }, LEASE_STORE: { className: 'Leases', useSQLite: true } },
     bindings,
   };
   const miniflare = new Miniflare({
@@ -40,6 +40,8 @@ export async function startWorker(bindings, { port = 0, more = [] } = {}) {
     port,
     cf: false,
     log: new Log(LogLevel.NONE),
+    // Where its objects keep what they keep; otherwise it goes with them.
+    ...(folder && { durableObjectsPersist: folder }),
     workers: [edge, ...more],
     // console.log and console.error of the Worker, one line each.
     handleRuntimeStdio(stdout, stderr) {

@@ -13,13 +13,14 @@ use firsthop_core::{Envelope, Frame, Header};
 use firsthop_intake::spool::{Fate, Pace, STRIKES, lanes};
 
 use super::{
-    object::{Object, Open, chance},
-    table::{Result, Waiting},
+    object::{Object, Open},
+    table::Waiting,
 };
 use crate::{
     edge::Edge,
     forward::{self, hand_over},
-    platform::now,
+    object::Result,
+    platform::{chance, now},
 };
 
 /// Sources that are served at a time. The platform allows six connections that wait for an answer.
@@ -102,7 +103,8 @@ impl Round {
         let Some(kept) = open.table.envelope(frame.id)? else { return Ok(true) };
         let signed = sign_again(edge, &kept).await;
         let (fate, answer) = hand_over(&edge.config.upstream, signed.as_deref().unwrap_or(&kept)).await;
-        let count = Header::peek(&kept).map_or(0, |header| u64::from(header.count));
+        let (tenant, count) =
+            Header::peek(&kept).map_or_else(|_| Default::default(), |it| (it.tenant, u64::from(it.count)));
         match fate {
             Fate::Stored(receipt) => {
                 let became =
@@ -114,6 +116,9 @@ impl Round {
             // The server has looked at it and keeps it in quarantine: that is an end, too.
             Fate::SetAside => open.table.add_to_figure("quarantined", count)?,
             fate => {
+                if let (Fate::Refused, Some(enrolled)) = (&fate, edge.enrolled(tenant)) {
+                    enrolled.doubt();
+                }
                 let asked = answer.and_then(|answer| answer.asked());
                 self.failed.borrow_mut().push(Failed { frame, fate, asked });
                 return Ok(false);
@@ -194,7 +199,7 @@ async fn sign_again(edge: &Edge, envelope: &[u8]) -> Option<Vec<u8>> {
     let header = frame.header();
     let enrolled = edge.enrolled(header.tenant)?;
     if enrolled.account(now()).is_none() || enrolled.is_due(now()) {
-        enrolled.fetch(edge).await;
+        enrolled.fetch(edge, false).await;
     }
     let account = enrolled.account(now())?;
     if inside.worker == account.tenant.worker && account.leases.get(header.key_id, header.epoch).is_ok() {

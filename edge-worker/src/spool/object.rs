@@ -11,12 +11,9 @@ use sha2::{Digest, Sha256};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::{
     Env, console_error,
-    js_sys::{
-        Date, Error as JsError, Object as JsObject, Promise,
-        futures::{JsFuture, future_to_promise},
-    },
-    web_sys::{Request, Response, ResponseInit},
-    worker_sys::types::{DurableObjectState, DurableObjectStorage},
+    js_sys::{Error as JsError, Promise, futures::future_to_promise},
+    web_sys::Request,
+    worker_sys::types::DurableObjectState,
 };
 
 use firsthop_core::{Envelope, Frame, Header, limits::MAX_ENVELOPE};
@@ -24,12 +21,13 @@ use firsthop_intake::spool::{Fate, Pace};
 
 use super::{
     deliver, status,
-    table::{Held, New, Result, Table},
+    table::{Held, New, Table},
 };
 use crate::{
     arrival,
     edge::Edge,
-    platform::{self, now},
+    object::{Own, Result, reply},
+    platform::{chance, now},
 };
 
 /// One shard of a tenant's spool. Its storage is the platform's: SQLite, replicated, in the jurisdiction that the namespace was asked for.
@@ -44,15 +42,9 @@ impl Spool {
     /// Made by the platform, before the object's first request or alarm.
     #[wasm_bindgen(constructor)]
     pub fn new(state: DurableObjectState, env: Env) -> Self {
-        Self {
-            object: Rc::new(Object {
-                state,
-                env,
-                open: OnceCell::new(),
-                armed: Cell::default(),
-                busy: Cell::default(),
-            }),
-        }
+        let own = Rc::new(Own::new(state, env));
+        let (open, armed, busy) = Default::default();
+        Self { object: Rc::new(Object { own, open, armed, busy }) }
     }
 
     /// Takes a frame, or says how things stand.
@@ -60,9 +52,7 @@ impl Spool {
         let object = Rc::clone(&self.object);
         future_to_promise(AssertUnwindSafe(async move {
             let (status, body) = object.answer(&request).await?;
-            let init = ResponseInit::new();
-            init.set_status(status);
-            Response::new_with_opt_str_and_init(body.as_deref(), &init).map(JsValue::from)
+            reply(status, body.as_deref())
         }))
     }
 
@@ -110,8 +100,7 @@ pub(super) struct Open {
 
 #[derive(Debug)]
 pub(super) struct Object {
-    state: DurableObjectState,
-    env: Env,
+    own: Rc<Own>,
     open: OnceCell<Open>,
     /// When it will wake up.
     armed: Cell<Option<u64>>,
@@ -125,19 +114,15 @@ impl Object {
         if let Some(open) = self.open.get() {
             return Ok(open);
         }
-        let table = Table::open(self.storage()?.sql())?;
+        let table = Table::open(&self.own)?;
         let held = Cell::new(table.held()?);
         let standing = RefCell::new(Standing::read(&table)?);
         Ok(self.open.get_or_init(|| Open { table, held, standing }))
     }
 
-    fn storage(&self) -> Result<DurableObjectStorage> {
-        self.state.storage()
-    }
-
     /// The edge that the object is part of.
     pub(super) fn edge(&self) -> Option<Rc<Edge>> {
-        Edge::get(&self.env)
+        self.own.edge()
     }
 
     async fn answer(&self, request: &Request) -> Result<(u16, Option<String>)> {
@@ -214,7 +199,7 @@ impl Object {
         let Open { table, held, standing } = self.open()?;
         if held.get().frames == 0 {
             self.armed.set(None);
-            return JsFuture::from(self.storage()?.delete_alarm(JsObject::new())?).await.map(drop);
+            return self.own.sleep().await;
         }
         let due = table.next_due()?.unwrap_or_default();
         let next = standing.borrow().next.max(due);
@@ -223,8 +208,7 @@ impl Object {
 
     pub(super) async fn wake_at(&self, at: u64) -> Result<()> {
         self.armed.set(Some(at));
-        let at = Date::new(&JsValue::from_f64(at as f64));
-        JsFuture::from(self.storage()?.set_alarm(at, JsObject::new())?).await.map(drop)
+        self.own.wake_at(at).await
     }
 
     /// How things stand, for `/statusz` and `/metrics`.
@@ -323,8 +307,4 @@ impl Standing {
         *self = Self::default();
         self.write(table)
     }
-}
-
-pub(super) fn chance() -> u32 {
-    u32::from_le_bytes(platform::random_bytes())
 }

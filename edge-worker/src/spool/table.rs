@@ -1,12 +1,13 @@
 //! What waits, in the object's SQLite database.
 
-use wasm_bindgen::{JsCast, JsValue};
-use worker::{
-    js_sys::{Array, Uint8Array},
-    worker_sys::types::SqlStorage,
-};
+use std::rc::Rc;
+
+use wasm_bindgen::JsValue;
+use worker::js_sys::{Array, Uint8Array};
 
 use firsthop_intake::spool::STRIKES;
+
+use crate::object::{Own, Result};
 
 /// What is kept on disk. The envelope stands last, so that what stands before it is read without it.
 const SCHEMA: &str = "
@@ -24,12 +25,9 @@ CREATE TABLE IF NOT EXISTS waiting (
 CREATE INDEX IF NOT EXISTS waiting_source ON waiting (source, id);
 CREATE TABLE IF NOT EXISTS figures (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
 
-/// A failure is the platform's: the object then starts anew from what is on disk.
-pub(super) type Result<T> = std::result::Result<T, JsValue>;
-
 /// The table of one object.
 #[derive(Debug)]
-pub(super) struct Table(SqlStorage);
+pub(super) struct Table(Rc<Own>);
 
 /// A frame that comes.
 pub(super) struct New<'a> {
@@ -59,48 +57,33 @@ pub(super) struct Held {
 }
 
 impl Table {
-    pub(super) fn open(sql: SqlStorage) -> Result<Self> {
-        sql.exec(SCHEMA, Array::new())?;
-        Ok(Self(sql))
-    }
-
-    fn rows(&self, query: &str, values: &[JsValue]) -> Result<Vec<Array>> {
-        let rows = self.0.exec(query, values.iter().collect())?.raw();
-        let rows = rows.into_iter().map(|row| row.map(JsCast::unchecked_into));
-        rows.collect()
-    }
-
-    /// The only value of the first row.
-    fn value(&self, query: &str, values: &[JsValue]) -> Result<Option<JsValue>> {
-        Ok(self.rows(query, values)?.first().map(|row| row.get(0)).filter(|value| !value.is_null()))
-    }
-
-    fn run(&self, query: &str, values: &[JsValue]) -> Result<()> {
-        self.0.exec(query, values.iter().collect()).map(drop)
+    pub(super) fn open(own: &Rc<Own>) -> Result<Self> {
+        own.run(SCHEMA, &[])?;
+        Ok(Self(Rc::clone(own)))
     }
 
     /// How much waits. It reads every row, so it is asked for once, when the object wakes up.
     pub(super) fn held(&self) -> Result<Held> {
         let query = "SELECT COUNT(*), COALESCE(SUM(events), 0), COALESCE(SUM(bytes), 0) FROM waiting";
-        let rows = self.rows(query, &[])?;
+        let rows = self.0.rows(query, &[])?;
         let of = |column| rows.first().map_or(0, |row| whole(&row.get(column)));
         Ok(Held { frames: of(0), events: of(1), bytes: of(2) })
     }
 
     /// Whether this very frame waits.
     pub(super) fn has(&self, name: &[u8]) -> Result<bool> {
-        Ok(self.value("SELECT 1 FROM waiting WHERE name = ?", &[blob(name)])?.is_some())
+        Ok(self.0.value("SELECT 1 FROM waiting WHERE name = ?", &[blob(name)])?.is_some())
     }
 
     /// Whether anything of a source waits that later frames have to wait for.
     pub(super) fn holds_up(&self, source: &[u8]) -> Result<bool> {
         let query = "SELECT 1 FROM waiting WHERE source = ? AND strikes < ? LIMIT 1";
-        Ok(self.value(query, &[blob(source), number(STRIKES.into())])?.is_some())
+        Ok(self.0.value(query, &[blob(source), number(STRIKES.into())])?.is_some())
     }
 
     pub(super) fn put(&self, new: New<'_>) -> Result<()> {
         // Behind what waits of its source, and not before it is due.
-        self.run(
+        self.0.run(
             "INSERT INTO waiting (source, name, events, bytes, since, due, envelope) VALUES (?1, ?2, ?3, ?4, ?5, \
              (SELECT COALESCE(MAX(due), 0) FROM waiting WHERE source = ?1 AND strikes < ?6), ?7)",
             &[
@@ -118,7 +101,7 @@ impl Table {
     /// What is due, in the order in which it came.
     pub(super) fn due(&self, now: u64, most: u32) -> Result<Vec<Waiting>> {
         let query = "SELECT id, source, strikes FROM waiting WHERE due <= ? ORDER BY id LIMIT ?";
-        let rows = self.rows(query, &[number(now), number(most.into())])?;
+        let rows = self.0.rows(query, &[number(now), number(most.into())])?;
         let waiting = |row: Array| {
             let mut source = [0; 16];
             let bytes = Uint8Array::new(&row.get(1));
@@ -132,32 +115,32 @@ impl Table {
 
     /// When the next frame is due.
     pub(super) fn next_due(&self) -> Result<Option<u64>> {
-        Ok(self.value("SELECT MIN(due) FROM waiting", &[])?.map(|due| whole(&due)))
+        Ok(self.0.value("SELECT MIN(due) FROM waiting", &[])?.map(|due| whole(&due)))
     }
 
     /// Since when the oldest frame waits, by the hop's clock.
     pub(super) fn oldest(&self) -> Result<Option<u64>> {
-        Ok(self.value("SELECT since FROM waiting ORDER BY id LIMIT 1", &[])?.map(|since| whole(&since)))
+        Ok(self.0.value("SELECT since FROM waiting ORDER BY id LIMIT 1", &[])?.map(|since| whole(&since)))
     }
 
     /// How many frames do not hold up those behind them any longer.
     pub(super) fn stuck(&self) -> Result<u64> {
-        let count = self.value("SELECT COUNT(*) FROM waiting WHERE strikes >= ?", &[number(STRIKES.into())])?;
+        let count = self.0.value("SELECT COUNT(*) FROM waiting WHERE strikes >= ?", &[number(STRIKES.into())])?;
         Ok(count.map_or(0, |count| whole(&count)))
     }
 
     pub(super) fn envelope(&self, id: u64) -> Result<Option<Vec<u8>>> {
-        let envelope = self.value("SELECT envelope FROM waiting WHERE id = ?", &[number(id)])?;
+        let envelope = self.0.value("SELECT envelope FROM waiting WHERE id = ?", &[number(id)])?;
         Ok(envelope.map(|envelope| Uint8Array::new(&envelope).to_vec()))
     }
 
     pub(super) fn remove(&self, id: u64) -> Result<()> {
-        self.run("DELETE FROM waiting WHERE id = ?", &[number(id)])
+        self.0.run("DELETE FROM waiting WHERE id = ?", &[number(id)])
     }
 
     /// Holds a frame back until `due`, and with it what waits behind it, unless that need wait for it no longer.
     pub(super) fn hold_back(&self, frame: &Waiting, strikes: u32, due: u64) -> Result<()> {
-        self.run(
+        self.0.run(
             "UPDATE waiting SET due = ?, strikes = ? WHERE id = ?",
             &[number(due), number(strikes.into()), number(frame.id)],
         )?;
@@ -166,7 +149,7 @@ impl Table {
         }
         // At its last strike it lets the others go; before that they go when it goes.
         let others = if strikes < STRIKES { due } else { 0 };
-        self.run(
+        self.0.run(
             "UPDATE waiting SET due = ? WHERE source = ? AND id > ? AND strikes < ?",
             &[number(others), blob(&frame.source), number(frame.id), number(STRIKES.into())],
         )
@@ -174,18 +157,18 @@ impl Table {
 
     /// A figure that outlives the object's memory.
     pub(super) fn figure(&self, name: &str) -> Result<u64> {
-        let value = self.value("SELECT value FROM figures WHERE name = ?", &[name.into()])?;
+        let value = self.0.value("SELECT value FROM figures WHERE name = ?", &[name.into()])?;
         Ok(value.map_or(0, |value| whole(&value)))
     }
 
     pub(super) fn set_figure(&self, name: &str, value: u64) -> Result<()> {
         let query = "INSERT INTO figures VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-        self.run(query, &[name.into(), number(value)])
+        self.0.run(query, &[name.into(), number(value)])
     }
 
     pub(super) fn add_to_figure(&self, name: &str, more: u64) -> Result<()> {
         let query = "INSERT INTO figures VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value";
-        self.run(query, &[name.into(), number(more)])
+        self.0.run(query, &[name.into(), number(more)])
     }
 }
 

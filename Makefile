@@ -12,7 +12,7 @@ GROWTH ?=
 ROW ?=
 WRITE ?=
 
-.PHONY: help demo test faults bench bench-server build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
+.PHONY: help demo test faults bench bench-server bench-edge build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -39,6 +39,11 @@ bench-server: ## Measure the server against its goals (GROWTH=20: also with a jo
 	@tools/setup rust
 	@tools/build server benches
 	@bash -c '. tools/env.sh && BENCH_GIGABYTES=$(GROWTH) exec tools/bench --only server $(if $(GROWTH),growth)'
+
+bench-edge: ## Measure the Worker on workerd, beside a plain JavaScript Worker that does the same
+	@tools/setup rust npm wasm-bindgen
+	@tools/build sdk worker
+	@bash -c '. tools/env.sh && exec tools/bench --only edge sizes'
 
 build: ## Build page SDK, Worker and server
 	@tools/setup rust npm wasm-bindgen

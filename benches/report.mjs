@@ -17,14 +17,19 @@ const wanted = (part) => parts.length === 0 || parts.includes(part);
 const json = (name) => (existsSync(join(out, name)) ? JSON.parse(readFileSync(join(out, name), 'utf8')) : undefined);
 const part = (name) => (wanted(name) ? json(`${name}.json`) : undefined);
 
+/** The parts that criterion measures, each with the names of its groups. */
+const CRITERION = { codec: /^body-/, frame: /^(frame|json|envelope|ed25519)/, dedup: /^dedup-/ };
+
 /** criterion's estimates: nanoseconds of each benchmark by its id, the fastest sample and the median. */
 function criterion() {
   const times = new Map();
-  if (!wanted('criterion')) return times;
+  const groups = Object.entries(CRITERION).filter(([name]) => wanted(name)).map(([, group]) => group);
+  if (groups.length === 0) return times;
   const root = join(out, 'criterion');
   for (const path of existsSync(root) ? readdirSync(root, { recursive: true }) : []) {
     if (!path.endsWith(join('new', 'benchmark.json'))) continue;
     const { full_id: id } = json(join('criterion', path));
+    if (!groups.some((group) => group.test(id))) continue;
     const { iters, times: totals } = json(join('criterion', path.replace('benchmark.json', 'sample.json')));
     const samples = iters.map((n, i) => totals[i] / n).sort((a, b) => a - b);
     times.set(id, { best: samples[0], median: samples[samples.length >> 1] });
@@ -36,6 +41,7 @@ const times = criterion();
 const figures = part('figures');
 const server = part('server');
 const growth = part('growth');
+const edge = part('edge');
 const isolation = part('isolation');
 const sdk = part('sdk');
 const sizes = part('sizes');
@@ -90,6 +96,15 @@ if (figures) {
   const bytes = figures.dedup.bytesPerId.DedupWindow;
   goal('dedup: memory for an id at a million', `${bytes} bytes`, bytes, '<=', 32, ' bytes');
 }
+if (edge) {
+  for (const [events, limit] of [[1, 0.95], [50, 1.3], [300, 2.5]]) {
+    const { firsthop, plain, throughput } = edge.scenarios.find((scenario) => scenario.events === events);
+    const rate = ({ requestsPerSecond }) => whole(requestsPerSecond * events);
+    goal(`edge, ${events === 1 ? 'one event' : `${events} events`} per request: beside a plain JavaScript Worker`, `${rate(firsthop)} beside ${rate(plain)} events/s`, throughput, '>=', limit, '×');
+  }
+  const { firsthopMs, emptyMs } = edge.startUp;
+  goal('edge: first answer after a start, later than that of an empty Worker', `${fixed(firsthopMs)} beside ${fixed(emptyMs)} ms`, firsthopMs - emptyMs, '<=', 30, ' ms');
+}
 for (const { name, gzip, limit } of sizes?.rows ?? []) {
   if (limit) goal(`page SDK: ${name}, gzip`, `${whole(gzip)} bytes`, gzip, '<=', limit, ' bytes');
 }
@@ -133,13 +148,14 @@ if (isolation) {
   goal('server, the same: requests of the other that were refused', `${quietRefused}`, quietRefused, '<=', 0, '');
 }
 
-for (const [title, isHere] of [['Goals', false], ['Goals of the server', true]]) {
+const kindOf = (what) => what.match(/^(server|edge)\b/)?.[1];
+for (const [title, kind] of [['Goals', undefined], ['Goals of the server', 'server'], ['Goals of the edge', 'edge']]) {
   section(
     title,
     'Ratios are taken within one run.',
     ['what', 'measured', 'ratio', 'goal', 'verdict'],
     goals
-      .filter(({ what }) => what.startsWith('server') === isHere)
+      .filter(({ what }) => kindOf(what) === kind)
       .map(({ what, shown, is, unit, goal, verdict }) => [what, shown, is === undefined ? '–' : unit === ' %' ? `${fixed(is, 0)} %` : unit.includes('×') || unit === ' of it' ? fixed(is, 2) : '', goal, verdict]),
   );
 }
@@ -300,6 +316,21 @@ if (growth) {
   );
 }
 
+if (edge) {
+  section(
+    'Edge on workerd, beside a plain JavaScript Worker that does the same, and an empty one',
+    `32 connections, ${edge.seconds} s a round, the middle of three rounds in turn; generator and server behind share the processors. CPU is workerd’s, a request.`,
+    ['', 'events', 'bytes', 'requests/s', 'events/s', 'p50 ms', 'p99 ms', 'CPU µs', 'peak MiB', 'events/s, of plain', 'CPU, of plain'],
+    [
+      ...edge.scenarios.flatMap(({ events, firsthop, plain, throughput, cpu }) => [
+        ['firsthop', firsthop, per(throughput), per(1 / cpu)],
+        ['plain JavaScript', plain, '', ''],
+      ].map(([name, r, ...ratios]) => [name, `${events}`, whole(r.bytesPerRequest), whole(r.requestsPerSecond), whole(r.requestsPerSecond * events), fixed(r.p50Ms), fixed(r.p99Ms), whole(r.cpuMicros), whole(r.peakMiB), ...ratios])),
+      ['empty', '', whole(edge.empty.bytesPerRequest), whole(edge.empty.requestsPerSecond), '', fixed(edge.empty.p50Ms), fixed(edge.empty.p99Ms), whole(edge.empty.cpuMicros), whole(edge.empty.peakMiB), '', ''],
+    ],
+  );
+}
+
 if (sdk?.rows) {
   section(
     'Page SDK in Node',
@@ -326,8 +357,8 @@ const notes = [machine];
 if (quiet !== undefined) notes.push(`Times are each benchmark’s fastest sample; the median sample was ${((quiet - 1) * 100).toFixed(0)} % slower.`);
 if (quiet > 1.15) notes.push('That is much: something else ran at the same time. Believe the ratios more than the times, and run it again on a quiet machine.');
 
-if (server?.loadBefore > 0.5) {
-  notes.push(`Before the server was measured, the machine’s load average was ${server.loadBefore.toFixed(1)}: its rates are lower than on a quiet machine.`);
+for (const [what, { loadBefore = 0 } = {}] of [['server', server], ['edge', edge]]) {
+  if (loadBefore > 0.5) notes.push(`Before the ${what} was measured, the machine’s load average was ${loadBefore.toFixed(1)}: its rates are lower than on a quiet machine.`);
 }
 
 const missing = [
@@ -336,6 +367,7 @@ const missing = [
   [!sdk, 'page SDK'],
   [!sizes, 'sizes'],
   [!server, 'server'],
+  [!edge, 'edge'],
 ].filter(([is]) => is && parts.length === 0).map(([, what]) => what);
 if (missing.length > 0) notes.push(`Not measured: ${missing.join(', ')}.`);
 

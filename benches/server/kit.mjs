@@ -101,8 +101,9 @@ export function histogram(samples, name) {
 }
 
 /** Runs the load generator to its end, and returns what it says. */
-export async function generate(load, mode, options) {
+export async function generate(load, mode, options, headers = []) {
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  for (const header of headers) args.push('--header', header);
   const { stdout } = await run(load, [mode, ...args], { maxBuffer: 1 << 20 });
   return JSON.parse(stdout);
 }

@@ -48,7 +48,7 @@ const FAR: u64 = 1_000_000;
 impl Requests {
     /// Native frames. Every source gets its session as a page does: by an unsigned frame of one event with the write key.
     pub(crate) async fn frames(options: &Options) -> Result<Self, Box<dyn Error>> {
-        let head = |len| head(&options.address, "/v1/f", "text/plain", "", len);
+        let head = |len| head(options, "/v1/f", "text/plain", "", len);
         let tenant = WriteKey::parse(&options.write_key).map_err(|_| "--write-key fh_… is needed")?.tenant();
         let (visit, sample) = (Visit::new(0), bodies(4096.max(options.events), 1));
         let now = now()?;
@@ -116,7 +116,22 @@ impl Requests {
             let id = format!("ajs-next-{now}-{:08x}-{:04x}-{:04x}-{:016x}", a >> 32, a >> 16 & 0xffff, a & 0xffff, b);
             let body = &some(&sample, 1, &mut random)[0];
             let json = serde_json::to_vec(&visit.track(body, &id, "2026-03-02T10:15:31.456Z"))?;
-            requests.add(&head(&options.address, "/v1/track", "application/json", &authorization, json.len()), &json);
+            requests.add(&head(options, "/v1/track", "application/json", &authorization, json.len()), &json);
+        }
+        Ok(requests)
+    }
+
+    /// Batches of JSON for the plain JavaScript Worker: the same events as in the frames, each with an id that was never used before.
+    pub(crate) fn batch(options: &Options) -> Result<Self, Box<dyn Error>> {
+        WriteKey::parse(&options.write_key).map_err(|_| "--write-key fh_… is needed")?;
+        let (visit, sample) = (Visit::new(0), bodies(4096.max(options.events), 1));
+        let mut random = Random::new(now()?.as_millis() ^ u64::from(std::process::id()) << 48);
+        let mut requests = Self::empty(options.events);
+        while requests.room(options) {
+            let ids: Vec<_> = (0..options.events).map(|_| uuid(&mut random)).collect();
+            let batch = visit.lean(some(&sample, options.events, &mut random), &ids, &options.write_key);
+            let json = serde_json::to_vec(&batch)?;
+            requests.add(&head(options, "/v1/batch", "application/json", "", json.len()), &json);
         }
         Ok(requests)
     }
@@ -125,7 +140,7 @@ impl Requests {
     pub(crate) fn plain(options: &Options) -> Result<Self, Box<dyn Error>> {
         let body = std::fs::read(options.body.as_ref().ok_or("--body FILE is needed")?)?;
         let mut requests = Self { repeat: true, ..Self::empty(0) };
-        requests.add(&head(&options.address, "/", "text/plain", "", body.len()), &body);
+        requests.add(&head(options, "/", "text/plain", "", body.len()), &body);
         Ok(requests)
     }
 
@@ -166,11 +181,26 @@ fn some<'a>(sample: &'a [Body<'a>], count: usize, random: &mut Random) -> &'a [B
     &sample[start..start + count]
 }
 
-fn head(host: &str, path: &str, content_type: &str, more: &str, len: usize) -> Vec<u8> {
+/// A request up to its body, with the fields that this kind needs and those of the command line.
+fn head(options: &Options, path: &str, content_type: &str, own: &str, len: usize) -> Vec<u8> {
+    let Options { address, headers, .. } = options;
     format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n{more}Content-Length: {len}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {content_type}\r\n{own}{headers}Content-Length: {len}\r\n\r\n"
     )
     .into_bytes()
+}
+
+/// A random UUID, as `crypto.randomUUID()` makes them.
+fn uuid(random: &mut Random) -> String {
+    let (a, b) = (random.next(), random.next());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        a >> 32,
+        a >> 16 & 0xffff,
+        a & 0xfff,
+        0x8000 | b >> 48 & 0x3fff,
+        b & 0xffff_ffff_ffff
+    )
 }
 
 fn now() -> Result<Timestamp, Box<dyn Error>> {

@@ -3,6 +3,7 @@
 //! ```text
 //! firsthop-load frames --address 127.0.0.1:8080 --write-key fh_… --events 300   native frames, signed in sessions
 //! firsthop-load track  --address 127.0.0.1:8080 --write-key fh_…                Segment's POST /v1/track
+//! firsthop-load batch  --address 127.0.0.1:8787 --write-key fh_… --events 50    JSON for the plain JavaScript Worker of `make bench-edge`
 //! firsthop-load plain  --address 127.0.0.1:8081 --body FILE                     the same bytes again and again (nginx)
 //! ```
 //!
@@ -47,13 +48,15 @@ struct Options {
     memory: usize,
     body: Option<String>,
     save_body: Option<String>,
+    /// Header fields that every request has besides those it needs, each with its line end: what a browser would send.
+    headers: String,
 }
 
 impl Options {
     fn parse() -> Result<Self, Box<dyn Error>> {
         let mut args = std::env::args().skip(1);
         let mut options = Self {
-            mode: args.next().ok_or("which mode? frames, track or plain")?,
+            mode: args.next().ok_or("which mode? frames, track, batch or plain")?,
             address: "127.0.0.1:8080".into(),
             write_key: String::new(),
             connections: 64,
@@ -65,6 +68,7 @@ impl Options {
             memory: 2_000_000_000,
             body: None,
             save_body: None,
+            headers: String::new(),
         };
         while let Some(name) = args.next() {
             let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
@@ -79,6 +83,7 @@ impl Options {
                 "--rate" => options.rate = value.parse()?,
                 "--memory-mb" => options.memory = value.parse::<usize>()? * 1_000_000,
                 "--body" => options.body = Some(value),
+                "--header" => options.headers.extend([value.as_str(), "\r\n"]),
                 "--save-body" => options.save_body = Some(value),
                 _ => return Err(format!("unknown option {name}").into()),
             }
@@ -129,8 +134,9 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let requests = match options.mode.as_str() {
         "frames" => Requests::frames(&options).await?,
         "track" => Requests::track(&options)?,
+        "batch" => Requests::batch(&options)?,
         "plain" => Requests::plain(&options)?,
-        mode => return Err(format!("unknown mode {mode}: frames, track or plain").into()),
+        mode => return Err(format!("unknown mode {mode}: frames, track, batch or plain").into()),
     };
     if let Some(path) = &options.save_body {
         std::fs::write(path, requests.first_body())?;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use firsthop_core::{
     Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
 };
-use firsthop_intake::{Account, Facts, Problem, Receipt, Refusal, Refused, Rooted, Verdict, native, segment};
+use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refused, Rooted, Verdict, native, segment};
 
 #[cfg(feature = "cli")]
 pub(crate) use self::again::{Today, Verdict as Again, judge};
@@ -52,7 +52,9 @@ impl Inner {
             };
             return Err(self.aside(&accepted.account, entry, problem, held).await);
         }
-        let arrival = Arrival::new(&body, &accepted.frame, accepted.foreign > 0, at, Some(&accepted.annotation))?;
+        // All keys that there are are here: what is sealed was opened, or refused.
+        let frame = accepted.readable().ok_or(CoreError::Sealed)?;
+        let arrival = Arrival::new(&body, &frame, accepted.foreign > 0, at, Some(&accepted.annotation))?;
         let verdict = live.journal.store(arrival, held).await.map_err(unavailable)?;
         trace.committed();
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
@@ -166,9 +168,8 @@ impl Inner {
             // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
             return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
         }
-        let opened = open_envelope(&envelope, &found, now).and_then(|(frame, foreign, annotation)| {
-            Ok((frame, Arrival::new(&body, &frame, foreign, at, annotation.as_ref())?))
-        });
+        let opened =
+            open_envelope(&envelope, &found, now).and_then(|opened| Ok((opened.frame, opened.arrival(&body, at)?)));
         match opened {
             Ok((frame, arrival)) => {
                 trace.verified(found.live.id, frame.header().count.into(), frame.traceparent());
@@ -282,12 +283,25 @@ fn verify_envelope<'a>(
     Ok(Envelope::open(outer)?)
 }
 
-/// The producer's frame, whether any of its events has an id of another vendor's, and the annotation if there is more to it than the edge noted.
-fn open_envelope<'a>(
-    envelope: &Envelope<'a>,
-    account: &impl Account,
-    now: Timestamp,
-) -> Result<(Frame<'a>, bool, Option<Annotation<'a>>), Problem> {
+/// A producer's frame that came in an envelope.
+struct Opened<'a> {
+    frame: Frame<'a>,
+    contents: Contents,
+    /// Whether any of its events has an id of another vendor's.
+    foreign: bool,
+    /// If there is more to it than the edge noted.
+    annotation: Option<Annotation<'a>>,
+}
+
+impl Opened<'_> {
+    fn arrival(&self, body: &Bytes, at: At) -> Result<Arrival, CoreError> {
+        let frame = self.contents.of_frame(&self.frame).ok_or(CoreError::Sealed)?;
+        Arrival::new(body, &frame, self.foreign, at, self.annotation.as_ref())
+    }
+}
+
+/// Opens an envelope, and what is sealed in it.
+fn open_envelope<'a>(envelope: &Envelope<'a>, account: &impl Account, now: Timestamp) -> Result<Opened<'a>, Problem> {
     let frame = Frame::parse(envelope.frame)?;
     let header = frame.header();
     let tenant = account.tenant();
@@ -307,9 +321,10 @@ fn open_envelope<'a>(
         _ => None,
     };
     account.admit(header.count, envelope.frame.len())?;
-    let foreign = frame.check()?;
+    let contents = Contents::of(&frame, account)?;
+    let foreign = contents.of_frame(&frame).ok_or(CoreError::Sealed)?.check()? > 0;
     check_count(&frame)?;
-    Ok((frame, foreign > 0, annotation))
+    Ok(Opened { frame, contents, foreign, annotation })
 }
 
 /// A frame without events has no identity by which it would be known again, so what its producer says it dropped could not be

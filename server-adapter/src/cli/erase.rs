@@ -77,10 +77,17 @@ impl Erase {
 }
 
 fn told(found: &Found) -> String {
-    let Found { frames, events, entries, rows, letters } = found;
-    format!(
+    let Found { frames, events, entries, rows, letters, closed } = found;
+    let told = format!(
         "{events} stored events in {frames} frames, {rows} rows of the events table, {entries} entries in quarantine, {letters} dead \
          letters"
+    );
+    if *closed == 0 {
+        return told;
+    }
+    format!(
+        "{told}. {closed} frames or entries in quarantine are sealed and do not open with the region keys that are here, so nobody can say whom \
+         they name: once the keys are back in keys.toml, give the command again"
     )
 }
 

@@ -152,6 +152,12 @@ fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
          edge's envelope), {quarantined} in quarantine, {rows} rows in the events table, {closed_hours} closed hours; {:.1} s",
         began.elapsed().as_secs_f64()
     ))?;
+    if report.sealed > 0 {
+        out.line(format_args!(
+            "{name}: {} frames are sealed, and open with the region keys that are here",
+            report.sealed
+        ))?;
+    }
     let (redacted, removed) = (report.redacted, report.removed);
     if redacted > 0 {
         out.line(format_args!(

@@ -12,7 +12,9 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use firsthop_core::{Network, limits::MAX_ENVELOPE};
-use firsthop_intake::{CORS, Facts, PREFLIGHT, Problem, Receipt, Refusal, Route, Verdict, native, route, segment};
+use firsthop_intake::{
+    CORS, Facts, PREFLIGHT, Problem, Receipt, Refusal, Route, Verdict, native, policy::FORWARDED, route, segment,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, ETAG},
@@ -200,7 +202,10 @@ impl Asked {
                 inner.tenants.disk.check()?;
                 let now = clock::now();
                 let own = connection.map(|connection| connection.address);
-                let network = sender(parts, own, inner.settings.proxies).map_or(Network::Unknown, Network::of);
+                // Of what an edge has passed on unread, the address is the edge's; whose it was, nobody tells.
+                let is_forwarded = parts.headers.contains_key(FORWARDED);
+                let address = sender(parts, own, inner.settings.proxies).filter(|_| !is_forwarded);
+                let network = address.map_or(Network::Unknown, Network::of);
                 let facts = Facts { network, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
                 let receipt = |receipt: Receipt| Good::Receipt(receipt.to_json());
                 let (name, result) = match route {

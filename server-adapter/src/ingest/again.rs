@@ -10,12 +10,12 @@ use std::borrow::Cow;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use firsthop_core::{Annotation, Error as CoreError, Flags, Frame, MAGIC, Timestamp, Trust, WorkerId};
-use firsthop_intake::{Account, Facts, Problem, Refusal, Rooted, native, segment};
+use firsthop_intake::{Account, Contents, Facts, Problem, Refusal, Rooted, native, segment};
 
 use super::{FRAME, asked, check_count, open_envelope, verify_envelope};
 use crate::{
     journal::{
-        self, Arrival, Asked, At, SetAside,
+        self, Arrival, Asked, At, Readable, SetAside,
         quarantine::{CONFLICT, Item},
     },
     tenants::{TenantFile, random_bytes},
@@ -58,7 +58,7 @@ pub(crate) fn judge(item: &Item, today: Today<'_>, now: Timestamp) -> Verdict {
 fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Problem> {
     let body = &item.body;
     if item.line.reason == CONFLICT {
-        return conflict(item);
+        return conflict(item, today);
     }
     let region = item.line.region.parse().unwrap_or_default();
     let here = At { time: Timestamp::from_millis(item.line.first_ms as u64), region, hop: WorkerId::new(0) };
@@ -83,17 +83,16 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
     };
     let entry = Entry { at, noted, ..entry };
     if noted.refused.is_empty() {
-        let (inner, foreign, annotation) = open_envelope(&envelope, today.rooted, time)?;
-        return one(Arrival::new(body, &inner, foreign, at, annotation.as_ref())?);
+        return one(open_envelope(&envelope, today.rooted, time)?.arrival(body, at)?);
     }
     entry.check_origin()?;
     if envelope.frame.starts_with(&MAGIC) {
         // The edge's word was no; here are all keys.
         let unchecked =
             firsthop_core::Envelope { annotation: Annotation { trust: Trust::Unchecked, ..noted }, ..envelope };
-        let (inner, foreign, annotation) = open_envelope(&unchecked, today.rooted, time)?;
-        let annotation = annotation.map(|annotation| Annotation { refused: "", ..annotation });
-        return one(Arrival::new(body, &inner, foreign, at, annotation.as_ref())?);
+        let mut opened = open_envelope(&unchecked, today.rooted, time)?;
+        opened.annotation = opened.annotation.map(|annotation| Annotation { refused: "", ..annotation });
+        return one(opened.arrival(body, at)?);
     }
     // Messages of a call whose write key the edge had checked come without it. The frames that they become are this server's.
     let shown = (noted.trust == Trust::WriteKey).then(|| today.file.write_keys.first().cloned()).flatten();
@@ -106,7 +105,7 @@ fn one(arrival: Arrival) -> Result<Verdict, Problem> {
 }
 
 /// Somebody answered for it when it came; what it contradicts may be gone, so the tables are asked again.
-fn conflict(item: &Item) -> Result<Verdict, Problem> {
+fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
     let body = &item.body;
     let (noted, bytes) = journal::open_body(body)?;
     let own = item.annotation.as_deref().map(Annotation::from_bytes).transpose()?;
@@ -117,7 +116,8 @@ fn conflict(item: &Item) -> Result<Verdict, Problem> {
         region: item.line.region.parse().unwrap_or_default(),
         hop,
     };
-    let frame = Frame::parse(bytes)?;
+    let readable = Readable::parse(bytes, &today.rooted.region_secrets)?;
+    let frame = readable.frame();
     frame.check()?;
     one(Arrival::new(body, &frame, true, at, own.as_ref())?)
 }
@@ -135,12 +135,13 @@ impl Entry<'_> {
     /// A native frame that came here directly.
     fn frame(&self, frame: &Frame<'_>) -> Result<Verdict, Problem> {
         let account = self.today.rooted;
-        let trust = match self.item.request.as_ref().filter(|request| request.path == FRAME) {
+        let (trust, contents) = match self.item.request.as_ref().filter(|request| request.path == FRAME) {
             Some(request) => {
                 let facts = Facts { origin: request.origin.as_deref(), ..Facts::at(self.time) };
                 let accepted =
-                    native::receive(&self.item.body, &facts, |id| (id == account.tenant.id).then_some(account));
-                accepted.map_err(|refused| refused.problem)?.annotation.trust
+                    native::receive(&self.item.body, &facts, |id| (id == account.tenant.id).then_some(account))
+                        .map_err(|refused| refused.problem)?;
+                (accepted.annotation.trust, accepted.contents)
             }
             None => {
                 self.check_origin()?;
@@ -149,13 +150,15 @@ impl Entry<'_> {
                 }
                 account.tenant.admits(frame.header().region)?;
                 let (trust, _) = native::authenticate(frame, account, self.time)?;
-                frame.check()?;
-                trust
+                let contents = Contents::of(frame, account)?;
+                contents.of_frame(frame).ok_or(CoreError::Sealed)?.check()?;
+                (trust, contents)
             }
         };
         check_count(frame)?;
         let annotation = Annotation { trust, refused: "", ..self.noted };
-        one(Arrival::new(&self.item.body, frame, true, self.at, Some(&annotation))?)
+        let frame = contents.of_frame(frame).ok_or(CoreError::Sealed)?;
+        one(Arrival::new(&self.item.body, &frame, true, self.at, Some(&annotation))?)
     }
 
     /// A call of Segment's. `shown`: a write key that stands for the one that was shown.

@@ -1,9 +1,10 @@
 //! Erasing a person, part by part: frames are looked through on a reader's connection, and only those that have something
 //! are rewritten by the writer.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
-use firsthop_core::Timestamp;
+use firsthop_core::{Error as CoreError, Frame, Timestamp};
+use firsthop_intake::{Contents, RegionSecrets};
 use rusqlite::{Connection, params};
 
 use super::{
@@ -11,7 +12,9 @@ use super::{
     quarantine,
     queue::{Journal, Unavailable},
     schema::open_reader,
+    sealed::unseal,
     seen::settled,
+    store::open_body,
     tombstone::{self, Subject},
 };
 use crate::Error;
@@ -52,6 +55,9 @@ pub(crate) struct Found {
     pub(crate) rows: u64,
     /// What sinks had refused.
     pub(crate) letters: u64,
+    /// Frames and entries that are sealed and cannot be opened: whom they name, nobody can say.
+    #[serde(default)]
+    pub(crate) closed: u64,
 }
 
 impl std::ops::AddAssign for Found {
@@ -61,6 +67,7 @@ impl std::ops::AddAssign for Found {
         self.entries += other.entries;
         self.rows += other.rows;
         self.letters += other.letters;
+        self.closed += other.closed;
     }
 }
 
@@ -73,6 +80,19 @@ fn names(subject: &Subject, bytes: &[u8]) -> bool {
 /// not parsed. Where bytes are no JSON, what looks like an escape is read as one all the same.
 fn names_escaped(subject: &Subject, bytes: &[u8]) -> bool {
     names(subject, bytes) || (memchr::memchr(b'\\', bytes).is_some() && names(subject, &unescape(bytes)))
+}
+
+/// Whether any of the ids stands in what is sealed in these bytes. An error: it cannot be opened.
+fn names_sealed(subject: &Subject, body: &[u8], secrets: &RegionSecrets) -> Result<bool, CoreError> {
+    let bytes = match open_body(body) {
+        Ok((_, bytes)) => bytes,
+        Err(_) => return Ok(false),
+    };
+    let Ok(frame) = Frame::parse(bytes) else { return Ok(false) };
+    match unseal(&frame, secrets)? {
+        Contents::Opened(payload) => Ok(names(subject, &payload)),
+        _ => Ok(false),
+    }
 }
 
 /// Bytes with what JSON's escapes stand for. What is no escape stays as it is.
@@ -136,6 +156,7 @@ impl Journal {
     ) -> Result<(Found, i64), Error> {
         let reader = open_reader(path)?;
         let (mut found, mut hits, mut at, mut size) = (Found::default(), Vec::new(), after, 0);
+        let secrets = self.seals().get();
         let mut look = || -> rusqlite::Result<()> {
             let mut statement = reader
                 .prepare("SELECT id, body, count, accepted FROM frames WHERE id > ?1 AND id <= ?2 ORDER BY id")?;
@@ -147,8 +168,10 @@ impl Journal {
                 at = row.get(0)?;
                 let body = row.get_ref(1)?.as_blob()?;
                 size += body.len();
-                if names(subject, body) {
-                    let places = subject.find(body);
+                let inside = names_sealed(subject, body, &secrets);
+                found.closed += u64::from(inside.is_err());
+                if names(subject, body) || inside == Ok(true) {
+                    let places = subject.find(body, &secrets);
                     if !places.is_empty() {
                         let accepted = super::Accepted::from_column(row.get_ref(3)?.as_blob_or_null()?);
                         found.frames += 1;
@@ -165,14 +188,14 @@ impl Journal {
         if only_look {
             return Ok((found, at));
         }
-        let mut erased = Found::default();
+        let mut erased = Found { closed: found.closed, ..Found::default() };
         for ids in parts(&hits, REWRITE) {
-            let subject = subject.clone();
+            let (subject, secrets) = (subject.clone(), Arc::clone(&secrets));
             erased += self
                 .change(0, move |connection, _, counts| {
                     let mut found = Found::default();
                     for id in &ids {
-                        let Some(erased) = tombstone::erase(connection, *id, &subject)? else { continue };
+                        let Some(erased) = tombstone::erase(connection, *id, &subject, &secrets)? else { continue };
                         let place = At { time: now, region: erased.region, hop: erased.hop };
                         let events = i64::from(erased.events);
                         counts.correct(place, ("stored", "".into()), ("erased", "".into()), events);
@@ -195,13 +218,17 @@ impl Journal {
         now: Timestamp,
     ) -> Result<Found, Error> {
         let reader = open_reader(path)?;
-        let look = || -> rusqlite::Result<Vec<(i64, usize)>> {
+        let (secrets, mut closed) = (self.seals().get(), 0);
+        let mut look = || -> rusqlite::Result<Vec<(i64, usize)>> {
             let mut statement = reader.prepare("SELECT id, body, hash FROM quarantine ORDER BY id")?;
             let mut rows = statement.query([])?;
             let mut hits = Vec::new();
             while let Some(row) = rows.next()? {
                 let body = row.get_ref(1)?.as_blob()?;
-                if names_escaped(subject, body) || quarantine::is_blank(body, row.get_ref(2)?.as_blob()?) {
+                let is_blank = quarantine::is_blank(body, row.get_ref(2)?.as_blob()?);
+                let inside = if is_blank { Ok(false) } else { names_sealed(subject, body, &secrets) };
+                closed += u64::from(inside.is_err());
+                if is_blank || names_escaped(subject, body) || inside == Ok(true) {
                     hits.push((row.get(0)?, body.len()));
                 }
             }
@@ -209,7 +236,7 @@ impl Journal {
         };
         let hits = look().map_err(Error::database(path))?;
         drop(reader);
-        let mut found = Found { entries: hits.len() as u64, ..Found::default() };
+        let mut found = Found { entries: hits.len() as u64, closed, ..Found::default() };
         if !only_look {
             found.entries = 0;
             // All of them first: to delete one lets the database move its neighbours about, and leave copies of them.

@@ -27,6 +27,7 @@ pub(crate) mod quarantine;
 mod queue;
 mod retention;
 mod schema;
+mod sealed;
 mod seen;
 pub(crate) mod shapes;
 mod store;
@@ -41,6 +42,7 @@ pub(crate) use self::{
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     retention::Keep,
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
+    sealed::{Readable, Seals, unseal},
     store::{Accepted, open_body},
     tombstone::Subject,
 };

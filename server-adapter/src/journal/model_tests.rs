@@ -7,6 +7,7 @@ use firsthop_core::{
     Annotation, Event, ForeignId, Frame, FrameWriter, Header, Region, SourceId, TenantId, Timestamp, Unsigned, Vendor,
     WorkerId,
 };
+use firsthop_intake::RegionSecrets;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -22,6 +23,7 @@ use super::{
     tombstone,
 };
 use crate::Settings;
+use crate::journal::Seals;
 
 const TENANT: TenantId = TenantId::new(7);
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -91,20 +93,30 @@ impl Store {
         // A model of thousands of commits needs no disk.
         connection.pragma_update(None, "synchronous", "OFF").expect("set");
         let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
-        let seen = Seen::load(&connection).expect("read");
-        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0, chain: Chain::default() } }
+        let seen = Seen::load(&connection, &RegionSecrets::default()).expect("read");
+        Self {
+            connection,
+            tables: Tables {
+                seen,
+                quarantine,
+                last_frame: 0,
+                overflow: 0,
+                chain: Chain::default(),
+                seals: Seals::default(),
+            },
+        }
     }
 
     /// What a restart finds.
     fn restart(&mut self) {
-        self.tables.seen = Seen::load(&self.connection).expect("read");
+        self.tables.seen = Seen::load(&self.connection, &RegionSecrets::default()).expect("read");
     }
 
     /// What retention does, to all that is there.
     fn remove_bodies(&mut self) {
         self.tables.seen.settle_all(&self.connection).expect("settled");
         let ids: Vec<i64> = (1..=self.tables.last_frame).collect();
-        tombstone::remove(&self.connection, &ids).expect("removed");
+        tombstone::remove(&self.connection, &ids, &RegionSecrets::default()).expect("removed");
         assert_eq!(self.number("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0"), 0);
     }
 
@@ -206,7 +218,8 @@ fn accepted(connection: &Connection) -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_panics_leaves_nobody_waiting() {
     let folder = tempfile::tempdir().expect("a folder");
-    let journal = Journal::open(TENANT, folder.path().join("journal.db"), &Settings::default()).expect("opens");
+    let journal =
+        Journal::open(TENANT, folder.path().join("journal.db"), &Settings::default(), Seals::default()).expect("opens");
     let arrival = |content| {
         let body = Bytes::from(Sent { source: 0, first: 0, events: vec![Said { content, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
@@ -237,7 +250,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
 async fn one_that_cannot_be_stored_spoils_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("journal.db");
-    let journal = Journal::open(TENANT, path.clone(), &Settings::default()).expect("opens");
+    let journal = Journal::open(TENANT, path.clone(), &Settings::default(), Seals::default()).expect("opens");
     let memory = Memory::new(1 << 20);
     let arrival = |first| {
         let body = Bytes::from(Sent { source: 0, first, events: vec![Said { content: 0, foreign: None }] }.bytes());

@@ -20,6 +20,7 @@ use super::{
     arrival::{Arrival, SetAside, Verdict},
     counters::{Batch, Totals},
     ledger::LedgerFigures,
+    sealed::Seals,
     store::Tables,
     writer::Writer,
 };
@@ -141,6 +142,8 @@ pub(super) struct Shared {
     moved: Condvar,
     pub(super) totals: Totals,
     pub(super) stats: Stats,
+    /// What opens what is sealed.
+    pub(super) seals: Seals,
 }
 
 struct Queue {
@@ -212,7 +215,12 @@ const COMMIT: usize = 4 << 20;
 
 impl Journal {
     /// Opens a tenant's journal, makes it if need be, and starts its writer.
-    pub(crate) fn open(tenant: TenantId, path: PathBuf, settings: &crate::Settings) -> Result<Self, Error> {
+    pub(crate) fn open(
+        tenant: TenantId,
+        path: PathBuf,
+        settings: &crate::Settings,
+        seals: Seals,
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             tenant,
             queue: Mutex::new(Queue {
@@ -228,6 +236,7 @@ impl Journal {
             moved: Condvar::new(),
             totals: Totals::default(),
             stats: Stats::default(),
+            seals,
         });
         let writer = Writer::open(Arc::clone(&shared), path.clone(), settings.quarantine.0)?;
         let thread = std::thread::Builder::new()
@@ -338,6 +347,11 @@ impl Journal {
         self.shared.tenant
     }
 
+    /// What opens what is sealed in it.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.shared.seals
+    }
+
     pub(crate) fn totals(&self) -> &Totals {
         &self.shared.totals
     }
@@ -375,6 +389,11 @@ pub(crate) enum Waited {
 }
 
 impl Follower {
+    /// What opens what is sealed in the journal.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.0.seals
+    }
+
     /// Waits until a frame after this one is committed, or until then, or until `woken` says so when it is [woken](Self::wake).
     pub(crate) fn wait_beyond(&self, frame: i64, until: Option<Instant>, woken: impl Fn() -> bool) -> Waited {
         let mut tip = self.0.tip();

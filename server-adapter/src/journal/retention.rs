@@ -51,8 +51,9 @@ impl Journal {
             return Ok(false);
         }
         drop(reader);
+        let secrets = self.seals().get();
         let removed = self.change(0, move |connection, _, _| {
-            let removed = tombstone::remove(connection, &due)?;
+            let removed = tombstone::remove(connection, &due, &secrets)?;
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('removed', ?1)", [last])?;
             Ok(removed)
         });

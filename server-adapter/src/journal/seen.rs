@@ -17,11 +17,13 @@ use std::{
     ops::Bound,
 };
 
-use firsthop_core::{Frame, SourceId};
+use firsthop_core::SourceId;
+use firsthop_intake::RegionSecrets;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     arrival::foreign_of,
+    sealed::Readable,
     store::{Accepted, open_body},
 };
 
@@ -81,7 +83,7 @@ struct Open {
 
 impl Seen {
     /// Reads the frames whose runs may not be in the table.
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(super) fn load(connection: &Connection, secrets: &RegionSecrets) -> rusqlite::Result<Self> {
         let mut seen = Self::default();
         let settled = settled(connection)?;
         let mut statement = connection.prepare(
@@ -91,7 +93,7 @@ impl Seen {
         let mut rows = statement.query([settled])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            for (source, run) in runs_of(row, id, &mut body)? {
+            for (source, run) in runs_of(row, id, &mut body, secrets)? {
                 seen.young.insert((source, run.first), run);
             }
             seen.young_bytes += row.get::<_, i64>(6)? as u64;
@@ -319,17 +321,22 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Run> {
 }
 
 /// The runs of a row of `frames`: id, source, first_seq, count, ids, accepted. The body is read only if it has to be.
-fn runs_of(row: &Row<'_>, id: i64, body: &mut rusqlite::Statement<'_>) -> rusqlite::Result<Vec<(SourceId, Run)>> {
+fn runs_of(
+    row: &Row<'_>,
+    id: i64,
+    body: &mut rusqlite::Statement<'_>,
+    secrets: &RegionSecrets,
+) -> rusqlite::Result<Vec<(SourceId, Run)>> {
     let source = SourceId::new(row.get(1)?);
     let (first, count): (i64, u16) = (row.get(2)?, row.get(3)?);
     let accepted = Accepted::from_column(row.get_ref(5)?.as_blob_or_null()?);
     let mut foreign = Vec::new();
     if row.get::<_, i64>(4)? > 0 {
         let body: Vec<u8> = body.query_row([id], |row| row.get(0))?;
-        let read = open_body(&body).and_then(|(_, bytes)| foreign_of(&Frame::parse(bytes)?));
+        let read = open_body(&body).and_then(|(_, bytes)| foreign_of(&Readable::parse(bytes, secrets)?.frame()));
         match read {
             Ok(found) => foreign = found,
-            // Damaged on disk; `firsthop verify` says so. What comes again may come in.
+            // Damaged on disk, or its region key was taken away; `firsthop verify` says so. What comes again may come in.
             Err(_) => return Ok(Vec::new()),
         }
     }

@@ -1,7 +1,7 @@
 //! One frame into the tables: which of its events are new, which were there, which contradict what was there.
 
 use firsthop_core::{Annotation, Envelope, Error, Flags, Frame, Timestamp};
-use firsthop_intake::content_digest;
+use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     ledger::{Chain, Claim},
     quarantine::{CONFLICT, Entry, Kept, Quarantine},
     schema::{LedgerColumns, RowSum, row_sum},
+    sealed::{Readable, Seals},
     seen::{Run, Seen},
     tombstone::{self, ERASED_DIGEST, Tombstone},
 };
@@ -25,6 +26,8 @@ pub(super) struct Tables {
     pub(super) chain: Chain,
     /// Refusals that quarantine had no room for, since the start.
     pub(super) overflow: u64,
+    /// What opens what is sealed.
+    pub(super) seals: Seals,
 }
 
 /// Which events of a frame were new with it.
@@ -195,7 +198,7 @@ impl Tables {
         shared.sort_unstable_by_key(|run| (run.frame, run.first));
         let mut says = None;
         for runs in shared.chunk_by(|a, b| a.frame == b.frame) {
-            compare(connection, arrival, (first, last), &mut says, runs, decision)?;
+            compare(connection, &self.seals, arrival, (first, last), &mut says, runs, decision)?;
         }
         Ok(())
     }
@@ -225,7 +228,10 @@ impl Tables {
                 Some(run) => {
                     let known = match run.digest {
                         Some(digest) => Some(digest),
-                        None => Stored::load(connection, run.frame)?.says(0).map(|(digest, _)| digest),
+                        None => {
+                            let stored = Stored::load(connection, run.frame)?;
+                            stored.says(0, &self.seals.get()).map(|(digest, _)| digest)
+                        }
                     };
                     decision.repeat(known == Some(foreign.digest) || known == Some(ERASED_DIGEST));
                 }
@@ -327,6 +333,7 @@ impl Decision {
 /// this range is computed once, and only if it is needed.
 fn compare(
     connection: &Connection,
+    seals: &Seals,
     arrival: &Arrival,
     range: (u64, u64),
     says: &mut Option<Says>,
@@ -347,7 +354,8 @@ fn compare(
         seqs().for_each(|_| decision.repeat(true));
         return Ok(());
     }
-    let new = says.get_or_insert_with(|| Says::of(Some(bytes), &[range]));
+    let secrets = seals.get();
+    let new = says.get_or_insert_with(|| Says::of(Some(bytes), &[range], &secrets));
     if let Some(tombstone) = tombstone {
         let first: i64 = connection
             .prepare_cached("SELECT first_seq FROM frames WHERE id = ?1")?
@@ -359,7 +367,7 @@ fn compare(
         return Ok(());
     }
     let ranges: Vec<_> = runs.iter().map(|run| (run.first, run.last)).collect();
-    let known = Says::of(stored.frame_bytes(), &ranges);
+    let known = Says::of(stored.frame_bytes(), &ranges, &secrets);
     for (seq, digest) in seqs() {
         let same = match (digest, known.get(seq), new.get(seq)) {
             (Some(known), _, Some((new, _))) => known == new,
@@ -396,8 +404,8 @@ impl Stored {
         self.0.as_deref().and_then(|body| open_body(body).ok()).map(|(_, frame)| frame)
     }
 
-    fn says(&self, seq: u64) -> Option<Said> {
-        Says::of(self.frame_bytes(), &[(seq, seq)]).get(seq)
+    fn says(&self, seq: u64, secrets: &RegionSecrets) -> Option<Said> {
+        Says::of(self.frame_bytes(), &[(seq, seq)], secrets).get(seq)
     }
 }
 
@@ -421,12 +429,13 @@ type Said = ([u8; 16], Timestamp);
 
 impl Says {
     /// Of the events in these ranges, which are in order, as far as the frame has them.
-    fn of(frame: Option<&[u8]>, ranges: &[(u64, u64)]) -> Self {
-        frame.and_then(|bytes| Self::read(bytes, ranges).ok()).unwrap_or_default()
+    fn of(frame: Option<&[u8]>, ranges: &[(u64, u64)], secrets: &RegionSecrets) -> Self {
+        frame.and_then(|bytes| Self::read(bytes, ranges, secrets).ok()).unwrap_or_default()
     }
 
-    fn read(bytes: &[u8], ranges: &[(u64, u64)]) -> Result<Self, Error> {
-        let frame = Frame::parse(bytes)?;
+    fn read(bytes: &[u8], ranges: &[(u64, u64)], secrets: &RegionSecrets) -> Result<Self, Error> {
+        let readable = Readable::parse(bytes, secrets)?;
+        let frame = readable.frame();
         let (context, events) = frame.open()?;
         let mut ranges = ranges.iter().peekable();
         let mut says = Vec::new();

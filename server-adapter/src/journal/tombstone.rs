@@ -14,7 +14,7 @@ use firsthop_core::{
     Alg, Annotation, Context, Error, Event, Flags, Frame, FrameWriter, Header, PropertiesWriter, Region, Timestamp,
     Unsigned, Value, WorkerId,
 };
-use firsthop_intake::content_digest;
+use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +23,7 @@ use super::{
     ledger::hop_of,
     quarantine,
     schema::{LedgerColumns, RowSum, row_sum},
+    sealed::Readable,
     store::{Accepted, open_body},
 };
 
@@ -80,6 +81,12 @@ impl Tombstone {
             }
         }
         Ok(Self { erased: None, foreign, hash: quarantine::hash(frame.bytes()), briefs, stored_sum: None })
+    }
+
+    /// Of a frame that nobody can open any more: by its bytes it is known again, and whatever else comes under its numbers is a repeat.
+    fn unread(frame: &Frame<'_>) -> Self {
+        let briefs = vec![0; usize::from(frame.header().count) * size_of::<Brief>()];
+        Self { erased: None, foreign: None, hash: quarantine::hash(frame.bytes()), briefs, stored_sum: None }
     }
 
     pub(super) fn load(connection: &Connection, frame: i64) -> rusqlite::Result<Option<Self>> {
@@ -326,11 +333,11 @@ impl Subject {
     }
 
     /// The places of this person's events in a stored body. What cannot be read has none.
-    pub(super) fn find(&self, body: &[u8]) -> Vec<usize> {
+    pub(super) fn find(&self, body: &[u8], secrets: &RegionSecrets) -> Vec<usize> {
         let read = || -> Result<Vec<usize>, Error> {
             let (_, bytes) = open_body(body)?;
-            let frame = Frame::parse(bytes)?;
-            let (context, events) = frame.open()?;
+            let readable = Readable::parse(bytes, secrets)?;
+            let (context, events) = readable.frame().open()?;
             let mut found = Vec::new();
             for (index, event) in events.enumerate() {
                 let event = event?;
@@ -343,7 +350,7 @@ impl Subject {
         read().unwrap_or_default()
     }
 
-    /// The frame without this person's events: blank in their places, so that the others keep theirs. It is signed by nobody. `size`: how
+    /// The frame without this person's events: blank in their places, so that the others keep theirs. It is signed by nobody, and sealed to nobody. `size`: how
     /// long it is to be; the first blank event is filled up with what means nothing. If it cannot be that long, it is shorter.
     fn redact(&self, frame: &Frame<'_>, erased: &[usize], size: usize) -> Result<Vec<u8>, Error> {
         let shortest = self.redact_with(frame, erased, 0, 0)?;
@@ -405,11 +412,16 @@ pub(super) struct Erased {
 }
 
 /// Erases a person's events in one frame, in the transaction that is open. All runs of the frame must be settled.
-pub(super) fn erase(connection: &Connection, id: i64, subject: &Subject) -> rusqlite::Result<Option<Erased>> {
+pub(super) fn erase(
+    connection: &Connection,
+    id: i64,
+    subject: &Subject,
+    secrets: &RegionSecrets,
+) -> rusqlite::Result<Option<Erased>> {
     let Some(mut row) = Row::load(connection, id)? else { return Ok(None) };
     let known = Tombstone::load(connection, id)?;
     // What is blank already is nobody's.
-    let places = subject.find(&row.body);
+    let places = subject.find(&row.body, secrets);
     if places.is_empty() {
         return Ok(None);
     }
@@ -417,7 +429,8 @@ pub(super) fn erase(connection: &Connection, id: i64, subject: &Subject) -> rusq
     let work = |row: &mut Row| -> Result<(Tombstone, Vec<_>), Error> {
         let body = std::mem::take(&mut row.body);
         let (annotation, bytes) = open_body(&body)?;
-        let frame = Frame::parse(bytes)?;
+        let readable = Readable::parse(bytes, secrets)?;
+        let frame = readable.frame();
         let mut tombstone = known.map_or_else(|| Tombstone::of(&frame), Ok)?;
         let foreign: Vec<_> =
             foreign_of(&frame)?.into_iter().filter(|event| places.contains(&event.index.into())).collect();
@@ -462,7 +475,7 @@ pub(super) fn erase(connection: &Connection, id: i64, subject: &Subject) -> rusq
 
 /// Removes the bodies of frames, in the transaction that is open. All their runs must be settled. Returns how many had one, and their
 /// bytes. One that cannot be read stays, for `firsthop verify` to name.
-pub(super) fn remove(connection: &Connection, ids: &[i64]) -> rusqlite::Result<(u64, u64)> {
+pub(super) fn remove(connection: &Connection, ids: &[i64], secrets: &RegionSecrets) -> rusqlite::Result<(u64, u64)> {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     // Written over where they stand, all of them before one is moved: no copy of what they said is left behind.
     let mut blank = connection.prepare_cached("UPDATE frames SET body = zeroblob(LENGTH(body)) WHERE id = ?1")?;
@@ -473,7 +486,16 @@ pub(super) fn remove(connection: &Connection, ids: &[i64]) -> rusqlite::Result<(
         let read = || -> Result<(Tombstone, Header), Error> {
             let (_, bytes) = open_body(&row.body)?;
             let frame = Frame::parse(bytes)?;
-            Ok((known.map_or_else(|| Tombstone::of(&frame), Ok)?, *frame.header()))
+            let tombstone = match known {
+                Some(known) => known,
+                None => match Readable::parse(bytes, secrets) {
+                    Ok(readable) => Tombstone::of(&readable.frame())?,
+                    // Its key was taken away. Its time is over all the same.
+                    Err(Error::Sealed) if row.ids == 0 => Tombstone::unread(&frame),
+                    Err(error) => return Err(error),
+                },
+            };
+            Ok((tombstone, *frame.header()))
         };
         let Ok((tombstone, header)) = read() else {
             tracing::error!(frame = id, "a stored frame cannot be read, and is not removed");

@@ -2,12 +2,14 @@
 //! against the frames, and the counts.
 
 use firsthop_core::{Alg, Annotation, Envelope, Error as CoreError, Flags, Frame, LeaseScope, SourceId, TenantId};
+use firsthop_intake::RegionSecrets;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     arrival::{Foreign, foreign_of},
     ledger, quarantine,
     schema::{LedgerColumns, RowSum, open_reader, row_sum},
+    sealed::Readable,
     seen::{Run, own_runs, settled},
     store::Accepted,
     tombstone::Tombstone,
@@ -30,6 +32,8 @@ pub struct Report {
     pub signed: u64,
     /// Frames from before their source had a session: nothing but a CRC.
     pub unsigned: u64,
+    /// Frames that are sealed to a region key, all of which were opened.
+    pub sealed: u64,
     /// Frames of which events were erased: their signatures cannot be checked any more.
     pub redacted: u64,
     /// Frames whose bodies retention has removed.
@@ -75,6 +79,7 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
     let mut check = Check {
         tenant,
         keys,
+        secrets: keys.region_secrets(),
         report: &mut report,
         settled: 0,
         noted: 0,
@@ -122,6 +127,7 @@ pub fn verify(stored: &StoredTenant, mut progress: impl FnMut(u64, u64)) -> Resu
 struct Check<'a> {
     tenant: TenantId,
     keys: &'a KeyFile,
+    secrets: RegionSecrets,
     report: &'a mut Report,
     /// The last frame whose runs must be in the table.
     settled: i64,
@@ -211,10 +217,11 @@ impl Check<'_> {
             return Ok(Err("its row changed after it was written".into()));
         }
         let Some(body) = blob(11)? else { return Ok(Err("it has no body".into())) };
-        let frame = match self.body(body, &columns) {
-            Ok(frame) => frame,
+        let readable = match self.body(body, &columns) {
+            Ok(readable) => readable,
             Err(what) => return Ok(Err(what)),
         };
+        let frame = readable.frame();
         let Ok(foreign) = foreign_of(&frame) else { return Ok(Err("its events cannot be read".into())) };
         if foreign.len() as i64 != columns.ids {
             return Ok(Err("its row says another number of ids".into()));
@@ -317,7 +324,7 @@ impl Check<'_> {
     }
 
     /// Lengths, CRC, signatures, events, columns.
-    fn body<'b>(&mut self, body: &'b [u8], columns: &RowSum<'_>) -> Result<Frame<'b>, String> {
+    fn body<'b>(&mut self, body: &'b [u8], columns: &RowSum<'_>) -> Result<Readable<'b>, String> {
         let say = |error: CoreError| error.to_string();
         let outer = Frame::parse(body).map_err(say)?;
         if outer.header().tenant != self.tenant {
@@ -362,8 +369,15 @@ impl Check<'_> {
         } else {
             return Err("it is signed by nobody knows whom".into());
         }
-        frame.check().map_err(say)?;
-        Ok(frame)
+        let readable = Readable::new(frame, &self.secrets).map_err(|error| match (error, frame.sealed_to()) {
+            (CoreError::Sealed, Some(id)) => {
+                format!("it is sealed to region key {} of {}, which keys.toml does not have", id.get(), header.region)
+            }
+            _ => say(error),
+        })?;
+        readable.frame().check().map_err(say)?;
+        self.report.sealed += u64::from(frame.sealed_to().is_some());
+        Ok(readable)
     }
 
     fn envelope<'b>(&self, outer: &Frame<'b>) -> Result<Envelope<'b>, String> {

@@ -264,7 +264,9 @@ fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusql
     shared.stats.ledger.closed.set(chain.closed_until().as_millis() / 1000);
     shared.totals.set(Totals::load(connection)?);
     shared.stats.quarantine_bytes.set(quarantine.bytes());
-    Ok(Tables { seen: Seen::load(connection)?, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0, chain })
+    let seals = shared.seals.clone();
+    let seen = Seen::load(connection, &seals.get())?;
+    Ok(Tables { seen, seals, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0, chain })
 }
 
 fn write(

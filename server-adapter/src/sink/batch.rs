@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use firsthop_core::{Annotation, Frame, Timestamp};
+use firsthop_core::{Annotation, Error, Frame, RegionKeyId, Timestamp};
+use firsthop_intake::{Contents, RegionSecrets};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::row::{Buffers, FrameRow, KeptRow, Row};
@@ -40,6 +41,8 @@ pub(super) struct Batch {
     done: usize,
     /// Frames that could not be read: damaged on disk. `firsthop verify` names them.
     pub(super) unreadable: u64,
+    /// Why what follows cannot be read yet.
+    pub(super) closed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,8 @@ struct Stored {
     /// Events that were accepted too, and erased since. None: there are none.
     erased: Option<Accepted>,
     body: Range<usize>,
+    /// What was sealed in it.
+    opened: Option<Range<usize>>,
     sum: i64,
     /// Places in it, of events of any kind.
     count: u16,
@@ -61,8 +66,16 @@ struct Stored {
 }
 
 impl Batch {
-    /// Reads what follows `from`, in place of what is here.
-    pub(super) fn read(&mut self, journal: &Connection, from: Position, limits: Limits) -> rusqlite::Result<()> {
+    /// Reads what follows `from`, in place of what is here; up to a frame that is sealed to a key that is not here. A sink waits for
+    /// that, since what it passes over it never gets.
+    pub(super) fn read(
+        &mut self,
+        journal: &Connection,
+        from: Position,
+        limits: Limits,
+        secrets: &RegionSecrets,
+    ) -> rusqlite::Result<()> {
+        self.closed = None;
         self.bytes.clear();
         self.frames.clear();
         self.kept.clear();
@@ -84,10 +97,20 @@ impl Batch {
                 accepted: Accepted::from_column(row.get_ref(4)?.as_blob_or_null()?),
                 erased: row.get_ref(7)?.as_blob_or_null()?.map(|bits| Accepted::from_column(Some(bits))),
                 body,
+                opened: None,
                 sum: row.get(6)?,
                 count: 0,
                 events: 0,
             };
+            match stored.unseal(&self.bytes, secrets) {
+                Ok(Some(payload)) => stored.opened = Some(self.keep(&payload)),
+                Ok(None) => {}
+                Err(missing) => {
+                    self.closed = Some(missing);
+                    self.bytes.truncate(stored.annotation.map_or(stored.body.start, |annotation| annotation.start));
+                    break;
+                }
+            }
             match stored.open(&self.bytes).filter(|open| open.frame.check().is_ok()) {
                 Some(open) => {
                     let count = open.frame.header().count;
@@ -237,6 +260,26 @@ impl Stored {
         passed.count() as u32
     }
 
+    /// What is sealed in it, if anything is. What cannot be read for another reason is none of this one's.
+    fn unseal(&self, bytes: &[u8], secrets: &RegionSecrets) -> Result<Option<Vec<u8>>, String> {
+        let read = || -> Result<_, Error> {
+            let (_, bytes) = journal::open_body(&bytes[self.body.clone()])?;
+            Frame::parse(bytes)
+        };
+        let Ok(frame) = read() else { return Ok(None) };
+        match journal::unseal(&frame, secrets) {
+            Ok(Contents::Opened(payload)) => Ok(Some(payload)),
+            Err(Error::Sealed) => {
+                let (id, region) = (frame.sealed_to().map_or(0, RegionKeyId::get), frame.header().region);
+                Err(format!(
+                    "frame {} is sealed to region key {id} of {region}, and keys.toml does not have it: put it back",
+                    self.id
+                ))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn open<'a>(&self, bytes: &'a [u8]) -> Option<Open<'a>> {
         let (enveloped, frame) = journal::open_body(&bytes[self.body.clone()]).ok()?;
         // The server's own note is the later word.
@@ -244,7 +287,10 @@ impl Stored {
             Some(own) => Annotation::from_bytes(&bytes[own.clone()]).ok()?,
             None => enveloped?,
         };
-        let frame = Frame::parse(frame).ok()?;
+        let mut frame = Frame::parse(frame).ok()?;
+        if let Some(opened) = &self.opened {
+            frame = frame.with_opened(&bytes[opened.clone()]);
+        }
         Some(Open { frame, annotation })
     }
 }
@@ -296,6 +342,7 @@ mod tests {
             accepted,
             erased: erased.map(|bits| Accepted::from_column(Some(bits))),
             body: 0..0,
+            opened: None,
             sum: 0,
             count: 8,
         }

@@ -278,8 +278,12 @@ impl Shared {
             }
             let began = Instant::now();
             let at = on.saved.at;
-            batch.read(&reader, at, on.sink.limits())?;
+            batch.read(&reader, at, on.sink.limits(), &self.follower.seals().get())?;
             if batch.frames() == 0 {
+                if let Some(why) = &batch.closed {
+                    self.flush(&mut on)?;
+                    return Err(Failure::new(why));
+                }
                 self.stats.waiting_since.set(0);
                 let until = (on.flushed.0 != at.frame).then(|| on.flushed.1 + FLUSH);
                 match self.follower.wait_beyond(at.frame, until, || self.is_wanted()) {

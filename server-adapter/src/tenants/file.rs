@@ -240,7 +240,7 @@ impl TenantFile {
                 origins: Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?,
             },
             roots: keys.ring(now)?,
-            region_secrets: RegionSecrets::default(),
+            region_secrets: keys.region_secrets(),
         })
     }
 }
@@ -275,6 +275,12 @@ impl KeyFile {
         let mut keys: Vec<RegionKey> = published.map(RegionKeyPair::published).collect();
         keys.sort_by_key(|key| (key.region, key.from, key.id));
         keys
+    }
+
+    /// What opens frames: the private halves of all region keys, in force or not.
+    #[must_use]
+    pub fn region_secrets(&self) -> RegionSecrets {
+        self.region_keys.iter().map(|key| (key.region, key.secret())).collect()
     }
 
     /// A root, in force or not.

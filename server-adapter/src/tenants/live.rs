@@ -9,14 +9,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use firsthop_core::{Error as CoreError, KeyId, LeaseKey, LeaseScope, TenantId, Timestamp};
+use firsthop_core::{
+    Error as CoreError, KeyId, LeaseKey, LeaseScope, Region, RegionKeyId, RegionSecretKey, TenantId, Timestamp,
+};
 use firsthop_intake::{Account, Problem, Rooted};
 
 use super::{Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
     disk::Disk,
-    journal::{Journal, JournalStatus, shapes::Watched},
+    journal::{Journal, JournalStatus, Seals, shapes::Watched},
     sink::Sinks,
 };
 
@@ -82,6 +84,10 @@ impl Account for Found {
             Some((id, of, lease)) if (*id, of) == (root, scope) => Ok(Some(lease.clone())),
             _ => Ok(Some(last.insert((root, *scope, key.lease(scope))).2.clone())),
         }
+    }
+
+    fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, CoreError> {
+        self.known.rooted.region_secret(region, id)
     }
 
     fn has_room(&self, bytes: usize) -> Result<(), Problem> {
@@ -208,12 +214,13 @@ impl Tenants {
         let known = Arc::new(Known { rooted, file, keys, documents, limits, stamps, lease: Mutex::default() });
         if let Some(found) = self.find(id) {
             *found.live.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+            found.live.journal.seals().set(stored.keys.region_secrets());
             tracing::info!(tenant = %id, "tenant changed");
             found.live.sinks.apply(&stored.tenant.sinks);
             return Ok(());
         }
         // Opened before the map is locked, which all requests of all tenants read; only one thread loads.
-        let journal = Journal::open(id, stored.journal(), &self.settings)?;
+        let journal = Journal::open(id, stored.journal(), &self.settings, Seals::new(stored.keys.region_secrets()))?;
         let sinks = Sinks::open(
             id,
             &stored.folder,

@@ -21,6 +21,7 @@ mod openapi;
 mod quarantine;
 mod reconcile;
 mod retention;
+mod sealed;
 mod shapes;
 mod sinks;
 mod slow;

@@ -100,6 +100,34 @@ fn what_the_vectors_say_is_in_the_table() {
     folder.ok(&["verify"]);
 }
 
+/// A vector that is sealed, opened with the key that it was made for.
+#[test]
+fn what_the_sealed_vectors_say_is_in_the_table() {
+    let mut opened = 0;
+    for vector in vectors("sealed.json") {
+        let extensions = vector["extensions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(key) = extensions.iter().find(|extension| extension["kind"] == 2) else { continue };
+        let folder = folder_of_the_vectors(&String::from_utf8(bytes(&key["value"])).expect("text"));
+        let tenant = folder.only_tenant();
+        let (region, key) = (vector["header"]["region"].as_str().expect("a region"), &vector["region_key"]);
+        crate::sealed::region_key(&tenant, key["id"].as_u64().expect("a number"), region, &bytes(&key["secret"]));
+        let server = folder.serve();
+        let receipt = server.client().frame(&bytes(&vector["hex"])).receipt();
+        tenant.settle();
+        let names: Vec<_> = vector["events"].as_array().expect("events").iter().map(|event| &event["name"]).collect();
+        assert_eq!(receipt.stored as usize, names.len());
+        for (seq, name) in names.into_iter().enumerate() {
+            let name = name.as_str().expect("a name");
+            let sql =
+                format!("SELECT COUNT(*) FROM events WHERE seq = {seq} AND name = '{name}' AND context LIKE '%de-CH%'");
+            assert_eq!(tenant.events(&sql), 1, "{name}");
+        }
+        folder.ok(&["verify"]);
+        opened += 1;
+    }
+    assert!(opened >= 1);
+}
+
 /// Every vector that is refused before anybody asks who it is from.
 #[test]
 fn what_the_vectors_refuse_is_refused_by_the_same_name() {

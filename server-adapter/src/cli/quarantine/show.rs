@@ -46,7 +46,7 @@ impl Show {
         let now = clock::now();
         let rooted = stored.tenant.account(&stored.keys, now)?;
         let replay = would(&judge(&item, Today { rooted: &rooted, file: &stored.tenant }, now), &item);
-        let decoded = decode(&item.body);
+        let decoded = decode(&item.body, &rooted.region_secrets);
         if self.json {
             return out.line(self.to_json(&item, &decoded, &replay));
         }

@@ -10,6 +10,7 @@ use firsthop_core::{
 use rusqlite::Connection;
 
 use super::{Checked, chain::check, check_ledger};
+use crate::journal::Seals;
 use crate::{
     Settings,
     journal::{Arrival, At, Journal},
@@ -34,7 +35,8 @@ impl Books {
         let folder = tempfile::tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let journal =
-            Journal::open(TenantId::new(7), folder.path().join("journal.db"), &Settings::default()).expect("opens");
+            Journal::open(TenantId::new(7), folder.path().join("journal.db"), &Settings::default(), Seals::default())
+                .expect("opens");
         Self { folder, runtime, journal, key: SigningKey::new(RootKey::new([5; 32])), next: 0 }
     }
 
@@ -108,7 +110,8 @@ fn an_hour_is_closed_once_it_is_over_and_takes_nothing_more() {
 
     // A start in between changes nothing.
     books.journal.close();
-    books.journal = Journal::open(TenantId::new(7), books.path(), &Settings::default()).expect("opens");
+    books.journal =
+        Journal::open(TenantId::new(7), books.path(), &Settings::default(), Seals::default()).expect("opens");
     books.store(1, NOON.offset(MINUTE), 0);
     assert_eq!(books.hours().1, [(0, 5), (1, 4), (3, 1), (4, 1)]);
     books.close(NOON.offset(6 * HOUR));

@@ -7,6 +7,7 @@ use firsthop_core::{
     Alg, Annotation, Epoch, Event, Flags, Frame, FrameWriter, Header, MacKey, Region, SourceId, TenantId, Timestamp,
     Unsigned, WorkerId,
 };
+use firsthop_intake::RegionSecrets;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -15,6 +16,7 @@ use super::{
     chain::Chain,
     missing::{Missing, Scan},
 };
+use crate::journal::Seals;
 use crate::journal::{
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
@@ -120,8 +122,18 @@ impl Store {
         let connection = schema::open_writer(&folder.join("journal.db")).expect("opens");
         connection.pragma_update(None, "synchronous", "OFF").expect("set");
         let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
-        let seen = Seen::load(&connection).expect("read");
-        Self { connection, tables: Tables { seen, quarantine, last_frame: 0, overflow: 0, chain: Chain::default() } }
+        let seen = Seen::load(&connection, &RegionSecrets::default()).expect("read");
+        Self {
+            connection,
+            tables: Tables {
+                seen,
+                quarantine,
+                last_frame: 0,
+                overflow: 0,
+                chain: Chain::default(),
+                seals: Seals::default(),
+            },
+        }
     }
 
     fn transact(&mut self, fails: bool, work: impl FnOnce(&Connection, &mut Tables, &mut Batch)) {
@@ -167,14 +179,14 @@ impl Store {
 
     fn balance(&self, scope: &Scope) -> Balance {
         self.connection.execute_batch("BEGIN").expect("begun");
-        let balance = draw(&self.connection, scope).expect("drawn");
+        let balance = draw(&self.connection, scope, &RegionSecrets::default()).expect("drawn");
         self.connection.execute_batch("COMMIT").expect("ended");
         balance
     }
 
     /// The scan in slices of one row.
     fn slices(&self) -> (Vec<Missing>, u64) {
-        let mut scan = Scan::begin(&self.connection).expect("begun");
+        let mut scan = Scan::begin(&self.connection, &RegionSecrets::default()).expect("begun");
         let mut found = Vec::new();
         while !scan.step(&self.connection, 1, |missing| found.push(missing)).expect("a step") {}
         (found, scan.noted)
@@ -319,7 +331,7 @@ proptest! {
                     });
                 }
                 Step::Seal => store.tables.seen.seal(),
-                Step::Restart => store.tables.seen = Seen::load(&store.connection).expect("read"),
+                Step::Restart => store.tables.seen = Seen::load(&store.connection, &RegionSecrets::default()).expect("read"),
                 Step::Fail(sent) => store.store(sent, true),
             }
         }

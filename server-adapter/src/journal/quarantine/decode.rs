@@ -9,11 +9,14 @@ use firsthop_core::{
     Annotation, Envelope, Error, Extension, ExtensionKind, Flags, Frame, HEADER_LEN, Header, MAGIC, SessionGrant,
     SourceId, TenantId, Timestamp, crc32, limits,
 };
-use firsthop_intake::json::{Json, to_string};
+use firsthop_intake::{
+    RegionSecrets,
+    json::{Json, to_string},
+};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::clock;
+use crate::{clock, journal::Readable};
 
 /// A body, as far as it decodes.
 #[derive(Debug, Serialize)]
@@ -91,14 +94,14 @@ pub(crate) struct Fault {
     pub(crate) what: String,
 }
 
-/// Decodes a body.
-pub(crate) fn decode(body: &[u8]) -> Decoded {
-    decode_at(body, 0, true)
+/// Decodes a body; what is sealed in it too, if it opens with these.
+pub(crate) fn decode(body: &[u8], secrets: &RegionSecrets) -> Decoded {
+    decode_at(body, 0, true, secrets)
 }
 
 /// `base`: where these bytes stand in what was stored. `outer`: whether an envelope is opened. One in another is refused everywhere, and
 /// a hundred of them would be read a hundred times.
-fn decode_at(bytes: &[u8], base: usize, outer: bool) -> Decoded {
+fn decode_at(bytes: &[u8], base: usize, outer: bool, secrets: &RegionSecrets) -> Decoded {
     let looks = bytes.iter().zip(&MAGIC).take_while(|(byte, magic)| byte == magic).count();
     let is_frame = looks == MAGIC.len() || (looks > 0 && looks == bytes.len());
     let mut decoded = Decoded {
@@ -112,7 +115,7 @@ fn decode_at(bytes: &[u8], base: usize, outer: bool) -> Decoded {
         inside: None,
     };
     if is_frame {
-        decoded.frame(bytes, base, outer);
+        decoded.frame(bytes, base, outer, secrets);
     } else {
         decoded.json(bytes, base);
     }
@@ -132,7 +135,7 @@ impl Decoded {
         self.undecoded.start = until.clamp(self.undecoded.start, self.undecoded.end);
     }
 
-    fn frame(&mut self, bytes: &[u8], base: usize, outer: bool) {
+    fn frame(&mut self, bytes: &[u8], base: usize, outer: bool, secrets: &RegionSecrets) {
         let told = self.header(bytes, base);
         self.told(base + told);
         let header = match Header::peek(bytes) {
@@ -147,7 +150,7 @@ impl Decoded {
         self.told(base + extensions_end);
         match Frame::parse(bytes) {
             Ok(_) if self.kind == Kind::Envelope && !outer => self.fail(Error::Reserved, base + 5),
-            Ok(frame) => self.payload(&frame, base),
+            Ok(frame) => self.payload(&frame, base, secrets),
             Err(error) => {
                 let at = match error {
                     Error::Truncated => bytes.len(),
@@ -199,21 +202,27 @@ impl Decoded {
         fault.what = format!("{}: the bytes have {is:08x}", fault.what);
     }
 
-    fn payload(&mut self, frame: &Frame<'_>, base: usize) {
+    fn payload(&mut self, frame: &Frame<'_>, base: usize, secrets: &RegionSecrets) {
         let payload = base + (frame.signed().len() - frame.payload().len());
         let end = base + frame.signed().len();
         self.told(payload);
         if self.kind == Kind::Envelope {
-            return self.envelope(frame, payload, end);
+            return self.envelope(frame, payload, end, secrets);
         }
-        let (context, mut events) = match frame.open() {
+        let readable = match Readable::new(*frame, secrets) {
+            Ok(readable) => readable,
+            Err(error) => return self.fail(error, payload),
+        };
+        let opened = readable.frame();
+        let (context, mut events) = match opened.open() {
             Ok(opened) => opened,
             Err(error) => return self.fail(error, payload),
         };
         self.context = RawValue::from_string(to_string(Json(context))).ok();
         let header = frame.header();
         for seq in header.first_seq.. {
-            let at = end - events.unread();
+            // Of what was sealed no place in these bytes is the place.
+            let at = if frame.sealed_to().is_some() { payload } else { end - events.unread() };
             self.told(at);
             match events.next() {
                 None => break,
@@ -245,7 +254,7 @@ impl Decoded {
         self.told(end + frame.tag().len());
     }
 
-    fn envelope(&mut self, frame: &Frame<'_>, payload: usize, end: usize) {
+    fn envelope(&mut self, frame: &Frame<'_>, payload: usize, end: usize, secrets: &RegionSecrets) {
         match Envelope::open(frame) {
             Err(error) => self.fail(error, payload),
             Ok(envelope) => {
@@ -253,7 +262,7 @@ impl Decoded {
                     self.field(name, payload, value);
                 }
                 let inside = end - envelope.frame.len();
-                self.inside = Some(Box::new(decode_at(envelope.frame, inside, false)));
+                self.inside = Some(Box::new(decode_at(envelope.frame, inside, false, secrets)));
                 self.told(end);
                 self.tag(frame, end);
             }
@@ -478,14 +487,14 @@ mod tests {
     }
 
     fn fault(bytes: &[u8]) -> (&'static str, usize) {
-        let fault = decode(bytes).fault.expect("a fault");
+        let fault = decode(bytes, &RegionSecrets::default()).fault.expect("a fault");
         (fault.code, fault.at)
     }
 
     #[test]
     fn a_whole_frame_is_told_whole() {
         let bytes = frame(3);
-        let told = decode(&bytes);
+        let told = decode(&bytes, &RegionSecrets::default());
         assert_eq!((told.kind, &told.fault), (Kind::Frame, &None));
         assert!(told.undecoded.is_empty(), "{told:?}");
         assert_eq!(told.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [40, 41, 42]);
@@ -533,31 +542,31 @@ mod tests {
 
     #[test]
     fn events_are_told_until_the_first_that_fails() {
-        let good = decode(&frame(3));
+        let good = decode(&frame(3), &RegionSecrets::default());
         let at = good.events[2].at;
         let mut bytes = frame(3);
         // Its kind: there is none of that number.
         bytes[at] = 99;
-        let told = decode(&seal(bytes));
+        let told = decode(&seal(bytes), &RegionSecrets::default());
         assert_eq!(told.events.len(), 2);
         assert_eq!(told.fault, Some(Fault { code: Error::Payload.code(), at, what: Error::Payload.to_string() }));
         assert_eq!(told.undecoded.start, at, "and the rest is for a dump");
         // A count that is too high: everything is there, and one is missing.
         let mut bytes = frame(3);
         bytes[44] = 4;
-        let told = decode(&seal(bytes));
+        let told = decode(&seal(bytes), &RegionSecrets::default());
         assert_eq!((told.events.len(), told.fault.map(|fault| fault.code)), (3, Some(Error::Count.code())));
     }
 
     #[test]
     fn json_is_told_as_json_and_where_it_breaks() {
-        let told = decode(br#"{"event":"x"}"#);
+        let told = decode(br#"{"event":"x"}"#, &RegionSecrets::default());
         assert_eq!((told.kind, told.fault, told.undecoded.len()), (Kind::Json, None, 0));
-        let told = decode(b"{\"event\":\n  ?}");
+        let told = decode(b"{\"event\":\n  ?}", &RegionSecrets::default());
         assert_eq!(told.fault.expect("broken").at, 12);
-        let told = decode(b"{\"a\":\"\xff\"}");
+        let told = decode(b"{\"a\":\"\xff\"}", &RegionSecrets::default());
         assert_eq!((told.kind, told.fault.expect("no text").at, told.undecoded), (Kind::Json, 6, 6..9));
-        assert_eq!(decode(b"\x00\xff\x17").kind, Kind::Bytes);
+        assert_eq!(decode(b"\x00\xff\x17", &RegionSecrets::default()).kind, Kind::Bytes);
         assert_eq!(fault(b""), (Error::Truncated.code(), 0));
     }
 
@@ -577,7 +586,7 @@ mod tests {
 
     /// What holds of any bytes: every byte is told or left over, and everything lies within.
     fn check(bytes: &[u8]) {
-        let told = decode(bytes);
+        let told = decode(bytes, &RegionSecrets::default());
         let parts = [Some(&told), told.inside.as_deref()];
         for part in parts.into_iter().flatten() {
             assert!(part.bytes.end <= bytes.len() && part.undecoded.end <= part.bytes.end, "{part:?}");

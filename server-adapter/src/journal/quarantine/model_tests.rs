@@ -6,10 +6,12 @@ use bytes::Bytes;
 use firsthop_core::{
     Annotation, Event, Frame, FrameWriter, Header, Region, SourceId, TenantId, Timestamp, Unsigned, WorkerId,
 };
+use firsthop_intake::RegionSecrets;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::{CONFLICT, Judged, Note, Quarantine, Sentence, change, verify};
+use crate::journal::Seals;
 use crate::journal::{
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
@@ -140,11 +142,12 @@ impl Store {
             connection.query_row("SELECT COALESCE(MAX(id), 0) FROM frames", [], |row| row.get(0)).expect("read");
         let quarantine = Quarantine::load(connection, 1 << 30).expect("there");
         Tables {
-            seen: Seen::load(connection).expect("read"),
+            seen: Seen::load(connection, &RegionSecrets::default()).expect("read"),
             quarantine,
             last_frame,
             overflow: 0,
             chain: Chain::load(connection).expect("read"),
+            seals: Seals::default(),
         }
     }
 

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firsthop_core::{Frame, TenantId, Timestamp};
+use firsthop_core::{TenantId, Timestamp};
+use firsthop_intake::RegionSecrets;
 use rusqlite::Connection;
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, clock,
-    journal::{self, Accepted},
+    journal::{self, Accepted, Readable, Seals},
     metrics::{Counter, Gauge},
     tenants::Tenants,
 };
@@ -92,7 +93,7 @@ fn run(tenants: &Tenants, stop: &(Mutex<bool>, Condvar)) {
         let mut behind = false;
         for live in tenants.all() {
             let tenant = open.entry(live.id).or_insert_with(|| Tenant::new(live.id, tenants.folder(live.id)));
-            behind |= tenant.look(live.journal.tip(), &live.shapes);
+            behind |= tenant.look(live.journal.tip(), live.journal.seals(), &live.shapes);
         }
         let worked = began.elapsed();
         rest = if behind { worked * REST } else { (worked * REST).max(LOOK) };
@@ -133,7 +134,7 @@ impl Tenant {
     }
 
     /// Looks at some of what is new up to `tip`. Says whether there is more.
-    fn look(&mut self, tip: i64, watched: &Watched) -> bool {
+    fn look(&mut self, tip: i64, seals: &Seals, watched: &Watched) -> bool {
         if self.retry.is_some_and(|retry| Instant::now() < retry) {
             return false;
         }
@@ -153,7 +154,7 @@ impl Tenant {
         let looked = result.and_then(|mut open| {
             let mut changes = Vec::new();
             let before = open.shapes.overflow;
-            let skipped = open.look(tip, &mut changes).map_err(Error::database(&self.path))?;
+            let skipped = open.look(tip, &seals.get(), &mut changes).map_err(Error::database(&self.path))?;
             watched.changes.add(changes.len() as u64);
             watched.skipped.add(skipped);
             watched.names.set(open.shapes.len() as u64);
@@ -222,7 +223,7 @@ impl Open {
     }
 
     /// Looks at some frames, and passes some over if it is far behind. Returns how many of these.
-    fn look(&mut self, tip: i64, changes: &mut Vec<Change>) -> rusqlite::Result<u64> {
+    fn look(&mut self, tip: i64, secrets: &RegionSecrets, changes: &mut Vec<Change>) -> rusqlite::Result<u64> {
         let began = Clock::now();
         let mut received = None;
         {
@@ -238,7 +239,7 @@ impl Open {
                 let accepted = Accepted::from_column(row.get_ref(2)?.as_blob_or_null()?);
                 let received_ms = row.get(1)?;
                 received = Some(Timestamp::from_millis(received_ms as u64));
-                observe(&mut self.shapes, received_ms, &accepted, row.get_ref(3)?.as_blob()?, changes);
+                observe(&mut self.shapes, received_ms, &accepted, row.get_ref(3)?.as_blob()?, secrets, changes);
                 self.state.frame = row.get(0)?;
                 if began.elapsed() >= SLICE {
                     break;
@@ -269,10 +270,17 @@ impl Open {
 }
 
 /// Looks at what was new with a frame. One that cannot be read, or whose body is gone, says nothing.
-fn observe(shapes: &mut Shapes, received_ms: i64, accepted: &Accepted, body: &[u8], changes: &mut Vec<Change>) {
+fn observe(
+    shapes: &mut Shapes,
+    received_ms: i64,
+    accepted: &Accepted,
+    body: &[u8],
+    secrets: &RegionSecrets,
+    changes: &mut Vec<Change>,
+) {
     let Ok((_, bytes)) = journal::open_body(body) else { return };
-    let Ok(frame) = Frame::parse(bytes) else { return };
-    let Ok((_, events)) = frame.open() else { return };
+    let Ok(readable) = Readable::parse(bytes, secrets) else { return };
+    let Ok((_, events)) = readable.frame().open() else { return };
     for (index, event) in events.enumerate() {
         if let Ok(event) = event
             && accepted.has(index)

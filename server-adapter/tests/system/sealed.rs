@@ -1,0 +1,373 @@
+//! Frames that are sealed to their region: read here, and kept as they came.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use firsthop_core::{
+    Context, ContextDelta, Event, ExtensionKind, FrameWriter, Header, Region, RegionKeyId, RegionPublicKey,
+    RegionSecretKey, SourceId, Timestamp, Unsigned,
+};
+use firsthop_intake::document::{Kind, RegionKeys, Signed};
+
+use crate::{
+    common::{Folder, Page, Server, Tenant, now, random},
+    edges::{Edge, envelope},
+};
+
+fn eu() -> Region {
+    "EU".parse().expect("a region")
+}
+
+/// What a page is built with: the key to seal to now.
+fn pinned(folder: &Folder, tenant: &Tenant) -> (Region, RegionPublicKey) {
+    let signed: Signed =
+        serde_json::from_str(&folder.ok(&["region-key", "config", "--form", "signed"])).expect("a document");
+    let keys = signed.read::<RegionKeys>(Kind::RegionKeys, tenant.id, 0).expect("the list").body;
+    let key = keys.current(eu(), now()).expect("a key").clone();
+    (eu(), RegionPublicKey::new(key.id, key.public).expect("a key"))
+}
+
+fn page(folder: &Folder, tenant: &Tenant) -> Page {
+    Page { sealed_to: Some(pinned(folder, tenant)), ..Page::new(tenant) }
+}
+
+fn shop() -> (Folder, Tenant) {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU"]);
+    folder.ok(&["region-key", "new"]);
+    (folder, tenant)
+}
+
+fn until(server: &Server, what: &str, mut is: impl FnMut() -> bool) {
+    let due = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < due, "{what}\n{}", server.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The files under a folder that have these bytes.
+fn grep(folder: &Path, needle: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(grep(&path, needle));
+        } else if let Ok(bytes) = fs::read(&path)
+            && bytes.windows(needle.len()).any(|window| window == needle)
+        {
+            found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+/// Takes the region keys out of `keys.toml`, and returns what puts them back.
+fn take_keys(tenant: &Tenant) -> impl Fn() + use<> {
+    let path = tenant.folder.join("keys.toml");
+    let whole = fs::read_to_string(&path).expect("there");
+    let without = &whole[..whole.find("[[region_keys]]").expect("region keys")];
+    fs::write(&path, without).expect("written");
+    move || fs::write(&path, &whole).expect("written")
+}
+
+#[test]
+fn what_is_sealed_arrives_and_the_journal_keeps_it_sealed() {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    let mut client = server.client();
+    let mut page = page(&folder, &tenant);
+    page.begin(&mut client);
+    let second = page.frame(3);
+    assert_eq!(client.frame(&second).receipt().stored, 3);
+    assert_eq!(client.frame(&second).receipt().duplicate, 3, "the same bytes");
+    let other = Page { batch: 1, ..page.clone() }.frame_at(1, 3, "Order Completed");
+    assert_eq!(client.frame(&other).receipt().conflict, 3);
+    // By way of an edge, which has not the key.
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let mut edge = Edge::new(&server, &token);
+    let third = page.frame(2);
+    let (forwarded, _) = edge.forward(&third);
+    assert_eq!(envelope(&mut client, &forwarded).receipt().stored, 2);
+    let (again, _) = edge.forward(&third);
+    assert_eq!(envelope(&mut client, &again).receipt().duplicate, 2);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE name = 'Product Viewed' AND region = 'EU'"), 6);
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE pop = 'ZRH' AND trust = 'session'"), 2);
+    assert!(folder.ok(&["events"]).contains("Product Viewed"));
+    // The journal has none of it in clear, and each sealed payload as it came.
+    let in_clear = grep(&folder.path, b"Product Viewed");
+    assert!(in_clear.iter().any(|name| name.starts_with("events.db")), "{in_clear:?}");
+    assert!(!in_clear.iter().any(|name| name.starts_with("journal.db")), "{in_clear:?}");
+    assert!(grep(&folder.path, &second[200..260]).iter().any(|name| name.starts_with("journal.db")));
+    let shown = folder.ok(&["quarantine", "show", "1"]);
+    assert!(shown.contains("Order Completed") && shown.contains("seal_key"), "{shown}");
+
+    // After a crash, from what is on disk.
+    server.kill();
+    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    let mut server = folder.serve();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 6);
+    assert_eq!(server.client().frame(&second).receipt().duplicate, 3);
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("3 frames are sealed, and open") && said.contains("as it was written"), "{said}");
+    assert!(folder.ok(&["schema"]).contains("price"));
+
+    // A copy has the keys with it.
+    let backup = folder.path.with_file_name("backup");
+    folder.ok(&["backup", "--to", backup.to_str().expect("text")]);
+    server.stop();
+    folder.ok(&["reconcile"]);
+    let other = Folder::new();
+    other.ok(&["restore", "--from", backup.to_str().expect("text")]);
+    let server = other.serve();
+    assert_eq!(server.client().frame(&third).receipt().duplicate, 2);
+    assert!(other.ok(&["verify"]).contains("3 frames are sealed"));
+}
+
+/// Pages that were built with the old key, with the new one, and one whose frame was on its way all the time.
+#[test]
+fn a_rotation_loses_nothing_that_is_on_its_way() {
+    let (folder, tenant) = shop();
+    let server = folder.serve();
+    let mut client = server.client();
+    let mut old = page(&folder, &tenant);
+    old.begin(&mut client);
+    let delayed = old.frame(2);
+    folder.ok(&["region-key", "rotate", "--lead", "0s"]);
+    let mut new = page(&folder, &tenant);
+    let id = |page: &Page| page.sealed_to.as_ref().map(|(_, key)| key.id().get());
+    assert_eq!((id(&old), id(&new)), (Some(1), Some(2)));
+    let first = new.frame(1);
+    // The server looks at its files every second; until then it sets aside what it cannot read.
+    until(&server, "the new key", || client.frame(&first).status == 200);
+    assert_eq!(client.frame(&old.frame(3)).receipt().stored, 3);
+    folder.ok(&["region-key", "retire", "1"]);
+    let ended = format!("firsthop_key_expiry_seconds{{tenant=\"{}\",kind=\"region\",key_id=\"1\"}}", tenant.id);
+    until(&server, "the end of the old one", || server.metric(&ended) < 0.0);
+    assert_eq!(client.frame(&delayed).receipt().stored, 2);
+    assert_eq!(client.frame(&new.frame(1)).receipt().count, 1);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 1 + 3 + 2 + 2);
+    folder.ok(&["verify"]);
+}
+
+#[test]
+fn without_the_key_nothing_is_lost_and_with_it_all_is_there() {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    let mut page = page(&folder, &tenant);
+    page.begin(&mut server.client());
+    assert_eq!(server.client().frame(&page.frame(4)).receipt().stored, 4);
+    tenant.settle();
+    server.stop();
+    let put_back = take_keys(&tenant);
+    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+
+    // What comes is set aside, and what is there waits: no sink passes it over.
+    let mut server = folder.serve();
+    let late = page.frame(2);
+    let refused = server.client().frame(&late);
+    assert_eq!((refused.status, refused.code().as_str()), (501, "sealed-unsupported"));
+    assert!(refused.verdict().ends_with("quarantined=2"), "{refused:?}");
+    until(&server, "the sink says what it waits for", || {
+        server.log().contains("sealed to region key 1 of EU, and keys.toml does not have it")
+    });
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 0);
+    assert!(folder.fails(&["verify"]).contains("sealed to region key 1 of EU, which keys.toml does not have"));
+    let shown = folder.ok(&["quarantine", "show", "1"]);
+    assert!(shown.contains("would be refused again") && !shown.contains("Product Viewed"), "{shown}");
+    let said = folder.ok(&["erase", "--dry-run", "--user", "somebody"]);
+    assert!(said.contains("3 frames or entries in quarantine are sealed and do not open"), "{said}");
+
+    put_back();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 5);
+    let shown = folder.ok(&["quarantine", "show", "1"]);
+    assert!(shown.contains("passes the checks now") && shown.contains("Product Viewed"), "{shown}");
+    let said = folder.ok(&["quarantine", "replay", "--all"]);
+    assert!(said.contains('2'), "{said}");
+    assert_eq!(server.client().frame(&late).receipt().duplicate, 2);
+    tenant.settle();
+    assert_eq!((tenant.events("SELECT COUNT(*) FROM events"), tenant.quarantine().len()), (7, 0));
+    assert!(folder.ok(&["verify"]).contains("as it was written"));
+    server.stop();
+    folder.ok(&["reconcile"]);
+}
+
+/// The header is part of what is sealed, and so is for whom.
+#[test]
+fn a_seal_opens_under_its_own_header_only() {
+    let (folder, tenant) = shop();
+    let server = folder.serve();
+    let mut client = server.client();
+    let mut good = page(&folder, &tenant);
+    let frame = good.frame(1);
+    let change = |at: usize, to: &[u8]| {
+        let mut frame = frame.clone();
+        frame[at..at + to.len()].copy_from_slice(to);
+        frame[80..84].fill(0);
+        let crc = firsthop_core::crc32(&[&frame[..]]);
+        frame[80..84].copy_from_slice(&crc.to_le_bytes());
+        frame
+    };
+    let (last, payload) = (frame.len() - 1, usize::from(u16::from_le_bytes([frame[6], frame[7]])));
+    let cases = [
+        ("consent", change(43, &[7])),
+        ("number", change(56, &[9])),
+        ("encapsulated key", change(payload, &[frame[payload] ^ 1])),
+        ("tag", change(last, &[frame[last] ^ 1])),
+    ];
+    for (what, bytes) in &cases {
+        let refused = client.frame(bytes);
+        assert_eq!((refused.status, refused.code().as_str()), (400, "bad-seal"), "{what}");
+        assert!(refused.verdict().ends_with("quarantined=1"), "{what}: {refused:?}");
+    }
+    // To the same number, and another's key.
+    let stranger = RegionSecretKey::new(RegionKeyId::new(1), random()).public();
+    let mut wrong = Page { sealed_to: Some((eu(), stranger)), ..Page::new(&tenant) };
+    assert_eq!(client.frame(&wrong.frame(1)).code(), "bad-seal");
+    assert_eq!(tenant.quarantine(), [("bad-seal".to_owned(), 5)].into());
+    assert_eq!(client.frame(&frame).receipt().stored, 1);
+    folder.ok(&["verify"]);
+}
+
+const PERSON: &str = "person-4711@example.com";
+
+/// A frame with events of two people, sealed.
+fn of_two(tenant: &Tenant, key: &(Region, RegionPublicKey), source: SourceId, title: &str) -> Vec<u8> {
+    let mut header = Header::new(tenant.id, source, Timestamp::from_millis(1_790_000_000_000));
+    header.region = key.0;
+    let mut writer = FrameWriter::new(vec![0; 8192], &header).expect("room");
+    writer.extension(ExtensionKind::WriteKey, tenant.key.as_bytes()).expect("room");
+    writer.seal_to(&key.1).expect("room");
+    writer.context(&Context { user_id: Some("other-1"), ..Context::default() }).expect("room");
+    for user in ["other-1", PERSON, "other-1"] {
+        let mut buffer = [0; 256];
+        let own = Context { user_id: Some(user), title: Some(title), ..Context::default() };
+        let context = ContextDelta::encode(&own, &mut buffer).expect("room");
+        writer.event(&Event { name: "Seen", context, ..Event::default() }).expect("room");
+    }
+    writer.finish_sealed(&Unsigned, &random()).expect("finished").to_vec()
+}
+
+#[test]
+fn nothing_of_a_person_is_left_of_what_was_sealed() {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    let mut client = server.client();
+    let key = pinned(&folder, &tenant);
+    let source = SourceId::new(random());
+    let (frame, contradiction) = (of_two(&tenant, &key, source, "one"), of_two(&tenant, &key, source, "two"));
+    assert_eq!(client.frame(&frame).receipt().stored, 3);
+    assert_eq!(client.frame(&contradiction).receipt().conflict, 3);
+    assert_eq!(client.frame(&of_two(&tenant, &key, SourceId::new(random()), "three")).receipt().stored, 3);
+    tenant.settle();
+    let found = folder.ok(&["erase", "--dry-run", "--user", PERSON]);
+    assert!(
+        found.contains("2 stored events in 2 frames, 2 rows of the events table, 1 entries in quarantine"),
+        "{found}"
+    );
+    assert!(!found.contains("do not open"), "{found}");
+    folder.ok(&["erase", "--yes", "--user", PERSON]);
+
+    assert_eq!(grep(&folder.path, PERSON.as_bytes()), Vec::<String>::new());
+    // Nor what whoever has the key could open.
+    for sealed in [&frame, &contradiction] {
+        let middle = sealed.len() / 2 + 40;
+        assert_eq!(grep(&folder.path, &sealed[middle..middle + 24]), Vec::<String>::new());
+    }
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE user_id = 'other-1'"), 4);
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("erased from 2 frames") && said.contains("as it was written"), "{said}");
+    assert_eq!(client.frame(&frame).receipt().duplicate, 3, "a retry brings nobody back");
+    server.stop();
+    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    let mut server = folder.serve();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 4);
+    server.stop();
+    folder.ok(&["reconcile"]);
+}
+
+/// Bodies whose time is over go, sealed or not; what was in them is known for ever.
+#[test]
+fn retention_removes_what_was_sealed() {
+    let (folder, tenant) = shop();
+    let path = tenant.folder.join("tenant.toml");
+    let text = fs::read_to_string(&path).expect("there");
+    fs::write(&path, format!("{text}\n[retention]\nmax_age = '1s'\n")).expect("written");
+    let server = folder.serve();
+    let mut client = server.client();
+    let mut page = page(&folder, &tenant);
+    page.begin(&mut client);
+    let frame = page.frame(3);
+    assert_eq!(client.frame(&frame).receipt().stored, 3);
+    let (key, source) = (pinned(&folder, &tenant), SourceId::new(random()));
+    let first = of_two(&tenant, &key, source, "one");
+    assert_eq!(client.frame(&first).receipt().stored, 3);
+    assert_eq!(client.frame(&of_two(&tenant, &key, source, "one")).receipt().duplicate, 3, "while its body is there");
+    until(&server, "the bodies go", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
+    assert_eq!(client.frame(&frame).receipt().duplicate, 3);
+    // Sealed once more it is other bytes, and what they say is compared.
+    assert_eq!(client.frame(&of_two(&tenant, &key, source, "one")).receipt().duplicate, 3);
+    assert_eq!(client.frame(&of_two(&tenant, &key, source, "two")).receipt().conflict, 3);
+    folder.ok(&["verify"]);
+}
+
+/// A key that somebody else has sealed to: the core's vectors.
+pub(crate) fn region_key(tenant: &Tenant, id: u64, region: &str, secret: &[u8]) {
+    let path = tenant.folder.join("keys.toml");
+    let text = fs::read_to_string(&path).expect("there");
+    let secret = BASE64_STANDARD.encode(secret);
+    let pair = format!(
+        "\n[[region_keys]]\nid = {id}\nregion = \"{region}\"\nfrom = \"2023-01-01T00:00:00Z\"\nsecret = \"{secret}\"\n"
+    );
+    fs::write(&path, text + &pair).expect("written");
+}
+
+/// What an edge outside the region posts here: the page's bytes, and the headers that say what they are and which page sent them.
+#[test]
+fn what_an_edge_passes_on_unread_is_a_pages_own_request() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU", "--origin", "https://shop.example"]);
+    folder.ok(&["region-key", "new"]);
+    let mut server = folder.serve();
+    let mut client = server.client();
+    let mut page = page(&folder, &tenant);
+    let headers = |origin| [("Origin", origin), ("Content-Type", "text/plain"), ("Firsthop-Forwarded", "EU")];
+    let first = page.frame(2);
+    let mut forward = |origin, body: &[u8]| client.request("POST", "/v1/f", &headers(origin), body);
+    assert_eq!(forward("https://evil.example", &first).code(), "wrong-origin");
+    let receipt = forward("https://shop.example", &first).receipt();
+    assert_eq!(receipt.stored, 2);
+    page.session = receipt.session;
+    let second = page.frame(3);
+    // The session is bound to the page's origin, and holds whichever way the frame comes.
+    assert_eq!(forward("https://evil.example", &second).code(), "wrong-origin");
+    assert_eq!(forward("https://shop.example", &second).receipt().stored, 3);
+    assert_eq!(forward("https://shop.example", &second).receipt().duplicate, 3);
+    let call = r#"{"event":"Forwarded","userId":"u","messageId":"m"}"#;
+    let authorization = format!("Basic {}", BASE64_STANDARD.encode(format!("{}:", tenant.key)));
+    let call = client.request(
+        "POST",
+        "/v1/track",
+        &[("Authorization", &authorization), ("Origin", "https://shop.example"), ("Firsthop-Forwarded", "EU")],
+        call.as_bytes(),
+    );
+    assert_eq!(call.verdict(), "stored=1, duplicate=0, conflict=0, quarantined=0");
+    // A page that comes by itself has an address of its own; of the others it would be the edge's.
+    let direct = client.request("POST", "/v1/f", &[("Origin", "https://shop.example")], &page.frame(1));
+    assert_eq!(direct.receipt().stored, 1);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE network IS NULL"), 6);
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE network = '127.0.0.0/24'"), 1);
+    server.stop();
+    folder.ok(&["verify"]);
+}

@@ -18,7 +18,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 demo: ## Start server, edge and the shop page; click, and watch the rows arrive
-	@tools/setup rust npm wasm-bindgen
+	@tools/setup rust npm wasm-bindgen worker-build
 	@tools/build sdk worker server
 	@bash -c '. tools/env.sh && exec tools/demo'
 
@@ -31,7 +31,7 @@ faults: ## Try kills, power cuts, bad disks, clocks and clients on the server (R
 	@tools/faults $(if $(WRITE),--write $(WRITE)) $(ROW)
 
 bench: ## Measure, and print one table
-	@tools/setup rust npm wasm-bindgen
+	@tools/setup rust npm wasm-bindgen worker-build
 	@tools/build sdk worker server benches
 	@bash -c '. tools/env.sh && exec tools/bench'
 
@@ -46,7 +46,7 @@ bench-edge: ## Measure the Worker on workerd, beside a plain JavaScript Worker t
 	@bash -c '. tools/env.sh && exec tools/bench --only edge sizes'
 
 build: ## Build page SDK, Worker and server
-	@tools/setup rust npm wasm-bindgen
+	@tools/setup rust npm wasm-bindgen worker-build
 	@tools/build sdk worker server
 
 sdk: ## Build the page SDK into bindings/dist
@@ -54,7 +54,7 @@ sdk: ## Build the page SDK into bindings/dist
 	@tools/build sdk
 
 worker: ## Build the Worker into edge-worker/build
-	@tools/setup rust npm wasm-bindgen
+	@tools/setup rust npm wasm-bindgen worker-build
 	@tools/build sdk worker
 
 server: ## Build the server, optimised: target/release/firsthop
@@ -87,5 +87,5 @@ clean: ## Remove what was built
 	rm -rf "$${CARGO_TARGET_DIR:-target}" fuzz/target bindings/dist edge-worker/build edge-worker/.wrangler .tools/stamps
 
 clean-tools: ## Remove the installed tools as well
-	@bash -c '. tools/env.sh && cd "$$FIRSTHOP_TOOLS" && rm -rf node-* wasm-bindgen-* cargo-nextest-* compiling log lock'
+	@bash -c '. tools/env.sh && cd "$$FIRSTHOP_TOOLS" && rm -rf node-* wasm-bindgen-* worker-build-* cargo-nextest-* compiling log lock'
 	rm -rf node_modules .tools

@@ -1,11 +1,10 @@
 // Builds the Worker into build/: what wrangler and tools/build call.
 //
-// cargo → wasm-bindgen → wasm-opt → esbuild. Needs Rust and Node. What else it takes (the page SDK, wasm-bindgen, wasm-opt, esbuild) it finds
-// in the environment that tools/env.sh sets, or gets from crates.io and npm.
+// Needs Rust and Node. What else it takes (the page SDK, worker-build, wasm-bindgen, wasm-opt, esbuild) it finds in the environment that
+// tools/env.sh sets, or gets from crates.io and npm.
 
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -78,42 +77,15 @@ const environment = {
   WASM_OPT_BIN: npmProgram('WASM_OPT_BIN', 'binaryen/bin/wasm-opt'),
   ESBUILD_BIN: npmProgram('ESBUILD_BIN', 'esbuild/bin/esbuild'),
 };
+const workerBuild = program('worker-build', 'worker-build', pinned('tools/versions.sh', /^WORKER_BUILD_VERSION=(\S+)/m), ['--locked']);
+
 const sdkIsOld = writtenAt(Math.min, 'bindings/dist') < writtenAt(Math.max, 'Cargo.toml', 'core/src', 'bindings/src', 'bindings/js', 'bindings/build.mjs');
 if (!existsSync(path.join(ROOT, 'bindings/dist')) || sdkIsOld) run(process.execPath, ['bindings/build.mjs'], { env: environment });
 
-/** Compiles the crate for WebAssembly and returns where the module is. */
-function compile() {
-  const out = run('cargo', ['build', '--package', 'firsthop-edge', '--target', 'wasm32-unknown-unknown', '--profile', 'worker', '--message-format', 'json-render-diagnostics'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    maxBuffer: 1 << 28,
-  });
-  const artifacts = out.toString().split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
-  const files = artifacts.filter(({ reason, target }) => reason === 'compiler-artifact' && target.name === 'firsthop_edge').flatMap(({ filenames }) => filenames);
-  return files.find((file) => file.endsWith('.wasm'));
-}
+const made = path.join(HERE, 'build');
+run(workerBuild, ['--profile', 'worker'], { cwd: HERE, env: environment });
 
-// What rustc emits for this target, and the exceptions that wasm-bindgen catches. By name: a newer wasm-opt must not use what workerd cannot read.
-const FEATURES = ['bulk-memory', 'exception-handling', 'multivalue', 'mutable-globals', 'nontrapping-float-to-int', 'reference-types', 'sign-ext'];
-
-const work = mkdtempSync(path.join(tmpdir(), 'firsthop-edge-'));
-try {
-  // If the Worker panics, wasm-bindgen starts it anew with the next call, where it would else be dead until the platform ends it.
-  const recovery = ['--experimental-reset-state-function', '--force-enable-abort-handler'];
-  run(environment.WASM_BINDGEN_BIN, ['--target', 'module', '--no-typescript', '--out-name', 'index', '--out-dir', work, ...recovery, compile()]);
-  // The names of functions stay: a trace in the log is of no use without them.
-  const wasm = path.join(work, 'index_bg.wasm');
-  run(environment.WASM_OPT_BIN, ['-O', '--debuginfo', ...FEATURES.map((feature) => `--enable-${feature}`), wasm, '-o', wasm]);
-
-  cpSync(path.join(HERE, 'js'), work, { recursive: true });
-  const bindings = path.join(work, 'index.js');
-  // workerd imports a module compiled, but does not know the proposal that wasm-bindgen writes it by.
-  writeFileSync(bindings, readFileSync(bindings, 'utf8').replace('import source ', 'import '));
-  const made = path.join(work, 'build');
-  mkdirSync(made);
-  run(environment.ESBUILD_BIN, ['worker.js', '--bundle', '--minify', '--format=esm', '--external:./index_bg.wasm', '--external:cloudflare:*', '--outfile=build/index.js', '--log-level=warning'], { cwd: work });
-  cpSync(wasm, path.join(made, 'index_bg.wasm'));
-  rmSync(path.join(HERE, 'build'), { recursive: true, force: true });
-  cpSync(made, path.join(HERE, 'build'), { recursive: true });
-} finally {
-  rmSync(work, { recursive: true });
-}
+// What goes around it: js/worker.js takes the place of worker-build's own entry point.
+const around = path.join(made, 'around.js');
+run(environment.ESBUILD_BIN, ['js/worker.js', '--bundle', '--minify', '--format=esm', '--alias:worker-build=./build/index.js', '--external:*.wasm', '--external:cloudflare:*', `--outfile=${around}`, '--log-level=warning'], { cwd: HERE });
+renameSync(around, path.join(made, 'index.js'));

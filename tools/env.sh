@@ -3,8 +3,9 @@
 #
 #     source tools/env.sh
 #
-# Sets PATH (Node 22, wasm-bindgen, cargo-nextest, cargo-deny, node_modules/.bin), the *_BIN variables by which the builds of SDK and
-# Worker find their tools, and CHROMIUM_BIN. It installs nothing: `tools/setup` does that, and `make` calls it.
+# Sets PATH (Node 22, wasm-bindgen, worker-build, cargo-nextest, cargo-deny, node_modules/.bin), the *_BIN variables by which
+# worker-build and the SDK build find their tools, and CHROMIUM_BIN. It installs nothing: `tools/setup` does that, and `make` calls it.
+# In a build of your own with open internet none of this is needed: worker-build then fetches its tools itself.
 
 FIRSTHOP_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]:-$0}")/.." && pwd)
 # Outside the clone, so that a second clone does not compile the tools again. FIRSTHOP_TOOLS=.tools keeps them inside.
@@ -17,15 +18,16 @@ WASM_BINDGEN_VERSION=$(sed -n 's/^wasm-bindgen = .*"=\([0-9.]*\)".*/\1/p' "$FIRS
 # Every tool has a folder named by its version: clones with different pins share one FIRSTHOP_TOOLS without a quarrel.
 NODE_DIR=$FIRSTHOP_TOOLS/node-$NODE_VERSION
 WASM_BINDGEN_DIR=$FIRSTHOP_TOOLS/wasm-bindgen-$WASM_BINDGEN_VERSION
+WORKER_BUILD_DIR=$FIRSTHOP_TOOLS/worker-build-$WORKER_BUILD_VERSION
 CARGO_TOOLS_DIR=$FIRSTHOP_TOOLS/cargo-nextest-$NEXTEST_VERSION-deny-$DENY_VERSION
 
 # Our folders once, in front, however often this is sourced. A cargo-nextest or cargo-deny that the machine has comes first.
 _fh_clean=:$PATH:
-for _fh_dir in "$NODE_DIR/bin" "$WASM_BINDGEN_DIR/bin" "$FIRSTHOP_ROOT/node_modules/.bin" "$CARGO_TOOLS_DIR/bin"; do
+for _fh_dir in "$NODE_DIR/bin" "$WASM_BINDGEN_DIR/bin" "$WORKER_BUILD_DIR/bin" "$FIRSTHOP_ROOT/node_modules/.bin" "$CARGO_TOOLS_DIR/bin"; do
   _fh_clean=${_fh_clean//:"$_fh_dir":/:}
 done
 _fh_clean=${_fh_clean#:} _fh_clean=${_fh_clean%:}
-PATH=$NODE_DIR/bin:$WASM_BINDGEN_DIR/bin:$FIRSTHOP_ROOT/node_modules/.bin:$_fh_clean:$CARGO_TOOLS_DIR/bin
+PATH=$NODE_DIR/bin:$WASM_BINDGEN_DIR/bin:$WORKER_BUILD_DIR/bin:$FIRSTHOP_ROOT/node_modules/.bin:$_fh_clean:$CARGO_TOOLS_DIR/bin
 unset _fh_clean _fh_dir
 
 WASM_BINDGEN_BIN=$WASM_BINDGEN_DIR/bin/wasm-bindgen

@@ -4,6 +4,9 @@
 // that Rust awaits by itself costs two closures and a microtask. With a call for each header they cost more than reading, checking and signing a
 // frame. So a request crosses four times, however much is known of it: its head as one text, its body as one block, the server's answer, and ours.
 
+/** For worker.js, which is put around the module that this is linked into. */
+export const shared = () => ({ headOf, takeAwaited, WOKEN });
+
 /** What is read of a request: names of headers and of Cloudflare's facts. Rust says which (`arrival.rs`). */
 let wanted = { headers: [], facts: [] };
 
@@ -15,7 +18,7 @@ export function want(headers, facts) {
 const NONE = '\0';
 
 /** Method, URL, headers and facts, one line each. No header can hold a line break; a fact that does is none. */
-export function headOf(request) {
+function headOf(request) {
   const { headers, cf } = request;
   let text = `${request.method}\n${request.url}`;
   for (const name of wanted.headers) text += `\n${headers.get(name) ?? NONE}`;
@@ -46,9 +49,9 @@ export function wake(task) {
 }
 
 /** What is awaited is fulfilled with this where the task was woken. */
-export const WOKEN = Symbol('woken');
+const WOKEN = Symbol('woken');
 
-export function takeAwaited() {
+function takeAwaited() {
   const promise = awaited;
   awaited = undefined;
   return promise;

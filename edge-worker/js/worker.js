@@ -1,7 +1,11 @@
 // What workerd starts. Rust decides (src/), the glue does (glue.js); here is only how a request goes from one to the other.
 
-import * as rust from './index.js';
-import { WOKEN, headOf, takeAwaited } from './glue.js';
+// worker-build has made a module of src/, whose entry point has all that Rust exports as methods. That entry point itself would put two proxies and
+// a promise of Rust's around each request: it is not used.
+import Entrypoint, * as made from 'worker-build';
+
+const rust = Entrypoint.prototype;
+const { WOKEN, headOf, takeAwaited } = rust.glue();
 
 /** Takes one step after the other, each as far as it gets without waiting (src/steps.rs). */
 async function answer(request, env, ctx) {
@@ -57,5 +61,5 @@ const durable = (Class) =>
     }
   };
 
-export const Spool = durable(rust.Spool);
-export const Leases = durable(rust.Leases);
+export const Spool = durable(made.Spool);
+export const Leases = durable(made.Leases);

@@ -6,8 +6,11 @@ use worker::{
     web_sys::{Request, Response},
 };
 
-#[wasm_bindgen(raw_module = "./glue.js")]
+#[wasm_bindgen(module = "/js/glue.js")]
 extern "C" {
+    /// What `js/worker.js` needs of it.
+    pub(crate) fn shared() -> JsValue;
+
     /// Says which headers and facts a request's head consists of, one to a line.
     pub(crate) fn want(headers: &str, facts: &str);
 

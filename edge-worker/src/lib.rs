@@ -39,6 +39,12 @@ fn start() {
     arrival::want();
 }
 
+/// The glue that this module is linked with: `js/worker.js` works with the same one.
+#[wasm_bindgen]
+pub fn glue() -> JsValue {
+    glue::shared()
+}
+
 /// Begins with a request, whose head stands in one text: see `js/worker.js`.
 #[wasm_bindgen]
 pub fn begin(request: Request, head: String, env: Env, context: worker_sys::Context) -> JsValue {

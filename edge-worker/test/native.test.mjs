@@ -73,13 +73,23 @@ describe('a page', () => {
     assert.deepEqual(kit({ do: 'read', frame: b.frame }).events.map(({ name }) => name), ['A', 'B']);
   });
 
+  test('may seal what it sends: without the key it goes on as it came', async () => {
+    const frame = sealed(tenant.frame({ source: newSource() }));
+    const answer = await send(frame);
+    assert.equal(answer.status, 200);
+    const [{ annotation, frame: forwarded }] = server.opened();
+    assert.deepEqual(bytes(forwarded), frame, 'verbatim');
+    assert.equal(annotation.refused, '');
+    assert.equal(annotation.trust, 'write-key');
+  });
+
   test('is annotated with what Cloudflare says, and with no more of its address than the network', async () => {
     const agent = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1';
     await send(tenant.frame({ source: newSource() }), { 'cf-connecting-ip': '203.0.113.77', 'user-agent': agent });
     await send(tenant.frame({ source: newSource() }), { 'cf-connecting-ip': '2001:db8:1234:5678:9abc:def0:1122:3344' });
     const [v4, v6] = server.opened();
     const { received, ...note } = v4.annotation;
-    assert.deepEqual(note, { pop: 'ZRH', country: 'CH', network: '203.0.113.0/24', agent: 'phone', traffic: 'unknown', trust: 'write-key', refused: '' });
+    assert.deepEqual(note, { pop: 'ZRH', country: 'CH', network: '203.0.113.0/24', agent: 'phone', traffic: 'human', trust: 'write-key', refused: '' });
     assert.ok(Math.abs(received - Date.now()) < 60_000);
     assert.equal(v6.annotation.network, '2001:db8:1234::/48');
     for (const { body, headers } of server.received) {
@@ -328,7 +338,6 @@ describe('bad input', () => {
     ['end cut off', async () => [first().subarray(0, -5)], 400, 'truncated', true],
     ['more than a frame', async () => [Buffer.concat([first(), Buffer.from('x')])], 400, 'trailing-bytes', true],
     ['one bit changed on the way', async () => [changed(first(), 120, (byte) => byte ^ 1)], 400, 'bad-crc', true],
-    ['sealed', async () => [sealed(first())], 501, 'sealed-unsupported', true],
     ['sealed to no key', async () => [resealed(changed(first(), 5, 1))], 400, 'bad-extension', true],
     ['an envelope', async () => [resealed(changed(first(), 5, 4))], 400, 'reserved-bits', true],
     ['payload that is none', async () => [resealed(changed(first(), -1, 0xff))], 400, 'malformed-payload', true],

@@ -181,6 +181,9 @@ fn frame(wanted: &Wanted) -> Result<Vec<u8>> {
 
 fn read(bytes: &[u8]) -> Result<Json> {
     let frame = Frame::parse(bytes)?;
+    if frame.header().flags.contains(Flags::SEALED) {
+        return Ok(json!({ "header": header_json(frame.header()) }));
+    }
     let (context, events) = frame.open()?;
     let events: Vec<_> = events.map(|event| event_json(&context, &event?)).collect::<Result<_>>()?;
     Ok(json!({ "header": header_json(frame.header()), "context": context_json(&context), "events": events }))

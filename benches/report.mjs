@@ -228,6 +228,8 @@ section(
         ['envelope, HMAC-SHA256', micros('envelope/seal (HmacSha256)'), micros('envelope/open (HmacSha256)')],
         ['envelope, keyed BLAKE3', micros('envelope/seal (Blake3)'), micros('envelope/open (Blake3)')],
         ['Ed25519 over the frame’s digest', micros('ed25519/sign'), micros('ed25519/verify')],
+        ['sealed to a region, frame of 300; encoded and signed as well', micros('sealed/encode + seal + sign 300'), micros('sealed/open 300')],
+        ['the same, frame of 1', micros('sealed/encode + seal + sign 1'), micros('sealed/open 1')],
       ]
     : [],
 );

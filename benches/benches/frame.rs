@@ -8,8 +8,8 @@ use firsthop_benches::{
     BareBlake3, BareHmac, Body, Codec, FRAME, FrameKit, Json, Visit, bodies, read_batch, read_frame,
 };
 use firsthop_core::{
-    Alg, Annotation, Envelope, Frame, FrameSigner, FrameVerifier, Header, MacKey, Network, SecretKey, SourceId,
-    TenantId, Timestamp, Trust, Unsigned, WorkerId, crc32, seal_envelope,
+    Alg, Annotation, Envelope, Frame, FrameSigner, FrameVerifier, Header, MacKey, Network, RegionKeyId,
+    RegionSecretKey, SecretKey, SourceId, TenantId, Timestamp, Trust, Unsigned, WorkerId, crc32, seal_envelope,
 };
 
 const KEY: [u8; 32] = [42; 32];
@@ -161,6 +161,23 @@ fn hops(c: &mut Criterion) {
                 envelope.verify(&key).expect("our own signature");
                 Envelope::open(&envelope).expect("our own envelope").frame.len()
             });
+        });
+    }
+    group.finish();
+
+    let region = RegionSecretKey::new(RegionKeyId::new(1), KEY);
+    let public = region.public();
+    let mut sealing = FrameKit::new(Alg::HmacSha256Trunc128);
+    let mut group = c.benchmark_group("sealed");
+    for count in [1, FRAME] {
+        let bodies = &bodies[..count];
+        group.bench_function(format!("encode + seal + sign {count}"), |b| {
+            b.iter(|| sealing.sealed(&visit, black_box(bodies), &hmac, &public).expect("the events fit a frame").len());
+        });
+        let sealed = sealing.sealed(&visit, bodies, &hmac, &public).expect("the events fit a frame").to_vec();
+        let (parsed, mut payload) = (Frame::parse(&sealed).expect("our own frame"), vec![0; sealed.len()]);
+        group.bench_function(format!("open {count}"), |b| {
+            b.iter(|| black_box(&parsed).unseal(&region, &mut payload).expect("our own seal").payload().len());
         });
     }
     group.finish();

@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use firsthop_core::{
     Alg, Campaign, Context, ContextDelta, Epoch, Error, Event, EventKind, ExtensionKind, Flags, Frame, FrameSigner,
-    FrameVerifier, FrameWriter, Header, Holder, KeyId, PropertiesWriter, Region, SessionGrant, SourceId, TenantId,
-    Timestamp, Value, WorkerId,
+    FrameVerifier, FrameWriter, Header, Holder, KeyId, PropertiesWriter, Region, RegionPublicKey, SessionGrant,
+    SourceId, TenantId, Timestamp, Value, WorkerId,
 };
 
 use crate::{
@@ -87,6 +87,30 @@ impl FrameKit {
         write_context(&mut writer, &mut properties, visit)?;
         write_events(&mut writer, &mut properties, bodies)?;
         let len = writer.finish(signer)?.len();
+        Ok(&self.buffer[..len])
+    }
+
+    /// The same, sealed to a region's key.
+    ///
+    /// # Errors
+    /// None with our data.
+    pub fn sealed(
+        &mut self,
+        visit: &Visit,
+        bodies: &[Body<'_>],
+        signer: &impl FrameSigner,
+        key: &RegionPublicKey,
+    ) -> Result<&[u8], Error> {
+        let mut writer = FrameWriter::new(&mut self.buffer[..], &self.header)?;
+        let mut properties = PropertiesWriter::new(&mut self.shape[..], &mut self.text[..]);
+        if let Some((kind, value)) = &self.extension {
+            writer.extension(*kind, value)?;
+        }
+        writer.seal_to(key)?;
+        write_context(&mut writer, &mut properties, visit)?;
+        write_events(&mut writer, &mut properties, bodies)?;
+        // The same bytes each time cost what random ones do.
+        let len = writer.finish_sealed(signer, &[7; 32])?.len();
         Ok(&self.buffer[..len])
     }
 

@@ -62,9 +62,9 @@ pub(super) enum Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Form {
-    /// Lines for a page's script.
+    /// Two options for the page's script.
     Js,
-    /// The same as JSON.
+    /// The list as JSON.
     Json,
     /// The signed list, as it is published: for `firsthop verify --document`.
     Signed,
@@ -144,14 +144,17 @@ fn config(chosen: &Chosen, region: Option<Region>, form: Form, now: Timestamp, o
         let signed = documents.of(Kind::RegionKeys).ok_or_else(|| Error::tenant("nothing is published"))?;
         return out.line(json!(signed));
     }
-    let list = json!(RegionKeys { keys });
-    match form {
-        Form::Json => out.line(list),
-        _ => {
-            out.line("// Public: it may stand in the page. Each key is used from `from` to `until`.")?;
-            out.line(format_args!("const regionKeys = {};", list["keys"]))
-        }
+    let region = keys[0].region;
+    if form == Form::Json {
+        return out.line(json!(RegionKeys { keys }));
     }
+    if let Some(other) = keys.iter().find(|key| key.region != region) {
+        let other = other.region;
+        return Err(Error::tenant(format!("a page is for one region: say --region, such as {region} or {other}")));
+    }
+    out.line("// Options of the sealed SDK's load(). Public: they may stand in the page.")?;
+    out.line(format_args!("region: {:?},", region.as_str()))?;
+    out.line(format_args!("regionKeys: {},", json!(RegionKeys { keys })))
 }
 
 /// What is sealed to now.

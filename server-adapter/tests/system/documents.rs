@@ -243,7 +243,11 @@ fn region_keys_are_published_rotated_and_ended() {
     assert!(lists.iter().all(|text| secrets.iter().all(|secret| !text.contains(secret))));
     assert!(lists[0].contains("ended") && lists[0].contains("to come"), "{}", lists[0]);
     assert!(lists[2].contains(r#""kind":"region""#) && lists[2].contains(r#""id":"2 EU""#));
-    assert!(lists[3].contains("const regionKeys = [{") && !lists[3].contains(r#""id":1"#), "{}", lists[3]);
+    assert!(
+        lists[3].contains("region: \"EU\",\nregionKeys: {\"keys\":[{") && !lists[3].contains(r#""id":1"#),
+        "{}",
+        lists[3]
+    );
     for (kind, id) in [("region", 1), ("region", 2)] {
         let labels = format!("{{tenant=\"{}\",kind=\"{kind}\",key_id=\"{id}\"}}", tenant.id);
         let expires = server.metric(&format!("firsthop_key_expiry_seconds{labels}"));

@@ -321,6 +321,31 @@ fn retention_removes_what_was_sealed() {
     folder.ok(&["verify"]);
 }
 
+/// A key that was taken away for good keeps nothing for ever: what is delivered goes when its time is over.
+#[test]
+fn retention_removes_what_nobody_can_open_any_more() {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    let (key, source) = (pinned(&folder, &tenant), SourceId::new(random()));
+    let frame = of_two(&tenant, &key, source, "one");
+    assert_eq!(server.client().frame(&frame).receipt().stored, 3);
+    tenant.settle();
+    server.stop();
+    let put_back = take_keys(&tenant);
+    let path = tenant.folder.join("tenant.toml");
+    let text = fs::read_to_string(&path).expect("there");
+    fs::write(&path, format!("{text}\n[retention]\nmax_age = '1s'\n")).expect("written");
+    let server = folder.serve();
+    until(&server, "the bodies go", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
+    assert!(folder.ok(&["verify"]).contains("removed the bodies of 1 frames"));
+    // Its numbers are known still, and no more: whatever comes under them is a repeat.
+    put_back();
+    until(&server, "the key", || server.client().frame(&frame).status == 200);
+    assert_eq!(server.client().frame(&frame).receipt().duplicate, 3);
+    assert_eq!(server.client().frame(&of_two(&tenant, &key, source, "two")).receipt().duplicate, 3);
+    folder.ok(&["verify"]);
+}
+
 /// A key that somebody else has sealed to: the core's vectors.
 pub(crate) fn region_key(tenant: &Tenant, id: u64, region: &str, secret: &[u8]) {
     let path = tenant.folder.join("keys.toml");

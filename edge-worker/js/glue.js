@@ -80,17 +80,16 @@ async function read(message, most) {
   try {
     // A length that holds, unless it is that of what is unpacked on the way.
     if (length !== null && !headers.has('content-encoding')) return new Uint8Array(await message.arrayBuffer());
-    const chunks = [];
+    // One buffer, however small the pieces are: what comes byte by byte takes no more room than anything else.
+    const whole = new Uint8Array(most);
     let total = 0;
     for await (const chunk of message.body ?? []) {
       total += chunk.length;
       // To leave the loop turns the rest of the body away.
       if (total > most) return TOO_LARGE;
-      chunks.push(chunk);
+      whole.set(chunk, total - chunk.length);
     }
-    const bytes = new Uint8Array(total);
-    for (let at = 0; chunks.length > 0; at += chunks.shift().length) bytes.set(chunks[0], at);
-    return bytes;
+    return whole.subarray(0, total);
   } catch {
     return BROKEN;
   }
@@ -120,7 +119,8 @@ export async function post(whom = globalThis, url, headers, body, limit, most) {
     });
     const bytes = await read(answer, most);
     if (typeof bytes === 'number') return undefined;
-    return { status: answer.status, retryAfter: answer.headers.get('retry-after'), verdict: answer.headers.get('firsthop-receipt'), bytes };
+    const { status, headers: said } = answer;
+    return { status, media: said.get('content-type'), retryAfter: said.get('retry-after'), verdict: said.get('firsthop-receipt'), bytes };
   } catch {
     return undefined;
   }

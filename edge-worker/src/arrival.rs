@@ -3,7 +3,10 @@
 use worker::{js_sys::Uint8Array, wasm_bindgen::JsCast as _, web_sys::Request};
 
 use firsthop_core::{Network, Timestamp};
-use firsthop_intake::{Facts, Problem, Refusal};
+use firsthop_intake::{
+    Facts, Problem, Refusal,
+    policy::{FORWARDED, Place},
+};
 
 use crate::{glue, steps::settled};
 
@@ -13,7 +16,7 @@ const BODY_TIMEOUT: u32 = 20_000;
 /// The header in which the platform says whose connection it is.
 const ADDRESS: &str = "cf-connecting-ip";
 /// What is asked of the platform's `request.cf`. It is missing where there is no Cloudflare in front of workerd.
-const CF: [&str; 2] = ["country", "colo"];
+const CF: [&str; 4] = ["country", "colo", "continent", "isEUCountry"];
 
 /// A request's head, taken apart.
 pub(crate) struct Arrival<'a> {
@@ -25,11 +28,22 @@ pub(crate) struct Arrival<'a> {
     network: Network,
     country: Option<&'a str>,
     pop: Option<&'a str>,
+    /// What the region gate looks at besides a frame's header.
+    pub(crate) standing: Standing<'a>,
+}
+
+/// Where this edge stands and where the request comes from, as the platform says it.
+pub(crate) struct Standing<'a> {
+    /// The code of the point of presence. None: there is no platform that says such things.
+    pub(crate) colo: Option<Option<&'a str>>,
+    pub(crate) visitor: Place,
+    /// For which region another hop has passed it on.
+    pub(crate) forwarded: Option<&'a str>,
 }
 
 /// Says what is wanted of a request, once for each instance.
 pub(crate) fn want() {
-    let headers: Vec<_> = Facts::HEADERS.into_iter().chain([ADDRESS]).collect();
+    let headers: Vec<_> = Facts::HEADERS.into_iter().chain([ADDRESS, FORWARDED]).collect();
     glue::want(&headers.join("\n"), &CF.join("\n"));
 }
 
@@ -39,16 +53,30 @@ impl<'a> Arrival<'a> {
         let mut lines = head.split('\n');
         let (method, url) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let mut line = || lines.next().filter(|&line| line != "\0");
+        let headers = Facts::HEADERS.map(|_| line());
+        let [address, forwarded] = [line(), line()];
+        let [country, colo, continent, is_union] = CF.map(|_| line());
+        // What another hop has passed on comes from there: what the platform says of the sender is said of that hop.
+        let is_direct = forwarded.is_none();
         Self {
             request,
             method,
             url,
-            headers: Facts::HEADERS.map(|_| line()),
+            headers,
             // The only place where an address is seen, and it is cut here.
-            network: line().and_then(|address| address.parse().ok()).map_or(Network::Unknown, Network::of),
+            network: address
+                .filter(|_| is_direct)
+                .and_then(|address| address.parse().ok())
+                .map_or(Network::Unknown, Network::of),
             // Cloudflare's XX is "not known", and T1 is Tor: no countries.
-            country: line().filter(|&country| country != "XX" && country.bytes().all(|b| b.is_ascii_uppercase())),
-            pop: line(),
+            country: country
+                .filter(|&country| is_direct && country != "XX" && country.bytes().all(|b| b.is_ascii_uppercase())),
+            pop: colo,
+            standing: Standing {
+                colo: (colo.is_some() || country.is_some()).then_some(colo),
+                visitor: Place::visitor(country, continent, is_union.is_some()),
+                forwarded,
+            },
         }
     }
 
@@ -62,10 +90,12 @@ impl<'a> Arrival<'a> {
 }
 
 /// Reads a request's body, if it is within the bound and comes in time.
-pub(crate) async fn body(request: &Request, most: usize) -> Result<Vec<u8>, Problem> {
+///
+/// It stays in the platform's memory: what is passed on unread need not come into ours.
+pub(crate) async fn body(request: &Request, most: usize) -> Result<Uint8Array, Problem> {
     let body = settled(glue::body(request, most as u32, BODY_TIMEOUT)).await;
     match body.map(|body| body.dyn_into::<Uint8Array>()) {
-        Ok(Ok(bytes)) => Ok(bytes.to_vec()),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(wrong)) if wrong == glue::TOO_LARGE => Err(Problem::body_too_large(most)),
         Ok(Err(wrong)) if wrong == glue::LATE => Err(Problem::new(Refusal::BodyTimeout)),
         _ => Err(Problem::new(firsthop_core::Error::Truncated)),

@@ -16,6 +16,8 @@ pub(crate) struct Config {
     pub(crate) leases: String,
     /// Where this edge stands.
     pub(crate) region: Region,
+    /// Whether the operator answers for it that the host stands nowhere else.
+    pub(crate) is_confined: bool,
     /// For whom it is enrolled.
     pub(crate) enrolments: Vec<Enrolment>,
     /// In which jurisdiction its objects are made; none where the platform has none.
@@ -42,6 +44,8 @@ pub(crate) struct SpoolConfig {
 pub(crate) struct Enrolment {
     pub(crate) tenant: TenantId,
     pub(crate) worker: WorkerId,
+    /// What the tenant's documents verify with.
+    pub(crate) document_key: Option<[u8; 32]>,
     pub(crate) token: String,
 }
 
@@ -66,6 +70,11 @@ impl Config {
         if region == Region::ANY {
             return Err("REGION names no region: an edge stands in one".into());
         }
+        let is_confined = match text("CONFINED").as_deref().map(str::trim) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err("CONFINED is neither true nor false".into()),
+        };
         let enrolments: Vec<_> = required("ENROLMENTS")?
             .split_whitespace()
             .map(|token| Enrolment::parse(token).ok_or("ENROLMENTS holds something that is no enrolment token"))
@@ -88,14 +97,14 @@ impl Config {
             bytes: number("SPOOL_BYTES", 1 << 30, 1..=1 << 36)?.div_ceil(shards),
             pace: Pace { first_ms: number("SPOOL_RETRY_MS", 1_000, 10..=60_000)? },
         };
-        Ok(Self { upstream, leases, region, enrolments, jurisdiction, spool })
+        Ok(Self { upstream, leases, region, is_confined, enrolments, jurisdiction, spool })
     }
 }
 
 impl Enrolment {
     fn parse(token: &str) -> Option<Self> {
         let said = parse_enrolment(token)?;
-        Some(Self { tenant: said.tenant, worker: said.worker, token: token.into() })
+        Some(Self { tenant: said.tenant, worker: said.worker, document_key: said.document_key, token: token.into() })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use worker::{Context, Env, console_error};
 
 use firsthop_core::{DedupWindow, Error, Frame, Insert, TenantId};
-use firsthop_intake::{Leased, Problem, Refusal};
+use firsthop_intake::{Leased, Problem, Refusal, policy::Policy};
 
 use crate::{
     config::Config,
@@ -58,6 +58,11 @@ impl Edge {
         Ok(Self { config, spools, lease_stores, tenants })
     }
 
+    /// The tenants that this edge is enrolled for.
+    pub(crate) fn tenants(&self) -> &[Enrolled] {
+        &self.tenants
+    }
+
     /// What is known of a tenant that this edge is enrolled for.
     pub(crate) fn enrolled(&self, tenant: TenantId) -> Option<&Enrolled> {
         self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)
@@ -92,16 +97,36 @@ impl Edge {
             if !is_known {
                 return Err(Refusal::Unavailable.into());
             }
-            if enrolled.is_due(now()) {
-                let (edge, tenant) = (Rc::clone(self), enrolled.tenant);
-                ctx.wait_until(async move {
-                    if let Some(enrolled) = edge.enrolled(tenant) {
-                        enrolled.fetch(&edge, false).await;
-                    }
-                });
-            }
+            self.renew(ctx, enrolled);
             return Ok((decided, Some(enrolled)));
         }
+    }
+
+    /// A tenant's region policy, if it has one. What is not known yet is asked for; as long as it is not, nothing may be read.
+    pub(crate) async fn policy(
+        self: &Rc<Self>,
+        ctx: &Context,
+        enrolled: &Enrolled,
+    ) -> Result<Option<Rc<Policy>>, Problem> {
+        if enrolled.documents.policy().is_none() {
+            enrolled.fetch(self, false).await;
+        }
+        let policy = enrolled.documents.policy().ok_or(Refusal::Unavailable)?;
+        self.renew(ctx, enrolled);
+        Ok(policy)
+    }
+
+    /// Fetches behind the request's back what has grown old.
+    fn renew(self: &Rc<Self>, ctx: &Context, enrolled: &Enrolled) {
+        if !enrolled.is_due(now()) {
+            return;
+        }
+        let (edge, tenant) = (Rc::clone(self), enrolled.tenant);
+        ctx.wait_until(async move {
+            if let Some(enrolled) = edge.enrolled(tenant) {
+                enrolled.fetch(&edge, false).await;
+            }
+        });
     }
 }
 

@@ -36,15 +36,33 @@ extern "C" {
         most: u32,
     ) -> Promise;
 
+    /// The same with a body that never was in our memory.
+    #[wasm_bindgen(js_name = post)]
+    pub(crate) fn post_on(
+        whom: &JsValue,
+        url: &str,
+        headers: &str,
+        body: &Uint8Array,
+        limit_ms: u32,
+        most: u32,
+    ) -> Promise;
+
     /// A response.
     #[wasm_bindgen(catch)]
     pub(crate) fn respond(status: u16, headers: &str, body: Option<&[u8]>) -> Result<Response, JsValue>;
+
+    /// The same with a body that never was in our memory.
+    #[wasm_bindgen(catch, js_name = respond)]
+    pub(crate) fn respond_with(status: u16, headers: &str, body: &Uint8Array) -> Result<Response, JsValue>;
 
     /// What came back.
     pub(crate) type Answer;
 
     #[wasm_bindgen(method, getter)]
     pub(crate) fn status(this: &Answer) -> u16;
+
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn media(this: &Answer) -> Option<String>;
 
     #[wasm_bindgen(method, getter, js_name = retryAfter)]
     pub(crate) fn retry_after(this: &Answer) -> Option<String>;

@@ -14,10 +14,12 @@ use crate::{
     arrival::{self, Arrival},
     edge::{Edge, remember, seen_id, was_seen},
     forward::{Outcome, envelope, forward},
+    gate::{self, Passage},
     lease::Enrolled,
     platform::{now, random},
     reply::Reply,
     sdk,
+    unread::pass_on,
 };
 
 /// Answers a request.
@@ -53,6 +55,10 @@ fn live() -> Reply {
 async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
     let body = arrival::body(arrival.request, native::MAX_BODY).await?;
+    if let Passage::Forward(region, host) = gate::frame(&edge, ctx, arrival, &body).await? {
+        return Ok(pass_on(arrival, region, &host, &body).await?);
+    }
+    let body = body.to_vec();
     let facts = arrival.facts(now());
     let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
@@ -94,6 +100,10 @@ fn spooled(header: &Header, again: bool) -> Receipt {
 async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
     let body = arrival::body(arrival.request, segment::MAX_BODY).await?;
+    if let Passage::Forward(region, host) = gate::vendor(&edge, ctx, arrival).await? {
+        return Ok(pass_on(arrival, region, &host, &body).await?);
+    }
+    let body = body.to_vec();
     let facts = arrival.facts(now());
     let decide = |lookup: Lookup<'_>| segment::receive(call, &body, &facts, &mut random, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
@@ -198,7 +208,7 @@ impl<'a> Way<'a> {
 }
 
 /// Why a request was not done, and whose it was.
-struct Failure {
+pub(crate) struct Failure {
     problem: Problem,
     tenant: Option<TenantId>,
 }
@@ -210,6 +220,10 @@ impl<P: Into<Problem>> From<P> for Failure {
 }
 
 impl Failure {
+    pub(crate) const fn of(problem: Problem, tenant: TenantId) -> Self {
+        Self { problem, tenant: Some(tenant) }
+    }
+
     /// The answer, with a body in the sender's own format; and a line for the operator.
     fn reply(&self, body: fn(&Problem) -> String) -> Reply {
         log(&self.problem, self.tenant);
@@ -227,7 +241,7 @@ fn log(problem: &Problem, tenant: Option<TenantId>) {
 }
 
 /// The path of a serialised URL: the platform has parsed it, so the first `/` behind the host begins it.
-fn path_of(url: &str) -> &str {
+pub(crate) fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.find('/').map_or("/", |at| &rest[at..]);
     path.split(['?', '#']).next().unwrap_or(path)

@@ -17,11 +17,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::Deserialize;
 use worker::{Delay, console_error};
 
-use firsthop_core::{Epoch, KeyId, LeaseKey, LeaseRing, Region, SourceId, TenantId, Timestamp, WorkerId};
-use firsthop_intake::{Account as _, Leased, Origins, Refusal, RegionSecrets, Tenant};
+use firsthop_core::{
+    Epoch, KeyId, LeaseKey, LeaseRing, Region, RegionKeyId, RegionSecretKey, SourceId, TenantId, Timestamp, WorkerId,
+};
+use firsthop_intake::{Account as _, Leased, Origins, Refusal, Tenant, document::Signed};
 
 use crate::{
     config::Enrolment,
+    documents::Documents,
     edge::Edge,
     platform::{now, random_bytes},
     spool::Known,
@@ -48,6 +51,7 @@ pub(crate) struct Enrolled {
     /// More than one while an operator replaces a token.
     tokens: Vec<Enrolment>,
     held: RefCell<Option<Held>>,
+    pub(crate) documents: Documents,
     /// When the fetch under way began.
     fetching: Cell<Option<Timestamp>>,
     /// The server has refused what was signed with them: there may be others by now.
@@ -66,6 +70,8 @@ struct Held {
     /// When the server answered.
     since: Timestamp,
     refresh_ms: u64,
+    /// As they came: nobody has verified them yet.
+    documents: Vec<Signed>,
 }
 
 impl Held {
@@ -86,6 +92,7 @@ impl Enrolled {
                     tenant: enrolment.tenant,
                     tokens: vec![enrolment.clone()],
                     held: RefCell::default(),
+                    documents: Documents::new(enrolment.tenant, document_key(enrolments, enrolment.tenant)),
                     fetching: Cell::default(),
                     doubted: Cell::default(),
                     fetched: Cell::default(),
@@ -154,11 +161,12 @@ impl Enrolled {
         }
         self.fetching.set(Some(now()));
         let kept = object::ask(edge, self.tenant, news || self.doubted.take()).await;
-        self.fetched.set(now());
-        self.fetching.set(None);
         match kept {
             Some(Kept::Leases { answer, since }) => match self.read(&answer, edge.config.region, since) {
-                Ok(held) => *self.held.borrow_mut() = Some(held),
+                Ok(mut held) => {
+                    self.documents.take(&std::mem::take(&mut held.documents)).await;
+                    *self.held.borrow_mut() = Some(held);
+                }
                 Err(why) => no_lease(self.tenant, Failure::Away(why)),
             },
             Some(Kept::Revoked) => *self.held.borrow_mut() = None,
@@ -166,6 +174,9 @@ impl Enrolled {
             Some(Kept::Nothing) => {}
             None => no_lease(self.tenant, Failure::Away("the store of leases does not answer")),
         }
+        // Only now: who waits for it shall find what it brought.
+        self.fetched.set(now());
+        self.fetching.set(None);
     }
 
     /// Reads what the server answered at `since`, if it is for one of this edge's tokens.
@@ -213,6 +224,19 @@ enum Kept {
 
 fn no_lease(tenant: TenantId, failure: Failure) {
     console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{tenant}\",\"why\":\"{failure}\"}}");
+}
+
+/// What a tenant's documents verify with, by any of its tokens: one of before there were any brings no key.
+fn document_key(enrolments: &[Enrolment], tenant: TenantId) -> Option<[u8; 32]> {
+    enrolments.iter().filter(|enrolment| enrolment.tenant == tenant).find_map(|enrolment| enrolment.document_key)
+}
+
+fn key(text: &str) -> Result<[u8; 32], &'static str> {
+    let mut key = [0; 32];
+    match BASE64.decode_slice(text, &mut key) {
+        Ok(32) => Ok(key),
+        _ => Err("bad key"),
+    }
 }
 
 /// How long ago something was; 0 if the clock says that it is still to come.
@@ -264,7 +288,19 @@ struct Answer<'a> {
     origins: Vec<String>,
     #[serde(borrow)]
     leases: Vec<Lease<'a>>,
+    /// A server of before sends none.
+    #[serde(default)]
+    documents: Vec<Signed>,
+    /// Only there if this edge may open what is sealed to its region.
+    #[serde(default, borrow)]
+    region_secrets: Vec<RegionSecret<'a>>,
     refresh_after: u64,
+}
+
+#[derive(Deserialize)]
+struct RegionSecret<'a> {
+    id: u32,
+    key: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -291,13 +327,12 @@ impl<'a> Answer<'a> {
         }
         let mut leases = LeaseRing::new();
         for lease in &self.leases {
-            let mut key = [0; 32];
-            let length = BASE64.decode_slice(lease.key, &mut key).map_err(|_| "bad key")?;
-            if length != key.len() {
-                return Err("bad key");
-            }
-            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key));
+            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key(lease.key)?));
         }
+        let secret = |secret: &RegionSecret<'_>| {
+            Ok((region, RegionSecretKey::new(RegionKeyId::new(secret.id), key(secret.key)?)))
+        };
+        let region_secrets = self.region_secrets.iter().map(secret).collect::<Result<_, &str>>()?;
         let tenant = Tenant {
             id: tenant,
             name: self.name,
@@ -308,9 +343,10 @@ impl<'a> Answer<'a> {
         };
         let refresh_ms = self.refresh_after.clamp(*REFRESH.start(), *REFRESH.end()) * 1000;
         Ok(Held {
-            account: Rc::new(Leased { tenant, leases, region_secrets: RegionSecrets::default() }),
+            account: Rc::new(Leased { tenant, leases, region_secrets }),
             since: now,
             refresh_ms,
+            documents: self.documents,
         })
     }
 }

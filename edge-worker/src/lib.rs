@@ -1,10 +1,11 @@
 //! The regional first hop as a Cloudflare Worker: I/O around `firsthop-intake`, and no decision of its own.
 //!
 //! ```text
-//!  request ──► body within bounds ──► intake decides ──► seen? ──► envelope ──► server ──► receipt ──► answer
-//!              arrival                edge, lease        edge      forward      upstream               reply
-//!                                                                     │ away           ▲
-//!                                                                     └──► spool ──────┘ in order, by alarm
+//!  request ──► body within bounds ──► may it be read here? ──► intake decides ──► seen? ──► envelope ──► server ──► receipt ──► answer
+//!              arrival                gate, documents │        edge, lease        edge      forward      upstream               reply
+//!                                                     │                                        │ away           ▲
+//!                                                     │                                        └──► spool ──────┘ in order, by alarm
+//!                                                     └──► unread ──► the region's host ──► its answer
 //! ```
 //!
 //! An event is acknowledged when the server has acknowledged it, or, while the server is away, when the spool has it on
@@ -13,8 +14,10 @@
 
 mod arrival;
 mod config;
+mod documents;
 mod edge;
 mod forward;
+mod gate;
 mod glue;
 mod hop;
 mod lease;
@@ -24,6 +27,7 @@ mod reply;
 mod sdk;
 mod spool;
 mod steps;
+mod unread;
 mod upstream;
 
 use worker::{

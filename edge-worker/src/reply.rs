@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use worker::{wasm_bindgen::JsValue, web_sys::Response};
+use worker::{js_sys::Uint8Array, wasm_bindgen::JsValue, web_sys::Response};
 
 use firsthop_intake::{CORS, Problem, Receipt, Verdict};
 
@@ -15,7 +15,14 @@ use crate::{
 pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
-    body: Cow<'static, [u8]>,
+    body: Content,
+}
+
+enum Content {
+    /// What was said here.
+    Own(Cow<'static, [u8]>),
+    /// What another hop has said: it stays in the platform's memory.
+    Foreign(Uint8Array),
 }
 
 impl Reply {
@@ -31,7 +38,12 @@ impl Reply {
         body: impl Into<Cow<'static, [u8]>>,
     ) -> Self {
         let headers = headers.iter().map(|&(name, value)| (name, Cow::Borrowed(value))).collect();
-        Self { status, headers, body: body.into() }
+        Self { status, headers, body: Content::Own(body.into()) }
+    }
+
+    /// Another hop's answer, without headers yet.
+    pub(crate) const fn foreign(status: u16, body: Uint8Array) -> Self {
+        Self { status, headers: Vec::new(), body: Content::Foreign(body) }
     }
 
     /// The answer to a native frame.
@@ -41,7 +53,7 @@ impl Reply {
 
     /// A refusal, with its body in one format or another.
     pub(crate) fn problem(problem: &Problem, body: Cow<'static, [u8]>) -> Self {
-        Self { status: problem.status(), headers: problem.headers(), body }
+        Self { status: problem.status(), headers: problem.headers(), body: Content::Own(body) }
     }
 
     /// The server's refusal, as it came.
@@ -75,7 +87,10 @@ impl Reply {
     /// The platform's answer; to `HEAD` without its body.
     pub(crate) fn into_response(self, head: bool) -> Result<Response, JsValue> {
         let headers = lines(self.headers.iter().map(|(name, value)| (*name, &**value)));
-        let body = (!self.body.is_empty() && !head).then_some(&*self.body);
-        glue::respond(self.status, &headers, body)
+        match self.body {
+            Content::Own(body) if !body.is_empty() && !head => glue::respond(self.status, &headers, Some(&body)),
+            Content::Foreign(body) if !head => glue::respond_with(self.status, &headers, &body),
+            _ => glue::respond(self.status, &headers, None),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use wasm_bindgen::{JsCast, JsValue};
+use worker::js_sys::{Promise, Uint8Array};
 
 use firsthop_intake::Refusal;
 
@@ -54,15 +55,28 @@ pub(crate) async fn ask(
     limit: Duration,
 ) -> Option<Answer> {
     let headers = lines(headers.iter().copied());
-    let posted = glue::post(whom, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER);
-    let answer = settled(posted).await.ok().filter(|answer| !answer.is_undefined())?;
-    let answer: glue::Answer = answer.unchecked_into();
+    let answer = came(glue::post(whom, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER)).await?;
     Some(Answer {
         status: answer.status(),
         retry_after: answer.retry_after(),
         verdict: answer.verdict(),
         body: answer.bytes().to_vec(),
     })
+}
+
+/// Posts what never was in our memory, and leaves the answer there as well.
+pub(crate) async fn post_on(
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &Uint8Array,
+    limit: Duration,
+) -> Option<glue::Answer> {
+    let headers = lines(headers.iter().copied());
+    came(glue::post_on(&JsValue::UNDEFINED, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER)).await
+}
+
+async fn came(posted: Promise) -> Option<glue::Answer> {
+    settled(posted).await.ok().filter(|answer| !answer.is_undefined()).map(JsCast::unchecked_into)
 }
 
 /// Headers as they cross to JavaScript: name and value in turn, one to a line.

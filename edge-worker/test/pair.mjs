@@ -14,10 +14,15 @@ after(async () => {
   for (const stop of stops.reverse()) await stop();
 });
 
+/** Stops something at the end of the file. */
+export function stopAfter(something) {
+  stops.push(() => something.stop().catch(() => {}));
+}
+
 /** A stand-in for a server of these tenants, until the end of the file. */
 export async function serverOf(...tenants) {
   const server = await FakeServer.start(...tenants);
-  stops.push(() => server.stop().catch(() => {}));
+  stopAfter(server);
   return server;
 }
 
@@ -26,8 +31,8 @@ export async function serverOf(...tenants) {
  *
  * With `persist` what its objects keep stays on disk, so that it can be started again: `restartEdge`, at the same address.
  */
-export async function pair({ tenants = [new Tenant(0xc8)], persist = false, ...bindings } = {}) {
-  const server = await serverOf(...tenants);
+export async function pair({ tenants = [new Tenant(0xc8)], persist = false, server: known, ...bindings } = {}) {
+  const server = known ?? (await serverOf(...tenants));
   const folder = persist && (await mkdtemp(path.join(tmpdir(), 'firsthop-edge-')));
   if (folder) stops.push(() => rm(folder, { recursive: true, force: true }));
   const variables = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings };

@@ -23,9 +23,13 @@ pub(crate) fn annotate<'a>(facts: &Facts<'a>) -> Annotation<'a> {
     }
 }
 
-/// Bodies are read as they come: a decompressor here would be a bomb's fuse, and neither our SDK nor Segment's needs it.
-pub(crate) fn check_encoding(facts: &Facts<'_>) -> Result<(), Problem> {
-    match facts.content_encoding.map(str::trim) {
+/// Checks a `Content-Encoding`. Bodies are read as they come: a decompressor here would be a bomb's fuse, and neither our SDK nor Segment's needs
+/// it.
+///
+/// # Errors
+/// [`Refusal::ContentEncoding`].
+pub fn check_encoding(encoding: Option<&str>) -> Result<(), Problem> {
+    match encoding.map(str::trim) {
         None | Some("") => Ok(()),
         Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
         Some(_) => Err(Refusal::ContentEncoding.into()),

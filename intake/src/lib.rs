@@ -81,6 +81,7 @@ pub mod time;
 
 pub use crate::{
     account::{Account, Leased, Origins, ROOTS, Rooted, Tenant},
+    annotate::check_encoding,
     digest::content_digest,
     enrolment::{Enrolment, key_from_hex, parse_enrolment},
     facts::Facts,

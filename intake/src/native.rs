@@ -146,7 +146,7 @@ fn check_holder(holder: &Holder, origin: &str, tenant: &Tenant) -> Result<(), Pr
 }
 
 fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {
-    check_encoding(facts)?;
+    check_encoding(facts.content_encoding)?;
     if body.len() > MAX_BODY {
         return Err(Problem::body_too_large(MAX_BODY));
     }

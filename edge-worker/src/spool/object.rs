@@ -132,7 +132,7 @@ impl Object {
         if path == "status" {
             return Ok((200, Some(self.report()?)));
         }
-        let body = arrival::body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?;
+        let body = arrival::body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?.to_vec();
         let taken = self.take(body, path == "behind", query.parse().unwrap_or_default())?;
         if taken == status::TAKEN {
             self.arm().await?;

@@ -60,8 +60,8 @@ pub enum Step<'a> {
 
 /// Decides on a body by what stands outside its payload.
 ///
-/// Without a policy, or one that names no region, a hop reads what is for its own region or for any, and refuses all else. With one, what names no region belongs to the
-/// visitor's, and where that is not known, or not served, to the first region of the policy.
+/// Without a policy, or with one that names no region, a hop reads what is for its own region or for any, and refuses all else. With one, what
+/// names no region belongs to the visitor's, and where that is not known, or not served, to the first region of the policy.
 #[must_use]
 pub fn gate<'a>(policy: Option<&'a Policy>, hop: &Hop, arriving: &Arriving<'_>) -> Step<'a> {
     let Some(policy) = policy.filter(|policy| !policy.regions.is_empty()) else {

@@ -265,7 +265,7 @@ pub fn receive<'a, T: Account>(
 }
 
 fn check_readable(body: &[u8], facts: &Facts<'_>) -> Result<(), Problem> {
-    check_encoding(facts)?;
+    check_encoding(facts.content_encoding)?;
     request::check_media_type(facts)?;
     if body.len() > MAX_BODY { Err(Problem::body_too_large(MAX_BODY)) } else { Ok(()) }
 }

@@ -1,0 +1,111 @@
+//! What a tenant's server tells its edges under its signature: so far, the region policy.
+//!
+//! Whoever stands between edge and server could hold back a document, and cannot make one. What does not verify, is somebody else's, or is
+//! older than what is held is not taken, and what is held stays.
+
+use std::{cell::RefCell, rc::Rc};
+
+use worker::{
+    console_error,
+    js_sys::{Array, Promise, Uint8Array},
+    wasm_bindgen::{JsValue, prelude::wasm_bindgen},
+};
+
+use firsthop_core::TenantId;
+use firsthop_intake::{
+    document::{Kind, Signed},
+    policy::Policy,
+};
+
+use crate::steps::settled;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = ["crypto", "subtle"], js_name = importKey, catch)]
+    fn import_key(
+        format: &str,
+        key: &Uint8Array,
+        algorithm: &str,
+        extractable: bool,
+        usages: &Array,
+    ) -> Result<Promise, JsValue>;
+
+    #[wasm_bindgen(js_namespace = ["crypto", "subtle"], catch)]
+    fn verify(algorithm: &str, key: &JsValue, signature: &Uint8Array, data: &Uint8Array) -> Result<Promise, JsValue>;
+}
+
+/// A tenant's documents, as far as this isolate has seen them.
+pub(crate) struct Documents {
+    tenant: TenantId,
+    /// What they verify with. A token of before there were any brings none, and its edge takes none.
+    key: Option<[u8; 32]>,
+    policy: RefCell<Known>,
+}
+
+enum Known {
+    /// The server has not been asked yet, or what it said cannot be believed.
+    Nothing,
+    /// There is no policy.
+    Without,
+    /// This one, of this version.
+    Policy(u64, Rc<Policy>),
+}
+
+impl Documents {
+    pub(crate) const fn new(tenant: TenantId, key: Option<[u8; 32]>) -> Self {
+        Self { tenant, key, policy: RefCell::new(Known::Nothing) }
+    }
+
+    /// The region policy, or that there is none. Nothing: nobody knows, so nothing may be read yet.
+    pub(crate) fn policy(&self) -> Option<Option<Rc<Policy>>> {
+        match &*self.policy.borrow() {
+            _ if self.key.is_none() => Some(None),
+            Known::Nothing => None,
+            Known::Without => Some(None),
+            Known::Policy(_, policy) => Some(Some(Rc::clone(policy))),
+        }
+    }
+
+    /// Takes what the server has sent, as far as it holds.
+    pub(crate) async fn take(&self, documents: &[Signed]) {
+        let Some(key) = &self.key else { return };
+        let Some(signed) = documents.iter().find(|signed| signed.kind == Kind::Policy.as_str()) else {
+            // Not sent is not taken back: there was one, and somebody may have left it out.
+            let mut held = self.policy.borrow_mut();
+            if matches!(*held, Known::Nothing) {
+                *held = Known::Without;
+            }
+            return;
+        };
+        match self.read(key, signed).await {
+            Ok((version, policy)) => *self.policy.borrow_mut() = Known::Policy(version, Rc::new(policy)),
+            Err(why) => console_error!(
+                "{{\"event\":\"document-refused\",\"kind\":\"policy\",\"tenant\":\"{}\",\"code\":\"{why}\"}}",
+                self.tenant
+            ),
+        }
+    }
+
+    async fn read(&self, key: &[u8; 32], signed: &Signed) -> Result<(u64, Policy), &'static str> {
+        let bytes = signed.signed_bytes().map_err(|unfit| unfit.code())?;
+        if !holds(key, &signed.signature, &bytes).await.unwrap_or(false) {
+            return Err("document-signature");
+        }
+        let newest = match &*self.policy.borrow() {
+            Known::Policy(version, _) => *version,
+            _ => 0,
+        };
+        let document = signed.read::<Policy>(Kind::Policy, self.tenant, newest).map_err(|unfit| unfit.code())?;
+        document.body.check().map_err(|_| "document-unsound")?;
+        Ok((document.version, document.body))
+    }
+}
+
+/// Whether an Ed25519 signature holds, by the platform's own means.
+async fn holds(key: &[u8; 32], signature: &[u8; 64], message: &[u8]) -> Result<bool, JsValue> {
+    const ALG: &str = "Ed25519";
+    let usages = Array::of1(&"verify".into());
+    let key = settled(import_key("raw", &Uint8Array::from(&key[..]), ALG, false, &usages)?).await?;
+    let verified = verify(ALG, &key, &Uint8Array::from(&signature[..]), &Uint8Array::from(message))?;
+    Ok(settled(verified).await?.is_truthy())
+}

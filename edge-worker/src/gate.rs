@@ -1,0 +1,83 @@
+//! The region gate: what this edge may do with a request, decided before its payload is read.
+
+use std::rc::Rc;
+
+use worker::{Context, js_sys::Uint8Array};
+
+use firsthop_core::{HEADER_LEN, Header, Region, WriteKey};
+use firsthop_intake::{
+    Problem, Refusal,
+    policy::{Arriving, Hop, Step, gate},
+    segment,
+};
+
+use crate::{arrival::Arrival, edge::Edge, hop::Failure, lease::Enrolled, platform::now};
+
+/// What the gate allows.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// To read it here.
+    Process,
+    /// To pass it on unread, for a region, to a host.
+    Forward(Region, String),
+}
+
+/// Decides on a native frame by its fixed header. What has none that can be read is nobody's, and is told so where it is read.
+pub(crate) async fn frame(
+    edge: &Rc<Edge>,
+    ctx: &Context,
+    arrival: &Arrival<'_>,
+    body: &Uint8Array,
+) -> Result<Passage, Failure> {
+    let mut buffer = [0; HEADER_LEN];
+    let length = HEADER_LEN.min(body.length() as usize);
+    body.subarray(0, length as u32).copy_to(&mut buffer[..length]);
+    let Ok(header) = Header::peek(&buffer[..length]) else { return Ok(Passage::Process) };
+    match edge.enrolled(header.tenant) {
+        Some(enrolled) => decide(edge, ctx, arrival, enrolled, header.region).await,
+        None => Ok(Passage::Process),
+    }
+}
+
+/// Decides on a request in a vendor's format. It is the tenant's whose write key stands in `Authorization`; to look for one in the body
+/// would be to read it. Without one, what all tenants of this edge would say must be the same.
+pub(crate) async fn vendor(edge: &Rc<Edge>, ctx: &Context, arrival: &Arrival<'_>) -> Result<Passage, Failure> {
+    let key = segment::key_in_header(&arrival.facts(now()));
+    if let Some(key) = key.as_ref().and_then(|key| WriteKey::parse(key).ok()) {
+        return match edge.enrolled(key.tenant()) {
+            Some(enrolled) => decide(edge, ctx, arrival, enrolled, Region::ANY).await,
+            None => Ok(Passage::Process),
+        };
+    }
+    let mut passage = None;
+    for enrolled in edge.tenants() {
+        let other = decide(edge, ctx, arrival, enrolled, Region::ANY).await?;
+        if *passage.get_or_insert_with(|| other.clone()) != other {
+            let why = "send the write key in Authorization: without it nobody may read whose this is";
+            return Err(Problem::new(Refusal::WrongRegion).with_detail(why).into());
+        }
+    }
+    Ok(passage.unwrap_or(Passage::Process))
+}
+
+async fn decide(
+    edge: &Rc<Edge>,
+    ctx: &Context,
+    arrival: &Arrival<'_>,
+    enrolled: &Enrolled,
+    region: Region,
+) -> Result<Passage, Failure> {
+    let fail = |problem| Failure::of(problem, enrolled.tenant);
+    let Some(policy) = edge.policy(ctx, enrolled).await.map_err(fail)? else {
+        // Nothing to look for: a frame for another region is refused where its header is checked.
+        return Ok(Passage::Process);
+    };
+    let standing = &arrival.standing;
+    let hop = Hop::new(edge.config.region, edge.config.is_confined, standing.colo);
+    let arriving = Arriving { region, visitor: standing.visitor, forwarded: standing.forwarded };
+    match gate(Some(&policy), &hop, &arriving) {
+        Step::Process => Ok(Passage::Process),
+        Step::Forward { region, host } => Ok(Passage::Forward(region, host.into())),
+        Step::Refuse(refusal) => Err(fail(refusal.into())),
+    }
+}

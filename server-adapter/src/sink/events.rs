@@ -95,7 +95,7 @@ impl Events {
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            connection.pragma_update(None, "cache_size", -4096)?;
+            connection.pragma_update(None, "cache_size", -8192)?;
             // A page that is written anew keeps nothing of what it was: some of that may be erased by then.
             connection.pragma_update(None, "secure_delete", "ON")?;
             // One large transaction shall not keep its disk for ever.

@@ -19,7 +19,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
-    Alg, Epoch, Error, Frame, MacKey, Region, SourceId, TenantId, Timestamp, WorkerId,
+    Alg, Computed, Epoch, Error, ExtensionKind, Extensions, Flags, Frame, HEADER_LEN, Header, MacKey, Region, SourceId,
+    TenantId, Timestamp, WorkerId,
+    header::RawHeader,
     limits::{MAX_SESSION_MS, SESSION_GRACE_MS},
     sign::hmac,
 };
@@ -136,7 +138,13 @@ impl LeaseKey {
     /// # Errors
     /// [`Error::Algorithm`] if `alg` is not symmetric, or this build lacks it.
     pub fn envelope_key(&self, alg: Alg) -> Result<MacKey, Error> {
-        MacKey::new(alg, &derive(&self.0, b"firsthop/envelope/1", []))
+        MacKey::new(alg, &self.envelope_secret())
+    }
+
+    /// The secret of that key, for a hop whose platform computes the tag.
+    #[must_use]
+    pub fn envelope_secret(&self) -> Zeroizing<[u8; 32]> {
+        derive(&self.0, b"firsthop/envelope/1", [])
     }
 
     /// The secret of one session, for the page that it is granted to.
@@ -163,6 +171,15 @@ impl LeaseKey {
         let key = MacKey::new(header.alg, &self.session_secret(header.source, &grant))?;
         frame.verify(&key)?;
         Ok(grant)
+    }
+
+    /// The secret of the session that a body claims, and which part of it was signed, before anything is known to hold: for a hop whose
+    /// platform computes the tag. None if it claims none that this lease could have granted.
+    #[must_use]
+    pub fn claimed<'a>(&self, body: &'a [u8]) -> Option<(Zeroizing<[u8; 32]>, &'a [u8])> {
+        let (header, grant) = SessionGrant::peek(body)?;
+        let signed = body.get(..body.len().checked_sub(header.alg.tag_len())?)?;
+        Some((self.session_secret(header.source, &grant), signed))
     }
 }
 
@@ -230,6 +247,27 @@ impl SessionGrant {
     #[must_use]
     pub const fn scope(&self, tenant: TenantId, epoch: Epoch) -> LeaseScope {
         LeaseScope { tenant, region: self.region, worker: self.worker, epoch }
+    }
+
+    /// The header of a body and the session that it claims, before anything is known to hold.
+    #[must_use]
+    pub fn peek(body: &[u8]) -> Option<(Header, Self)> {
+        let RawHeader { header, header_len, .. } = RawHeader::read(body).ok()?;
+        let extensions = Extensions::new(body.get(HEADER_LEN..header_len)?);
+        let grant = extensions.get(ExtensionKind::Session).filter(|_| header.flags.contains(Flags::TRUST))?;
+        Some((header, Self::from_bytes(grant).ok()?))
+    }
+
+    /// Checks a frame's signature by what was computed for it elsewhere, under the secret of the session that it claims; and the session's
+    /// length and end.
+    ///
+    /// # Errors
+    /// As [`LeaseKey::verify_session`].
+    pub fn verify(frame: &Frame<'_>, now: Timestamp, computed: &Computed) -> Result<Self, Error> {
+        let grant = frame.session()?;
+        grant.check(frame.header().epoch, now)?;
+        frame.verify(computed)?;
+        Ok(grant)
     }
 
     /// Whether the session's length is one that a first hop may grant, and it and its grace have not ended.

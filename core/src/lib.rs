@@ -60,6 +60,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `crc32fast` | CRC-32 by the processor's own instructions, and with `std` on Unix and Windows, to see which it has; 17 KB (gzip) larger in WebAssembly |
+//! | `crc-tables` | CRC-32 by tables that are made with the first frame: for WebAssembly, where it is about as fast and adds nothing to the program |
 //! | `blake3` | keyed BLAKE3 as a frame algorithm |
 //! | `ed25519` | Ed25519 as a frame algorithm and for receipts |
 //! | `seal` | sealing a frame to a region's key, and opening it: HPKE (RFC 9180) |
@@ -114,11 +115,11 @@ pub use crate::{
     id::{Epoch, EventId, KeyId, Region, RegionKeyId, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
     key::{HashKey, Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
     keyring::{Keyring, LeaseRing},
-    notes::{Effects, Notes, ReferrerClass, Rewritten},
+    notes::{Effects, Notes, ReferrerClass},
     outcome::{Outcome, Reason},
     properties::{Entries, Items, List, Properties, PropertiesWriter, Value},
     sequence::{SeqVerdict, SeqWindow},
-    sign::{Alg, FrameSigner, FrameVerifier, MacKey, Tag, Unsigned},
+    sign::{Alg, Computed, DOMAIN, FrameSigner, FrameVerifier, MacKey, Tag, Unsigned},
     writer::FrameWriter,
 };
 

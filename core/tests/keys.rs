@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    Alg, Epoch, Error, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId, Keyring, LeaseKey, LeaseRing,
-    LeaseScope, MacKey, Region, RootKey, SessionGrant, SourceId, TenantId, Timestamp, WorkerId,
+    Alg, Computed, DOMAIN, Epoch, Error, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId, Keyring,
+    LeaseKey, LeaseRing, LeaseScope, MacKey, Region, RootKey, SessionGrant, SourceId, TenantId, Timestamp, WorkerId,
     limits::{MAX_SESSION_MS, ROOT_GRACE_MS, SESSION_GRACE_MS},
 };
 use proptest::prelude::*;
@@ -166,6 +166,29 @@ fn an_epoch_is_current_in_its_neighbours_too() {
     }
     assert_eq!(Epoch::at(at(u64::MAX)).get(), u32::MAX);
     assert_eq!(Epoch::at(Epoch::new(u32::MAX).start()).get(), u32::MAX);
+}
+
+/// A hop whose platform computes the tag comes to the same verdicts.
+#[test]
+fn what_was_computed_elsewhere_counts_as_what_is_computed_here() {
+    use hmac::{Hmac, KeyInit, Mac};
+
+    let (root, epoch) = (RootKey::new([7; 32]), Epoch::new(100));
+    let (now, lease) = (epoch.start(), root.lease(&scope(epoch)));
+    let bytes = &session_frame(KeyId::FIRST, &root, epoch, now.as_millis() + 1000)[..];
+
+    let (secret, signed) = lease.claimed(bytes).unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&secret[..]).unwrap();
+    mac.update(DOMAIN);
+    mac.update(signed);
+    let mac: [u8; 32] = mac.finalize().into_bytes().into();
+    let frame = Frame::parse(bytes).unwrap();
+    let verify = |mac, now| SessionGrant::verify(&frame, now, &Computed::new(frame.header().alg, mac).unwrap());
+    assert_eq!(verify(mac, now), lease.verify_session(&frame, now));
+    assert_eq!(verify([0; 32], now), Err(Error::Signature));
+    assert_eq!(verify(mac, Epoch::new(500).start()), Err(Error::SessionExpired));
+    assert!(Computed::new(Alg::None, mac).is_err() && Computed::new(Alg::Blake3, mac).is_err());
+    assert!(lease.claimed(&bytes[..40]).is_none());
 }
 
 /// Secrets do not show in what is printed.

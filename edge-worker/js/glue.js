@@ -95,6 +95,17 @@ async function read(message, most) {
   }
 }
 
+const HMAC = { name: 'HMAC', hash: 'SHA-256' };
+
+/** HMAC-SHA256 of two parts, one behind the other. The platform has it in machine code; ours is some times slower, and here sooner for what is short. */
+export async function hmac(secret, domain, signed) {
+  const message = new Uint8Array(domain.length + signed.length);
+  message.set(domain);
+  message.set(signed, domain.length);
+  const key = await crypto.subtle.importKey('raw', secret.slice(), HMAC, false, ['sign']);
+  return new Uint8Array(await crypto.subtle.sign('HMAC', key, message));
+}
+
 /** Name and value in turn, one line each. */
 function pairs(text) {
   const lines = text.split('\n');

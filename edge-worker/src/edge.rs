@@ -7,14 +7,14 @@ use std::{
 
 use worker::{Context, Env, console_error};
 
-use firsthop_core::{DedupWindow, Error, Frame, Insert, TenantId};
-use firsthop_intake::{Leased, Problem, Refusal, policy::Policy};
+use firsthop_core::{DedupWindow, Error, Frame, Header, Insert, TenantId};
+use firsthop_intake::{Leased, Problem, Refusal, native, policy::Policy};
 
 use crate::{
     config::Config,
     lease::Enrolled,
     object::Objects,
-    platform::{now, random_bytes},
+    platform::{LONG, hmac, now, random_bytes},
 };
 
 /// How many acknowledged frames an isolate remembers, in less than a hundredth of its memory. A page repeats a frame
@@ -66,6 +66,16 @@ impl Edge {
     /// What is known of a tenant that this edge is enrolled for.
     pub(crate) fn enrolled(&self, tenant: TenantId) -> Option<&Enrolled> {
         self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)
+    }
+
+    /// The tag of a long frame, which the platform computes sooner than we do. Nothing for one that is short, or whose lease is not here.
+    pub(crate) async fn computed(&self, body: &[u8]) -> Option<[u8; 32]> {
+        if body.len() < LONG {
+            return None;
+        }
+        let account = self.enrolled(Header::peek(body).ok()?.tenant)?.account(now())?;
+        let (secret, signed) = native::claimed(body, &account, now())?;
+        hmac(&secret, signed).await
     }
 
     /// Lets `intake` decide with what is known of the tenant, and once more when there may be news: when nothing is

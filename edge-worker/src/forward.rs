@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use firsthop_core::{Alg, Annotation, Header, Timestamp, seal_envelope};
+use firsthop_core::{Alg, Annotation, Computed, Header, Timestamp, seal_envelope};
 use firsthop_intake::{Account as _, Leased, Problem, Receipt, Refusal, spool::Fate};
 
 use crate::{
     edge::Edge,
     lease::Enrolled,
+    platform::{LONG, hmac},
     spool::{Shard, Taken},
     upstream::{Answer, post},
 };
@@ -69,7 +70,7 @@ pub(crate) async fn hand_over(upstream: &str, envelope: &[u8]) -> (Fate, Option<
 }
 
 /// Wraps a frame and signs the envelope. Nothing if there is no lease to sign with.
-pub(crate) fn envelope(
+pub(crate) async fn envelope(
     enrolled: &Enrolled,
     account: &Leased,
     annotation: &Annotation<'_>,
@@ -88,10 +89,19 @@ pub(crate) fn envelope(
         batch_seq,
         ..Header::new(scope.tenant, source, now)
     };
-    let key = lease.envelope_key(header.alg).ok()?;
     let mut envelope = vec![0; frame.len() + AROUND];
-    let length = seal_envelope(&mut envelope, &header, scope.worker, annotation, frame, &key).ok()?.len();
+    if frame.len() < LONG {
+        let key = lease.envelope_key(header.alg).ok()?;
+        let length = seal_envelope(&mut envelope, &header, scope.worker, annotation, frame, &key).ok()?.len();
+        envelope.truncate(length);
+        return Some(envelope);
+    }
+    // The tag stands behind all that is signed, so it can be put there when the platform has computed it.
+    let unsigned = Computed::new(header.alg, [0; 32]).ok()?;
+    let length = seal_envelope(&mut envelope, &header, scope.worker, annotation, frame, &unsigned).ok()?.len();
     envelope.truncate(length);
+    let (signed, tag) = envelope.split_at_mut(length - header.alg.tag_len());
+    tag.copy_from_slice(&hmac(&lease.envelope_secret(), signed).await?);
     Some(envelope)
 }
 

@@ -47,6 +47,9 @@ extern "C" {
         most: u32,
     ) -> Promise;
 
+    /// The HMAC-SHA256 of two parts, one behind the other: [`Uint8Array`].
+    pub(crate) fn hmac(secret: &[u8], domain: &[u8], signed: &[u8]) -> Promise;
+
     /// A response.
     #[wasm_bindgen(catch)]
     pub(crate) fn respond(status: u16, headers: &str, body: Option<&[u8]>) -> Result<Response, JsValue>;

@@ -6,7 +6,7 @@ use worker::{Context, Env, console_log};
 
 use firsthop_core::{Annotation, Header, TenantId, Trust};
 use firsthop_intake::{
-    Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native, route,
+    Facts, Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native, route,
     segment::{self, Call},
 };
 
@@ -59,7 +59,7 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
         return Ok(pass_on(arrival, region, &host, &body).await?);
     }
     let body = body.to_vec();
-    let facts = arrival.facts(now());
+    let facts = Facts { mac: edge.computed(&body).await, ..arrival.facts(now()) };
     let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
     let way = Way::new(&edge, enrolled);
@@ -170,7 +170,7 @@ impl<'a> Way<'a> {
         spooled: bool,
     ) -> Outcome {
         let Some(enrolled) = self.enrolled else { return Outcome::Unknown(Refusal::Internal.into()) };
-        match envelope(enrolled, account, annotation, frame, count, now()) {
+        match envelope(enrolled, account, annotation, frame, count, now()).await {
             Some(envelope) => forward(self.edge, enrolled, &envelope, spooled).await,
             None => Outcome::Unknown(Refusal::Unavailable.into()),
         }

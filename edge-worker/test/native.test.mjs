@@ -141,6 +141,26 @@ describe('a page', () => {
     }
   });
 
+  test('with a long frame is signed for by the platform, and checked by it', async () => {
+    const { source, session } = await settled();
+    const events = Array.from({ length: 80 }, (_, i) => ({ name: `Event ${i}`, properties: { text: 'x'.repeat(100) } }));
+    const frame = tenant.frame({ source, session, first: 1, batch: 1, events });
+    assert.ok(frame.length > 8192);
+    for (const at of [frame.length - 1, frame.length - 40]) {
+      const changed = Buffer.from(frame);
+      changed[at] ^= 1;
+      const body = at === frame.length - 1 ? changed : Buffer.concat([resealed(changed.subarray(0, -16)), changed.subarray(-16)]);
+      await refusal(await send(body), 401, 'bad-signature');
+    }
+    const answer = await send(frame);
+    assert.equal(answer.status, 200);
+    assert.equal((await answer.json()).stored, 80);
+    // It opens with the tenant's root, so the platform's tag of the envelope is the right one.
+    const { annotation, frame: inside } = server.opened().at(-1);
+    assert.equal(annotation.trust, 'session');
+    assert.deepEqual(bytes(inside), frame);
+  });
+
   test('that has gone is served to the end', async () => {
     const { source, session } = await settled();
     const frame = tenant.frame({ source, session, first: 1 });

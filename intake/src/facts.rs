@@ -32,6 +32,9 @@ pub struct Facts<'a> {
     pub sec_purpose: Option<&'a str>,
     /// `traceparent` (W3C Trace Context)
     pub traceparent: Option<&'a str>,
+    /// The HMAC-SHA256 of the frame under the secret that [`native::claimed`](crate::native::claimed) gave for it, where the hop has
+    /// had it computed.
+    pub mac: Option<[u8; 32]>,
     /// `Sec-GPC` (Global Privacy Control). Asked for by itself, where it can change something.
     pub gpc: Option<&'a str>,
     /// ISO 3166-2 subdivision without its country, where the tenant wants it.
@@ -71,6 +74,7 @@ impl<'a> Facts<'a> {
             ch_platform: None,
             sec_purpose: None,
             traceparent: None,
+            mac: None,
             gpc: None,
             subdivision: None,
             city: None,

@@ -1,9 +1,10 @@
 //! Native frames: bounds, CRC, region gate, write key or session, origin, seal, events; in that order.
 
 use firsthop_core::{
-    Alg, Annotation, Error, ExtensionKind, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp, Trust,
+    Alg, Annotation, Computed, Error, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp, Trust,
     limits::MAX_FRAME,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     Account, Contents, Facts, Problem, Refusal, Refused, Session, Tenant,
@@ -85,6 +86,25 @@ pub fn authenticate(
     account: &impl Account,
     now: Timestamp,
 ) -> Result<(Trust, Option<SessionGrant>), Error> {
+    authenticate_by(frame, account, now, None)
+}
+
+/// What a hop may have its platform compute before it lets a body be looked at: the secret, and what stands behind
+/// [`DOMAIN`](firsthop_core::DOMAIN). None if the body claims no session of a lease that the hop holds, or is not for it to read.
+#[must_use]
+pub fn claimed<'a>(body: &'a [u8], account: &impl Account, now: Timestamp) -> Option<(Zeroizing<[u8; 32]>, &'a [u8])> {
+    let (header, grant) = SessionGrant::peek(body)?;
+    account.tenant().admits(header.region).ok()?;
+    account.lease(header.key_id, &grant.scope(header.tenant, header.epoch), now).ok()??.claimed(body)
+}
+
+/// `mac` is what was computed for the frame under the secret that [`claimed`] gave.
+fn authenticate_by(
+    frame: &Frame<'_>,
+    account: &impl Account,
+    now: Timestamp,
+    mac: Option<[u8; 32]>,
+) -> Result<(Trust, Option<SessionGrant>), Error> {
     let header = frame.header();
     if !header.flags.contains(Flags::TRUST) {
         if header.alg != Alg::None {
@@ -95,7 +115,13 @@ pub fn authenticate(
     }
     let grant = frame.session()?;
     match account.lease(header.key_id, &grant.scope(header.tenant, header.epoch), now)? {
-        Some(lease) => lease.verify_session(frame, now).map(|grant| (Trust::Session, Some(grant))),
+        Some(lease) => {
+            let grant = match mac {
+                Some(mac) => SessionGrant::verify(frame, now, &Computed::new(header.alg, mac)?)?,
+                None => lease.verify_session(frame, now)?,
+            };
+            Ok((Trust::Session, Some(grant)))
+        }
         None if header.alg == Alg::None => Err(Error::Algorithm),
         None => Ok((Trust::Unchecked, Some(grant))),
     }
@@ -116,7 +142,7 @@ fn check<'a>(body: &'a [u8], facts: &Facts<'a>, account: &impl Account) -> Resul
     let frame = parse(body, facts)?;
     let tenant = account.tenant();
     tenant.admits(frame.header().region)?;
-    let (trust, grant) = authenticate(&frame, account, facts.now)?;
+    let (trust, grant) = authenticate_by(&frame, account, facts.now, facts.mac)?;
     tenant.origins.check(facts.origin)?;
     let origin = facts.origin.unwrap_or_default();
     if let Some(grant) = &grant {
@@ -146,18 +172,6 @@ fn check_holder(holder: &Holder, origin: &str, tenant: &Tenant) -> Result<(), Pr
     Ok(())
 }
 
-/// That a frame is its producer's: only a hop that answers for it may say that its rules have written it anew, since such events are told
-/// from others by nothing but their numbers.
-///
-/// # Errors
-/// [`Error::Reserved`].
-pub fn check_own(frame: &Frame<'_>) -> Result<(), Problem> {
-    match frame.extensions().get(ExtensionKind::Rewritten) {
-        None => Ok(()),
-        Some(_) => Err(Problem::new(Error::Reserved).with_detail("extension 7 is for first hops")),
-    }
-}
-
 fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {
     check_encoding(facts.content_encoding)?;
     if body.len() > MAX_BODY {
@@ -167,7 +181,6 @@ fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {
     if frame.header().flags.contains(Flags::ENVELOPE) {
         return Err(Problem::new(Error::Reserved).with_detail("an envelope goes to /v1/e"));
     }
-    check_own(&frame)?;
     Ok(frame)
 }
 

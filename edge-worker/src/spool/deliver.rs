@@ -205,5 +205,5 @@ async fn sign_again(edge: &Edge, envelope: &[u8]) -> Option<Vec<u8>> {
     if inside.worker == account.tenant.worker && account.leases.get(header.key_id, header.epoch).is_ok() {
         return None;
     }
-    forward::envelope(enrolled, &account, &inside.annotation, inside.frame, header.count, now())
+    forward::envelope(enrolled, &account, &inside.annotation, inside.frame, header.count, now()).await
 }

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use firsthop_core::{Annotation, Error as CoreError, Flags, Frame, MAGIC, Timestamp, Trust, WorkerId};
 use firsthop_intake::{Account, Contents, Facts, Problem, Refusal, Rooted, native, segment};
 
-use super::{FRAME, FirstHop, asked, check_count, first_hop::facts_of, open_envelope, verify_envelope};
+use super::{FRAME, asked, check_count, open_envelope, verify_envelope};
 use crate::{
     journal::{
-        self, Arrival, Asked, At, Noted, Readable, SetAside,
+        self, Arrival, Asked, At, Readable, SetAside,
         quarantine::{CONFLICT, Item},
     },
-    tenants::{KeyFile, TenantFile, random_bytes},
+    tenants::{TenantFile, random_bytes},
 };
 
 /// What becomes of an entry.
@@ -35,13 +35,6 @@ pub(crate) enum Verdict {
 pub(crate) struct Today<'a> {
     pub(crate) rooted: &'a Rooted,
     pub(crate) file: &'a TenantFile,
-    pub(crate) keys: &'a KeyFile,
-}
-
-impl<'a> Today<'a> {
-    const fn first_hop(self) -> FirstHop<'a> {
-        FirstHop { file: self.file, keys: self.keys }
-    }
 }
 
 /// Decides on an entry again.
@@ -69,7 +62,7 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
     }
     let region = item.line.region.parse().unwrap_or_default();
     let here = At { time: Timestamp::from_millis(item.line.first_ms as u64), region, hop: WorkerId::new(0) };
-    let noted = item.annotation.as_deref().map(Noted::from_bytes).transpose()?.unwrap_or_default();
+    let noted = item.annotation.as_deref().map(Annotation::from_bytes).transpose()?.unwrap_or_default();
     let entry = Entry { item, today, time, at: here, noted };
     if !body.starts_with(&MAGIC) {
         return entry.segment(body, item.request.clone(), None);
@@ -82,30 +75,27 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
         return Err(CoreError::WriteKey.into());
     }
     let envelope = verify_envelope(&frame, today.rooted, today.file, time)?;
-    let noted = Noted { annotation: envelope.annotation, notes: envelope.notes };
+    let noted = envelope.annotation;
     let at = At {
-        time: Timestamp::from_millis(noted.annotation.received_ms).min(time),
+        time: Timestamp::from_millis(noted.received_ms).min(time),
         region: frame.header().region,
         hop: envelope.worker,
     };
     let entry = Entry { at, noted, ..entry };
-    let first_hop = today.first_hop();
-    if noted.annotation.refused.is_empty() {
-        return one(open_envelope(&envelope, today.rooted, time)?.arrival(first_hop, &envelope, body, at)?);
+    if noted.refused.is_empty() {
+        return one(open_envelope(&envelope, today.rooted, time)?.arrival(body, at)?);
     }
     entry.check_origin()?;
     if envelope.frame.starts_with(&MAGIC) {
         // The edge's word was no; here are all keys.
-        let unchecked = firsthop_core::Envelope {
-            annotation: Annotation { trust: Trust::Unchecked, ..noted.annotation },
-            ..envelope
-        };
+        let unchecked =
+            firsthop_core::Envelope { annotation: Annotation { trust: Trust::Unchecked, ..noted }, ..envelope };
         let mut opened = open_envelope(&unchecked, today.rooted, time)?;
         opened.annotation = opened.annotation.map(|annotation| Annotation { refused: "", ..annotation });
-        return one(opened.arrival(first_hop, &unchecked, body, at)?);
+        return one(opened.arrival(body, at)?);
     }
     // Messages of a call whose write key the edge had checked come without it. The frames that they become are this server's.
-    let shown = (noted.annotation.trust == Trust::WriteKey).then(|| today.file.write_keys.first().cloned()).flatten();
+    let shown = (noted.trust == Trust::WriteKey).then(|| today.file.write_keys.first().cloned()).flatten();
     let entry = Entry { at: At { time: at.time, ..here }, ..entry };
     entry.segment(&Bytes::copy_from_slice(envelope.frame), None, shown)
 }
@@ -118,7 +108,7 @@ fn one(arrival: Arrival) -> Result<Verdict, Problem> {
 fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
     let body = &item.body;
     let (noted, bytes) = journal::open_body(body)?;
-    let own = item.annotation.as_deref().map(Noted::from_bytes).transpose()?;
+    let own = item.annotation.as_deref().map(Annotation::from_bytes).transpose()?;
     let outer = Frame::parse(body)?;
     let hop = if noted.is_some() { firsthop_core::Envelope::worker(&outer)? } else { WorkerId::new(0) };
     let at = At {
@@ -138,7 +128,7 @@ struct Entry<'a> {
     today: Today<'a>,
     time: Timestamp,
     at: At,
-    noted: Noted<'a>,
+    noted: Annotation<'a>,
 }
 
 impl Entry<'_> {
@@ -166,10 +156,9 @@ impl Entry<'_> {
             }
         };
         check_count(frame)?;
-        let annotation = Annotation { trust, refused: "", ..self.noted.annotation };
+        let annotation = Annotation { trust, refused: "", ..self.noted };
         let frame = contents.of_frame(frame).ok_or(CoreError::Sealed)?;
-        let facts = facts_of(&self.noted, self.at);
-        one(self.today.first_hop().arrive(&self.item.body, &frame, true, self.at, &facts, &annotation)?)
+        one(Arrival::new(&self.item.body, &frame, true, self.at, Some(&annotation))?)
     }
 
     /// A call of Segment's. `shown`: a write key that stands for the one that was shown.
@@ -202,13 +191,11 @@ impl Entry<'_> {
             let detail = all.messages.first().map(|(_, detail)| detail.clone()).unwrap_or_default();
             return Err(Problem::new(all.refusal).with_detail(detail));
         }
-        let noted = Annotation { trust: Trust::WriteKey, refused: "", ..self.noted.annotation };
-        let first_hop = self.today.first_hop();
-        let known = facts_of(&self.noted, self.at);
+        let noted = Annotation { trust: Trust::WriteKey, refused: "", ..self.noted };
         let arrivals = accepted.frames.into_iter().map(|frame| {
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
-            first_hop.arrive(&body, &frame, true, self.at, &known, &noted)
+            Arrival::new(&body, &frame, true, self.at, Some(&noted))
         });
         let arrivals = arrivals.collect::<Result<Vec<_>, _>>()?;
         let rejected = accepted.rejected.into_iter().map(|rejected| {
@@ -219,7 +206,7 @@ impl Entry<'_> {
                 body: rejected.body.into(),
                 reason: Cow::Borrowed(code),
                 at: self.at,
-                annotation: Some(first_hop.aside(&known, &Annotation { refused: code, ..noted })?),
+                annotation: Some(journal::encode(&Annotation { refused: code, ..noted })?),
                 request: Some(Asked {
                     write_key: Some(accepted.write_key.clone()),
                     ..asked(segment::Call::Batch.path(), &facts)

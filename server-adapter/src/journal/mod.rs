@@ -36,7 +36,7 @@ pub(crate) mod verify;
 mod writer;
 
 pub(crate) use self::{
-    arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
+    arrival::{Arrival, Asked, SetAside, Verdict, encode},
     counters::{At, Count},
     erase::{Found, scrub},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},

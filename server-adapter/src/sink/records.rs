@@ -9,17 +9,12 @@ use super::{
     Failure, Rejected,
     batch::Position,
     events::read_row,
-    row::{Field, KeptRow, Row, rules_columns},
+    row::{Field, KeptRow, Row},
 };
 use crate::{Error, clock, journal, migrate::Schema};
 
-const SCHEMA: Schema = Schema {
-    what: "a record of sinks",
-    application: i32::from_be_bytes(*b"FHsk"),
-    first: 1,
-    base: TABLES,
-    steps: &[rules_columns!("dead")],
-};
+const SCHEMA: Schema =
+    Schema { what: "a record of sinks", application: i32::from_be_bytes(*b"FHsk"), first: 1, base: TABLES, steps: &[] };
 
 /// - `cursors`: all frames up to and with `frame`, and `within` events of what follows it. `mark` is the sink's own: what it must find
 ///   again to go on from there. `journal` and `sum` say which journal it was.

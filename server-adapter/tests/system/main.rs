@@ -21,7 +21,6 @@ mod openapi;
 mod quarantine;
 mod reconcile;
 mod retention;
-mod rules;
 mod sealed;
 mod shapes;
 mod sinks;

@@ -19,7 +19,7 @@ use tokio::{
     io::AsyncWrite as _,
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, coop::unconstrained},
     time::{Instant, Sleep, sleep},
 };
 
@@ -224,7 +224,8 @@ impl<'a> Patience<'a> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // Whom it wakes is always the same task.
         while !self.is_set || self.timer.is_elapsed() {
-            if self.timer.as_mut().poll(context).is_pending() {
+            // Whatever else this task has done in this turn: one that is told to come back later has set no timer.
+            if pin!(unconstrained(self.timer.as_mut())).poll(context).is_pending() {
                 self.is_set = true;
                 break;
             }

@@ -89,7 +89,12 @@ fn slowloris(bench: &mut Bench) -> Outcome<Figures> {
         for connection in &mut slow {
             while is_open(connection)? {
                 if Instant::now() > due {
-                    return Err("a connection without a request is not cut off".into());
+                    // The two tell apart a server that waits on from a connection that it has never got.
+                    let (from, has) = (connection.local_addr()?, folder.metric("firsthop_connections", &[])?);
+                    return Err(format!(
+                        "a connection without a request is not cut off: from {from}; the server has {has}"
+                    )
+                    .into());
                 }
                 thread::sleep(Duration::from_millis(20));
             }

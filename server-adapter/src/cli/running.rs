@@ -53,14 +53,14 @@ pub(super) async fn serve(
     let mut signals = Signals::new()?;
     let taken = if takes_over { take_over(&settings).await? } else { None };
     let (sockets, mut predecessor) = taken.map_or((None, None), |(sockets, old)| (Some(sockets), Some(old)));
-    let mut server = open(&settings, predecessor.as_ref()).await?;
+    let server = open(&settings, predecessor.as_ref()).await?;
     let sockets = match sockets {
         Some(sockets) => sockets,
         None => Sockets::bind(&settings).await?,
     };
-    let mut idle = predecessor.as_mut().map(Predecessor::idle).unwrap_or_default();
+    let idle = predecessor.as_mut().map(Predecessor::idle).unwrap_or_default();
+    let mut running = Running::start(server, &sockets, idle).map_err(|failed| failed.0)?;
     loop {
-        let running = Running::start(server, &sockets, idle)?;
         started(&running.server, &running);
         if let Some(old) = predecessor.take() {
             old.serving();
@@ -71,11 +71,10 @@ pub(super) async fn serve(
         };
         match running.hand_over(successor, &settings, &mut signals).await {
             Ok(()) => return Ok(()),
-            Err((error, back)) => {
-                idle = back;
+            Err((error, idle)) => {
                 tracing::error!(%error, "the server that was taking over is gone; this one goes on");
-                let Some(again) = open_again(&settings, &mut signals).await else { return Ok(()) };
-                server = again;
+                let Some(again) = start_again(&settings, &sockets, idle, &mut signals).await else { return Ok(()) };
+                running = again;
             }
         }
     }
@@ -88,23 +87,34 @@ async fn open(settings: &Settings, predecessor: Option<&Predecessor>) -> Result<
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Fault(format!("start: {error}")))?
 }
 
-/// Opens the folder once a successor is gone, however long it takes: nobody else serves it. None: a signal came first.
-async fn open_again(settings: &Settings, signals: &mut Signals) -> Option<Server> {
+/// Serves again once a successor is gone, however long it takes: nobody else serves the folder. None: a signal came first.
+async fn start_again(settings: &Settings, sockets: &Sockets, mut idle: Idle, signals: &mut Signals) -> Option<Running> {
     let began = Instant::now();
     loop {
-        let pause = match open(settings, None).await {
-            Ok(server) => return Some(server),
-            // What was killed lets go of the lock a moment later.
-            Err(Error::Locked(_)) if began.elapsed() < LOCK => SOON,
-            Err(error) => {
-                tracing::error!(%error, "nobody serves: the folder cannot be opened again; trying on until a signal");
-                PAUSE
-            }
+        let error = match open(settings, None).await {
+            // What does not start gives the folder back, and the connections that nobody has answered yet.
+            Ok(server) => match Running::start(server.clone(), sockets, std::mem::take(&mut idle)) {
+                Ok(running) => return Some(running),
+                Err(failed) => {
+                    let error;
+                    (error, idle) = *failed;
+                    close(&server, Instant::now()).await;
+                    error
+                }
+            },
+            Err(error) => error,
+        };
+        // What was killed lets go of the lock a moment later.
+        let pause = if matches!(error, Error::Locked(_)) && began.elapsed() < LOCK {
+            SOON
+        } else {
+            tracing::error!(%error, "nobody serves: the folder cannot be served again; trying on until a signal");
+            PAUSE
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = signals.next() => {
-                tracing::warn!("stopped by a signal before the folder could be opened again");
+                tracing::warn!("stopped by a signal before the folder could be served again");
                 return None;
             }
         }
@@ -124,11 +134,16 @@ pub(super) struct Running {
 }
 
 impl Running {
-    fn start(server: Server, sockets: &Sockets, idle: Idle) -> Result<Self, Error> {
+    /// With an error, the connections that were given. They are served once all else is there.
+    fn start(server: Server, sockets: &Sockets, idle: Idle) -> Result<Self, Box<(Error, Idle)>> {
         let listening = |error| Error::Io("listen".into(), error);
         let successors = tokio::sync::Mutex::new(server.inner.successors.watch());
-        let control = server.control()?;
-        let [public, internal] = sockets.listeners().map_err(listening)?;
+        let ready = server.control().and_then(|control| Ok((control, sockets.listeners().map_err(listening)?)));
+        let (control, [public, internal]) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return Err(Box::new((error, idle))),
+        };
+        let listening = |error| Box::new((listening(error), Idle::default()));
         let [idle_public, idle_internal] = idle;
         let public = Listening::start(public, idle_public, server.clone(), server.public()).map_err(listening)?;
         let internal =

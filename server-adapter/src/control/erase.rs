@@ -70,7 +70,13 @@ pub(super) fn erase(server: &Server, erasure: &Erasure) -> Result<Reply, Error> 
         }
         Step::DeadAgain { after } => {
             let next = sink::erase::erase(&records, Rows::Dead, &subject, after, Walk::Delete)?.1;
-            next.map(|after| Step::DeadAgain { after }).or(Some(Step::Scrub))
+            next.map(|after| Step::DeadAgain { after }).or(Some(Step::Tails))
+        }
+        Step::Tails => {
+            for spec in &stored.tenant.sinks {
+                sink::erase_kept(spec, &stored.folder, &subject)?;
+            }
+            Some(Step::Scrub)
         }
         Step::Scrub => {
             if scrub(&journal)? && scrub(&table)? && scrub(&records)? {

@@ -78,6 +78,8 @@ pub(crate) enum Step {
     TableAgain { after: i64 },
     /// The same of what sinks refused.
     DeadAgain { after: i64 },
+    /// What was cut off a sink's file and is kept.
+    Tails,
     /// The logs.
     Scrub,
 }

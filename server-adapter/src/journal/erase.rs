@@ -78,7 +78,7 @@ fn names(subject: &Subject, bytes: &[u8]) -> bool {
 
 /// The same in what anybody sent. JSON has more than one way to write a text, and what was refused need not be whole, nor JSON: so it is
 /// not parsed. Where bytes are no JSON, what looks like an escape is read as one all the same.
-fn names_escaped(subject: &Subject, bytes: &[u8]) -> bool {
+pub(crate) fn names_escaped(subject: &Subject, bytes: &[u8]) -> bool {
     names(subject, bytes) || (memchr::memchr(b'\\', bytes).is_some() && names(subject, &unescape(bytes)))
 }
 

@@ -38,7 +38,7 @@ mod writer;
 pub(crate) use self::{
     arrival::{Arrival, Asked, SetAside, Verdict, encode},
     counters::{At, Count},
-    erase::{Found, scrub},
+    erase::{Found, names_escaped, scrub},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     retention::Keep,
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},

@@ -29,7 +29,7 @@ mod stop;
 #[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
 mod tls;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 pub use self::spec::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
 use self::{
@@ -41,6 +41,7 @@ pub(crate) use self::{
     runner::Runner,
     set::Sinks,
 };
+use crate::journal::Subject;
 
 /// Where events go. It decides nothing: it is given events in the journal's order, and says what became of each.
 trait Sink: Send {
@@ -94,13 +95,23 @@ struct Rejected {
 #[derive(Debug)]
 struct Failure {
     what: String,
+    /// The same without the other side's words, where it has some: who knows whom they name, and logs name nobody.
+    for_log: Option<String>,
     /// No attempt before then, if the other side said so.
     after: Option<Duration>,
 }
 
 impl Failure {
     fn new(what: impl ToString) -> Self {
-        Self { what: what.to_string(), after: None }
+        Self { what: what.to_string(), for_log: None, after: None }
+    }
+}
+
+/// Erases a person from what a sink keeps of its own accord. What it has delivered is not the server's any more.
+pub(crate) fn erase_kept(spec: &spec::SinkSpec, folder: &Path, subject: &Subject) -> Result<(), crate::Error> {
+    match spec {
+        spec::SinkSpec::Ndjson(spec) => ndjson::erase_tails(spec, folder, subject),
+        _ => Ok(()),
     }
 }
 

@@ -8,13 +8,14 @@
 //! The mark (number of the file, and how much of it is confirmed) is saved with the cursor after the file is synced. What stands beyond
 //! it at the start was never confirmed and comes again from the journal, so it is cut off: nothing is lost, nothing is there twice, no
 //! line is torn. But where the data folder was put back from a backup and the file was not, the mark is older than the lines, and the
-//! journal may not have them: so what is cut off at a start is copied to `shop.ndjson.cut-00000001` before.
+//! journal may not have them: so what is cut off at a start is copied to `shop.ndjson.cut-00000001` before. Such a copy stays for a month,
+//! and a person who is erased is erased from it.
 
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -25,20 +26,31 @@ use super::{
     row::Buffers,
     spec::NdjsonSpec,
 };
-use crate::tenants::make_folder;
+use crate::{
+    Error,
+    journal::{Subject, names_escaped},
+    tenants::make_folder,
+};
 
 const LIMITS: Limits = Limits { events: 4096, bytes: 2 << 20 };
+/// How long what was cut off is kept: whoever has put back a backup has noticed by then.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Opens what the settings name, as it was at the mark. `again`: what is beyond that was written since the server began.
 pub(super) fn open(spec: &NdjsonSpec, folder: &Path, mark: &str, again: bool) -> Result<Box<dyn Sink>, Failure> {
-    if spec.path.as_deref() == Some(Path::new("-")) {
+    let Some(path) = path(spec, folder) else {
         return Ok(Box::new(Stdout { buffers: Buffers::default(), lines: Vec::new() }));
-    }
-    let path = folder.join(match &spec.path {
-        Some(path) => path.clone(),
-        None => format!("{}.ndjson", spec.name).into(),
-    });
+    };
     Ok(Box::new(Lines::open(path, spec, mark, again)?))
+}
+
+/// The file that the settings name. None: standard output.
+fn path(spec: &NdjsonSpec, folder: &Path) -> Option<PathBuf> {
+    match &spec.path {
+        Some(path) if path == Path::new("-") => None,
+        Some(path) => Some(folder.join(path)),
+        None => Some(folder.join(format!("{}.ndjson", spec.name))),
+    }
 }
 
 /// A file of lines.
@@ -132,6 +144,7 @@ impl Lines {
                  after a restore of an older backup it may be events that the journal has no more"
             );
         }
+        forget_old_tails(&path).map_err(say)?;
         file.set_len(mark.length).map_err(say)?;
         file.seek(SeekFrom::End(0)).map_err(say)?;
         sync_folder(folder).map_err(say)?;
@@ -220,13 +233,70 @@ fn free_number(path: &Path, from: u64) -> u64 {
     (from..).find(|&number| !fs::exists(aside(path, number)).unwrap_or(false)).unwrap_or(from)
 }
 
+/// What was cut off the first time, the second time …
+fn tail_name(path: &Path, number: u64) -> OsString {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".cut-{number:08}"));
+    name
+}
+
+/// What was cut off and is kept beside this file.
+fn tails(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut tails = Vec::new();
+    for entry in entries {
+        let found = entry?.path();
+        let number = found.extension().and_then(|name| name.to_str()?.strip_prefix("cut-")?.parse().ok());
+        if number.is_some_and(|number| found.as_os_str() == tail_name(path, number)) {
+            tails.push(found);
+        }
+    }
+    Ok(tails)
+}
+
+/// Removes what was cut off long ago.
+fn forget_old_tails(path: &Path) -> io::Result<()> {
+    for tail in tails(path)? {
+        // A clock that was set back makes nothing old.
+        if fs::metadata(&tail)?.modified()?.elapsed().is_ok_and(|age| age > KEPT) {
+            fs::remove_file(&tail)?;
+            tracing::info!(path = %tail.display(), "what was cut off a month ago is removed");
+        }
+    }
+    Ok(())
+}
+
+/// Erases a person from what was cut off and is kept: each line that has one of the ids, whatever it says of it, is made blank where it
+/// stands.
+pub(crate) fn erase_tails(spec: &NdjsonSpec, folder: &Path, subject: &Subject) -> Result<(), Error> {
+    let Some(path) = path(spec, folder) else { return Ok(()) };
+    tails(&path).map_err(Error::io(&path))?.iter().try_for_each(|tail| blank(tail, subject).map_err(Error::io(tail)))
+}
+
+fn blank(tail: &Path, subject: &Subject) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(tail)?;
+    let (mut lines, mut line, mut at) = (BufReader::new(&file), Vec::new(), 0_u64);
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        if names_escaped(subject, text) {
+            file.write_all_at(&vec![b' '; text.len()], at)?;
+        }
+        at += line.len() as u64;
+        line.clear();
+    }
+    file.sync_all()
+}
+
 /// Copies what the file has from there on to a new file beside it.
 fn keep_tail(path: &Path, from: u64) -> io::Result<PathBuf> {
     let mut tail = File::open(path)?;
     tail.seek(SeekFrom::Start(from))?;
     for number in 1_u64.. {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".cut-{number:08}"));
+        let name = tail_name(path, number);
         let mut copy = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             copy => copy?,
@@ -259,7 +329,6 @@ fn next_number(path: &Path) -> io::Result<u64> {
 
 /// How much of a file is whole lines.
 fn whole_lines(path: &Path, length: u64) -> io::Result<u64> {
-    use std::os::unix::fs::FileExt;
     let file = File::open(path)?;
     let mut end = length;
     let mut part = [0; 4096];

@@ -264,7 +264,12 @@ fn is_of_the_row(error: &tokio_postgres::Error) -> bool {
 
 fn say(error: &tokio_postgres::Error) -> Failure {
     match error.as_db_error() {
-        Some(error) => Failure::new(format!("PostgreSQL: {} ({})", error.message(), error.code().code())),
+        Some(error) => {
+            let code = error.code().code();
+            // A trigger, for one, says what it likes.
+            let for_log = Some(format!("PostgreSQL: SQLSTATE {code}; `firsthop sinks list` shows what it said"));
+            Failure { for_log, ..Failure::new(format!("PostgreSQL: {} ({code})", error.message())) }
+        }
         None => {
             let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Failure::new(format!("PostgreSQL: {error}{cause}"))

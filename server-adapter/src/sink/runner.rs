@@ -242,7 +242,8 @@ impl Shared {
             let pause = pause(failures, failure.after);
             failures += 1;
             tracing::warn!(
-                tenant = %self.tenant, sink = self.plan.name(), error = failure.what, "a sink takes nothing; again in {pause:?}"
+                tenant = %self.tenant, sink = self.plan.name(), error = failure.for_log.as_ref().unwrap_or(&failure.what),
+                "a sink takes nothing; again in {pause:?}"
             );
             if let Err(error) = self.plan.records().and_then(|records| records.note(&failure.what)) {
                 tracing::warn!(tenant = %self.tenant, sink = self.plan.name(), %error, "a sink's trouble cannot be noted");
@@ -359,13 +360,13 @@ impl Shared {
         let Ok(()) = batch.each(&mut on.buffers, |index, row| {
             if let Some(rejected) = rejected.next_if(|rejected| rejected.index == index) {
                 kept.push((KeptRow::new(row), rejected.reason.clone()));
-                tracing::warn!(
-                    tenant = %self.tenant, sink = self.plan.name(), event = row.event_id,
-                    "an event was refused for good; it is a dead letter"
-                );
             }
             Ok::<(), Infallible>(())
         });
+        tracing::warn!(
+            tenant = %self.tenant, sink = self.plan.name(), events = kept.len(),
+            "refused for good: dead letters now, which `firsthop sinks dead` shows"
+        );
         Ok(kept)
     }
 

@@ -49,7 +49,10 @@ fn a_change_of_type_is_seen_soon() {
         .find(|line| line.contains("another type"))
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .unwrap_or_else(|| panic!("no line in {log}"));
-    assert_eq!((line["event"].as_str(), line["property"].as_str()), (Some("Bought"), Some("price")), "{line}");
+    assert!(
+        !line.to_string().contains("Bought") && !line.to_string().contains("price"),
+        "names may be a person's: {line}"
+    );
     assert_eq!((line["before"].as_str(), line["now"].as_str()), (Some("integer number"), Some("string")), "{line}");
     assert!(!log.contains("18.99") && !log.contains("secret-1"), "no values: {log}");
     let text = folder.ok(&["schema"]);

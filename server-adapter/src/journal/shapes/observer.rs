@@ -178,18 +178,18 @@ impl Tenant {
         }
     }
 
-    /// One line for each change, up to a bound. Names only: no value, and of a property nothing but its path.
+    /// One line for each change, up to a bound. Neither the event's name nor the property's: a page may put a person's into either.
     fn tell(&mut self, change: &Change) {
         if self.lines.0.elapsed() > Duration::from_secs(60) {
             self.lines = (Instant::now(), 0);
         }
         self.lines.1 += 1;
-        let Change { name, path, before, now } = change;
+        let Change { before, now, .. } = change;
         let before: Vec<&str> = before.iter().map(|before| before.as_str()).collect();
         match self.lines.1 {
             ..=LINES => tracing::warn!(
-                tenant = %self.id, event = name, property = path, before = before.join(" "), now = now.as_str(),
-                "a property comes as another type than before: `firsthop schema` shows it"
+                tenant = %self.id, before = before.join(" "), now = now.as_str(),
+                "a property comes as another type than before: `firsthop schema` shows which"
             ),
             line if line == LINES + 1 => tracing::warn!(
                 tenant = %self.id, "more properties come as other types than before: `firsthop schema` shows them"

@@ -195,7 +195,7 @@ fn next(answer: &Answer) -> Next {
     let status = answer.status;
     let later = |what: &str| {
         // Without what the receiver said: this goes to the log, and who knows whom that names.
-        Next::Later(Failure { what: format!("{status}{what}"), after: retry_after(&answer.headers) })
+        Next::Later(Failure { after: retry_after(&answer.headers), ..Failure::new(format!("{status}{what}")) })
     };
     match status.as_u16() {
         200..=299 => Next::Delivered,

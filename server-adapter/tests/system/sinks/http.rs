@@ -15,6 +15,7 @@ use std::{
 use serde_json::Value as Json;
 
 use super::{
+    certificates::{authority, certificate},
     ids, listed,
     receiver::{Receiver, Request},
     send, table_ids,
@@ -85,6 +86,77 @@ fn batches_are_cloudevents_and_signed() {
     send(&server, &tenant, &[1]);
     until("they are there", || receiver.taken().len() == 647);
     receiver.requests().last().expect("a request").0.verify(receiver.address, "hmac-sha256", &secret);
+}
+
+/// TLS is spoken and the receiver's certificate verified: by the authority that is named and no other, for the host that is named.
+#[test]
+fn tls_is_verified() {
+    let made = tempfile::tempdir().expect("a temporary folder");
+    authority(made.path(), "ca");
+    authority(made.path(), "other");
+    certificate(made.path(), "ca", "good", "IP:127.0.0.1");
+    certificate(made.path(), "ca", "elsewhere", "DNS:elsewhere.example");
+    let file = |name: &str| made.path().join(name);
+    let receiver = |name: &str| {
+        Receiver::tls(&file(&format!("{name}.pem")), &file(&format!("{name}.key")), |_| Some((200, String::new())))
+    };
+    let (good, elsewhere) = (receiver("good"), receiver("elsewhere"));
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    send(&server, &tenant, &[3]);
+    let sink = |receiver: &Receiver, ca: &str| {
+        let ca = file(ca);
+        format!("kind = 'http'\nname = 'hook'\nurl = 'https://{}/in'\nca_file = '{}'", receiver.address, ca.display())
+    };
+    for (receiver, ca, says) in [(&good, "other.pem", "UnknownIssuer"), (&elsewhere, "ca.pem", "not valid for name")] {
+        tenant.add_sink(&sink(receiver, ca));
+        until(says, || folder.ok(&["sinks", "list"]).contains(says));
+        assert_eq!(receiver.requests().len(), 0, "nothing is sent to who cannot show who it is: {says}");
+        tenant.end_sinks(&server, "hook");
+    }
+    tenant.add_sink(&sink(&good, "ca.pem"));
+    until("all are there", || good.taken().len() == 4);
+    assert_eq!(ids(&good.taken()), table_ids(&tenant));
+}
+
+/// A frame of which a part is delivered when a person of the other part is erased: the rest comes once, without them.
+#[test]
+fn an_erasure_within_a_frame_that_is_half_delivered() {
+    let open = Arc::new(AtomicBool::new(false));
+    let receiver = Receiver::start({
+        let (open, first) = (Arc::clone(&open), AtomicBool::new(true));
+        move |_| {
+            let takes = first.swap(false, Ordering::Relaxed) || open.load(Ordering::Relaxed);
+            Some((if takes { 200 } else { 503 }, String::new()))
+        }
+    });
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&receiver, "batch_events = 2"));
+    let messages: Vec<String> = ["ada", "bob", "eve", "bob", "ada"]
+        .iter()
+        .enumerate()
+        .map(|(n, user)| format!(r#"{{"type":"track","event":"E{n}","userId":"{user}","messageId":"m{n}"}}"#))
+        .collect();
+    let batch = format!(r#"{{"batch":[{}]}}"#, messages.join(","));
+    until("the sink runs", || server.internal_get("/metrics").text().contains("sink=\"hook\""));
+    assert_eq!(server.client().segment("/v1/batch", &tenant.key, &batch).status, 200);
+    tenant.settle();
+    until("a part is delivered, and the next is refused", || {
+        receiver.taken().len() == 2 && receiver.requests().len() > 1
+    });
+    // The sink has not got all of it yet, so it has to be said.
+    let said = folder.ok(&["erase", "--user", "bob", "--yes", "--undelivered"]);
+    assert!(said.contains("erased 2 stored events in 1 frames"), "{said}");
+    open.store(true, Ordering::Relaxed);
+    until("the rest is delivered", || listed(&folder, "hook")[4] == "0" && receiver.taken().len() >= 4);
+    let taken = receiver.taken();
+    let names: Vec<_> = taken.iter().map(|event| event["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["E0", "E1", "E2", "E4"], "each once, and of whom was erased only what had gone before");
+    server.stop();
+    folder.ok(&["verify"]);
 }
 
 /// A receiver that is away, comes back, wants us to wait, and breaks off after it took everything: all comes, with the same ids, and who

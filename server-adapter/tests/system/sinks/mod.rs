@@ -1,5 +1,6 @@
 //! Sinks: what reaches them, whatever happens to them or to the server.
 
+mod certificates;
 mod database;
 mod http;
 mod ndjson;

@@ -3,15 +3,16 @@
 use std::{
     fs,
     path::PathBuf,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value as Json;
 
 use super::{ids, listed, send, table_ids};
-use crate::common::{Client, Folder, Page, Raise, Tenant, until};
+use crate::common::{Client, Folder, Page, Raise, Server, Tenant, clean, until};
 
 const SINK: &str = "kind = 'ndjson'\nname = 'lines'";
 
@@ -149,6 +150,66 @@ fn files_are_put_aside() {
     assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
     let cut = tenant.folder.join("lines.ndjson.cut-00000001");
     assert_eq!(fs::read_to_string(cut).expect("kept"), "{\"event_id\":\"torn");
+}
+
+/// What is cut off at a start is kept for a month, and no longer than a person who is erased.
+#[test]
+fn what_was_cut_off_holds_nobody_for_ever() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(SINK);
+    send(&server, &tenant, &[1]);
+    until("they are there", || count(&tenant) == 2);
+    until("the cursor is noted", || listed(&folder, "lines")[4] == "0");
+    server.stop();
+    let path = tenant.folder.join("lines.ndjson");
+    let copy = tenant.folder.join("lines.ndjson.cut-00000001");
+    let cut = "{\"user_id\":\"ada\"}\n{\"user_id\":\"somebody\"}\n{\"name\":\"of som\\u0065body else's\"}\n{\"user_id\":\"someb";
+    let whole = fs::read_to_string(&path).expect("UTF-8");
+    fs::write(&path, whole + cut).expect("written");
+    let mut server = folder.serve();
+    until("it is cut off", || copy.exists());
+    until("and whole", || fs::read_to_string(&copy).expect("UTF-8") == cut);
+    folder.ok(&["erase", "-y", "--user", "somebody"]);
+    let left = fs::read_to_string(&copy).expect("UTF-8");
+    let lines: Vec<_> = left.lines().map(str::trim).collect();
+    assert_eq!((left.len(), &lines[..]), (cut.len(), &["{\"user_id\":\"ada\"}", "", "", "{\"user_id\":\"someb"][..]));
+    server.stop();
+
+    let mine = tenant.folder.join("lines.ndjson.cut-mine");
+    fs::write(&mine, "mine").expect("written");
+    let old = SystemTime::now() - Duration::from_secs(31 * 24 * 3600);
+    for path in [&copy, &mine] {
+        fs::File::options().write(true).open(path).expect("there").set_modified(old).expect("set");
+    }
+    let mut server = folder.serve();
+    until("it is removed", || !copy.exists());
+    assert!(mine.exists(), "what has another name is somebody's");
+    server.stop();
+}
+
+/// Lines on standard output, whole and in order; somebody who reads them has each at least once.
+#[test]
+fn standard_output_is_a_sink() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &[]);
+    tenant.add_sink("kind = 'ndjson'\nname = 'out'\npath = '-'");
+    let printed = folder.path.with_extension("out");
+    let mut command = Command::new("bash");
+    clean(&mut command).args(["-c", "exec \"$0\" serve >\"$1\"", env!("CARGO_BIN_EXE_firsthop")]).arg(&printed);
+    command.env("FIRSTHOP_DATA", &folder.path);
+    let mut server = Server::start(command);
+    send(&server, &tenant, &[3, 700]);
+    let text = || fs::read_to_string(&printed).expect("UTF-8");
+    until("all are there", || text().lines().count() == 704);
+    until("it is counted", || tenant.sink(&server, "lag_frames", "out") == 0.0);
+    server.stop();
+    let lines: Vec<Json> = text().lines().map(|line| serde_json::from_str(line).expect("nothing but JSON")).collect();
+    assert_eq!(ids(&lines), table_ids(&tenant));
+    let printed = folder.ok(&["events", "--json", "-n", "1000"]);
+    let printed: Vec<Json> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines, printed, "in the journal's order");
 }
 
 /// An older state of the sink beside the file of today, and a file that has the name which the next one gets: no line goes.

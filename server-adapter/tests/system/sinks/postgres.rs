@@ -10,7 +10,11 @@ use std::{
 
 use serde_json::Value as Json;
 
-use super::{database::Database, listed, send, table_ids};
+use super::{
+    certificates::{authority, certificate},
+    database::Database,
+    listed, send, table_ids,
+};
 use crate::common::{Client, Folder, Page, Raise, until};
 
 const COUNT: &str = "SELECT COUNT(*) FROM firsthop_events";
@@ -151,64 +155,9 @@ fn a_kill_loses_and_doubles_no_row() {
 #[test]
 fn tls_is_verified() {
     let mut database = Database::start();
-    let run = |arguments: &[&str]| {
-        let output =
-            Command::new("openssl").args(arguments).current_dir(database.path()).output().expect("openssl runs");
-        assert!(output.status.success(), "{output:?}");
-    };
-    let days = ["-nodes", "-days", "2"];
-    let authority = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-subj",
-        "/CN=ca",
-    ];
-    run(&[&authority[..], &days].concat());
-    run(&[
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-keyout",
-            "o.key",
-            "-out",
-            "other.pem",
-            "-subj",
-            "/CN=other",
-        ][..],
-        &days,
-    ]
-    .concat());
-    run(&[
-        "req",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "db.key",
-        "-out",
-        "db.csr",
-        "-subj",
-        "/CN=db",
-    ]);
-    fs::write(database.path().join("san"), "subjectAltName=IP:127.0.0.1\n").expect("written");
-    run(&[
-        "x509", "-req", "-in", "db.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-extfile", "san", "-out",
-        "db.pem",
-    ]);
+    authority(database.path(), "ca");
+    authority(database.path(), "other");
+    certificate(database.path(), "ca", "db", "IP:127.0.0.1");
     database.down();
     for name in ["db.key", "db.pem"] {
         let own =

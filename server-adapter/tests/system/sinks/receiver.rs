@@ -4,11 +4,16 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
 };
 
 use serde_json::Value as Json;
+use tokio_rustls::rustls::{
+    ServerConfig, ServerConnection, StreamOwned, crypto,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -20,7 +25,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    fn read(stream: &mut BufReader<TcpStream>) -> Option<Self> {
+    fn read(stream: &mut impl BufRead) -> Option<Self> {
         let mut line = String::new();
         stream.read_line(&mut line).ok().filter(|&length| length > 0)?;
         let mut words = line.split(' ');
@@ -101,14 +106,40 @@ impl Receiver {
     }
 
     pub(super) fn on(listener: TcpListener, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::over(listener, answer, |stream| stream)
+    }
+
+    /// One that speaks TLS, with this certificate and key.
+    pub(super) fn tls(
+        certificate: &Path,
+        key: &Path,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let certificates = CertificateDer::pem_file_iter(certificate).expect("there").map(|one| one.expect("PEM"));
+        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(certificates.collect(), PrivateKeyDer::from_pem_file(key).expect("a key"));
+        let config = Arc::new(config.expect("a certificate and its key"));
+        Self::over(TcpListener::bind("127.0.0.1:0").expect("bound"), answer, move |stream| {
+            StreamOwned::new(ServerConnection::new(Arc::clone(&config)).expect("a connection"), stream)
+        })
+    }
+
+    fn over<S: Read + Write>(
+        listener: TcpListener,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+        speak: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (answer, kept) = (Arc::new(answer), Arc::clone(&requests));
+        let (answer, speak, kept) = (Arc::new(answer), Arc::new(speak), Arc::clone(&requests));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (answer, kept) = (Arc::clone(&answer), Arc::clone(&kept));
+                let (answer, speak, kept) = (Arc::clone(&answer), Arc::clone(&speak), Arc::clone(&kept));
                 thread::spawn(move || {
-                    let mut stream = BufReader::new(stream);
+                    let mut stream = BufReader::new(speak(stream));
                     while let Some(request) = Request::read(&mut stream) {
                         let answered = answer(&request);
                         let status = answered.as_ref().map_or(0, |(status, _)| *status);
@@ -117,7 +148,8 @@ impl Receiver {
                         let text = "as the receiver says";
                         let head =
                             format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n{headers}\r\n{text}", text.len());
-                        if stream.get_mut().write_all(head.as_bytes()).is_err() {
+                        let stream = stream.get_mut();
+                        if stream.write_all(head.as_bytes()).and_then(|()| stream.flush()).is_err() {
                             return;
                         }
                     }

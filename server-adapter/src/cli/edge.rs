@@ -23,6 +23,9 @@ pub(super) enum Command {
     List {
         #[command(flatten)]
         chosen: Chosen,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
     },
     /// End an edge's enrolment: it gets no more leases, and what it forwards is refused.
     #[command(visible_alias = "remove")]
@@ -48,8 +51,17 @@ impl Command {
                 );
                 Ok(())
             }
-            Self::List { chosen } => {
+            Self::List { chosen, json } => {
                 let stored = chosen.folder.store()?.find(chosen.tenant.as_deref())?;
+                if json {
+                    return stored.tenant.enrolments.iter().try_for_each(|edge| {
+                        let [added, revoked] = [edge.added, edge.removed].map(|time| time.map(clock::format));
+                        out.line(serde_json::json!({
+                            "worker": edge.worker.get(), "name": edge.name, "region": edge.region.to_string(), "enrolled": added,
+                            "revoked": revoked,
+                        }))
+                    });
+                }
                 let rows: Vec<_> = stored
                     .tenant
                     .enrolments
@@ -57,7 +69,7 @@ impl Command {
                     .map(|edge| {
                         let state = edge
                             .removed
-                            .map_or_else(|| "enrolled".into(), |end| format!("removed {}", clock::format(end)));
+                            .map_or_else(|| "enrolled".into(), |end| format!("revoked {}", clock::format(end)));
                         [edge.worker.get().to_string(), edge.name.clone(), edge.region.to_string(), state]
                     })
                     .collect();

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{Chosen, out::Out};
 use crate::{
@@ -15,11 +15,12 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("whom").required(true).multiple(true).args(["user", "anonymous"])))]
 pub(super) struct Erase {
     #[command(flatten)]
     chosen: Chosen,
     /// The person's user id.
-    #[arg(long, required_unless_present = "anonymous")]
+    #[arg(long)]
     user: Option<String>,
     /// The anonymous id that the person had before.
     #[arg(long)]
@@ -28,7 +29,7 @@ pub(super) struct Erase {
     #[arg(long)]
     dry_run: bool,
     /// Do not ask.
-    #[arg(long)]
+    #[arg(long, short)]
     yes: bool,
     /// Erase also what a sink has not got yet, and will then never get.
     #[arg(long)]

@@ -26,11 +26,11 @@ pub(super) struct Events {
     #[arg(long)]
     user: Option<String>,
     /// Only what was received from then on: a time such as 2026-11-21T18:00 (UTC), or how long ago, such as 10m.
-    #[arg(long, value_parser = moment)]
-    since: Option<Timestamp>,
+    #[arg(long, alias = "since", value_parser = moment)]
+    from: Option<Timestamp>,
     /// Only what was received before.
-    #[arg(long, value_parser = moment)]
-    until: Option<Timestamp>,
+    #[arg(long, alias = "until", value_parser = moment)]
+    to: Option<Timestamp>,
     /// How many: the newest of those that match.
     #[arg(long, short = 'n', default_value_t = 50)]
     limit: u32,
@@ -112,8 +112,8 @@ impl Events {
         and("name = ?", self.name.clone(), 1);
         and("kind = ?", self.kind.clone(), 1);
         and("(user_id = ? OR anonymous_id = ?)", self.user.clone(), 2);
-        and("received_at >= ?", self.since.map(clock::format), 1);
-        and("received_at < ?", self.until.map(clock::format), 1);
+        and("received_at >= ?", self.from.map(clock::format), 1);
+        and("received_at < ?", self.to.map(clock::format), 1);
         (condition, parameters)
     }
 

@@ -1,8 +1,9 @@
 //! `firsthop sinks` and `firsthop replay`
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use firsthop_core::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
+use serde_json::json;
 
 use super::{
     Chosen, Folder,
@@ -28,6 +29,9 @@ pub(super) enum Command {
     List {
         #[command(flatten)]
         chosen: Chosen,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
     },
     /// Show events that a sink refused for good, the newest first.
     Dead {
@@ -55,6 +59,7 @@ pub(super) enum Command {
 
 /// Deliver again: what came since a time or with a frame and after it, or what was refused.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["from", "dead"])))]
 pub(super) struct Replay {
     #[command(flatten)]
     chosen: Chosen,
@@ -62,7 +67,7 @@ pub(super) struct Replay {
     #[arg(long, short)]
     sink: String,
     /// Everything from then on: a time such as 2026-11-21T18:00 (UTC), how long ago, such as 2h, or the number of a frame.
-    #[arg(long, required_unless_present = "dead", conflicts_with = "dead")]
+    #[arg(long)]
     from: Option<String>,
     /// The events that it refused.
     #[arg(long)]
@@ -72,7 +77,7 @@ pub(super) struct Replay {
 impl Command {
     pub(super) fn run(self, out: &mut Out) -> Result<(), Error> {
         match self {
-            Self::List { chosen } => list(&find(&chosen)?, out),
+            Self::List { chosen, json } => list(&find(&chosen)?, json, out),
             Self::Dead { chosen, sink, limit, json } => dead(&find(&chosen)?, sink.as_deref(), limit, json, out),
             Self::Discard { chosen, sink } => {
                 let stored = find(&chosen)?;
@@ -167,7 +172,7 @@ fn known(records: Option<&RecordsReader>, stored: &StoredTenant, sink: &str) -> 
     records.map_or_else(|| Ok(Known::default()), |records| records.known(sink).map_err(Error::database(&path)))
 }
 
-fn list(stored: &StoredTenant, out: &mut Out) -> Result<(), Error> {
+fn list(stored: &StoredTenant, json: bool, out: &mut Out) -> Result<(), Error> {
     let path = stored.journal();
     let (records, reader) = (records(stored)?, path.exists().then(|| journal::open_reader(&path)).transpose()?);
     let mut rows = Vec::new();
@@ -179,14 +184,23 @@ fn list(stored: &StoredTenant, out: &mut Out) -> Result<(), Error> {
             Some(reader) => lag(reader, cursor.unwrap_or(0)).map_err(Error::database(&path))?,
             None => (0, None),
         };
-        let waits = waits.map_or_else(
-            || "-".into(),
-            |since: Timestamp| format!("{}s", clock::now().as_millis().saturating_sub(since.as_millis()) / 1000),
-        );
+        let waits = waits.map(|since| clock::now().as_millis().saturating_sub(since.as_millis()) / 1000);
+        if json {
+            let trouble = known.trouble.map(|(since, what)| json!({ "since": clock::format(since), "what": what }));
+            out.line(json!({
+                "sink": name, "kind": kind, "atFrame": cursor, "behindFrames": frames, "waitingSeconds": waits, "dead": known.dead,
+                "trouble": trouble,
+            }))?;
+            continue;
+        }
+        let waits = waits.map_or_else(|| "-".into(), |seconds| format!("{seconds}s"));
         let state = if known.trouble.is_some() { "fails" } else { "well" };
         let cursor = cursor.map_or_else(|| "-".into(), |cursor| cursor.to_string());
         rows.push([name.into(), kind.into(), state.into(), cursor, frames.to_string(), waits, known.dead.to_string()]);
         troubles.extend(known.trouble.map(|(since, what)| (name, since, what)));
+    }
+    if json {
+        return Ok(());
     }
     out.table(["SINK", "KIND", "STATE", "AT FRAME", "BEHIND", "WAITING", "DEAD"], &rows)?;
     for (name, since, what) in troubles {

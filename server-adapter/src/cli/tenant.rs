@@ -25,6 +25,9 @@ pub(super) enum Command {
     List {
         #[command(flatten)]
         folder: Folder,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
     },
     /// Give a tenant another name. Its id and its keys stay.
     Rename {
@@ -50,7 +53,15 @@ impl Command {
                 out.line(format_args!("Write key: {}", stored.tenant.write_keys[0]))?;
                 out.line(format_args!("Settings:  {}", stored.folder.join("tenant.toml").display()))
             }
-            Self::List { folder } => {
+            Self::List { folder, json: true } => folder.store()?.all()?.iter().try_for_each(|stored| {
+                let tenant = &stored.tenant;
+                let edges = tenant.enrolments.iter().filter(|edge| edge.removed.is_none()).count();
+                out.line(serde_json::json!({
+                    "name": tenant.name, "id": tenant.id.to_string(), "region": tenant.region.to_string(), "origins": tenant.origins,
+                    "edges": edges, "writeKeys": tenant.write_keys,
+                }))
+            }),
+            Self::List { folder, json: false } => {
                 let rows: Vec<_> = folder.store()?.all()?.into_iter().map(|stored| row(&stored.tenant)).collect();
                 out.table(["NAME", "ID", "REGION", "ORIGINS", "EDGES", "WRITE KEYS"], &rows)
             }

@@ -40,7 +40,7 @@ pub(super) struct Verify {
     #[arg(long, requires = "ledger", requires = "public_key", conflicts_with = "tenant")]
     journal: Option<PathBuf>,
     /// An entry that must be there: its SHA-256, as an earlier check printed it. So a chain shows whose end was cut off.
-    #[arg(long, requires = "ledger")]
+    #[arg(long, requires = "ledger", value_parser = digest)]
     known: Option<String>,
 }
 
@@ -119,6 +119,14 @@ fn document(file: &Path, public: &PublicKey, out: &mut Out) -> Result<(), Error>
     let (kind, tenant, version, issued) = (signed.kind, said.tenant, said.version, clock::format(said.issued));
     out.line(format_args!("{name}: {kind} of tenant {tenant}, version {version}, signed {issued} with this key"))?;
     out.line(format_args!("{:#}", said.body))
+}
+
+/// A SHA-256 in hex, in small letters as it is printed.
+fn digest(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    is_digest
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "an entry is 64 hex digits, as an earlier check printed it".into())
 }
 
 fn ended(faults: u64) -> Result<(), Error> {

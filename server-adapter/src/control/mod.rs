@@ -97,6 +97,12 @@ pub(crate) fn connect(data: &std::path::Path) -> Result<std::os::unix::net::Unix
 /// # Errors
 /// [`Error::Control`] if somebody holds it and does not listen.
 pub(crate) fn status(settings: &Settings) -> Result<Option<Status>, Error> {
+    if !settings.data.is_dir() {
+        let data = settings.data.display();
+        return Err(Error::Control(format!(
+            "{data}: there is no such folder; `firsthop serve` makes it, --data or FIRSTHOP_DATA names another"
+        )));
+    }
     if try_lock(&settings.data)?.is_some() {
         return Ok(None);
     }

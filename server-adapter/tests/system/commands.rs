@@ -83,6 +83,38 @@ fn tenants_are_made_listed_and_renamed() {
     assert!(folder.fails(&["events"]).contains("which tenant?"));
 }
 
+/// Lists for programs; and what is missing on a command line is said with what would do.
+#[test]
+fn commands_are_of_one_mould() {
+    let folder = Folder::new();
+    let shop = folder.tenant("shop", &["--region", "EU", "--origin", "https://shop.example"]);
+    folder.ok(&["edge", "add", "--name", "fra", "--region", "EU"]);
+    folder.ok(&["edge", "add", "--name", "gone", "--region", "EU"]);
+    folder.ok(&["edge", "revoke", "gone"]);
+    let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let said = folder.ok(&[arguments, &["--json"]].concat());
+        said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let tenants = json(&["tenant", "list"]);
+    assert_eq!((&tenants[0]["name"], &tenants[0]["edges"]), (&"shop".into(), &1.into()));
+    assert_eq!(tenants[0]["writeKeys"], serde_json::json!([shop.key]));
+    let edges = json(&["edge", "list"]);
+    assert_eq!((&edges[0]["name"], &edges[0]["revoked"]), (&"fra".into(), &serde_json::Value::Null));
+    assert!(edges[1]["revoked"].is_string() && folder.ok(&["edge", "list"]).contains(" revoked 20"));
+    let sinks = json(&["sinks", "list"]);
+    assert_eq!((&sinks[0]["sink"], &sinks[0]["behindFrames"]), (&"events".into(), &0.into()));
+
+    let refused = |arguments: &[&str], says: &str| {
+        let output = folder.run(arguments);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(says), "{arguments:?}: {said}");
+    };
+    refused(&["replay", "--sink", "events"], "<--from <FROM>|--dead>");
+    refused(&["replay", "--sink", "events", "--dead", "--from", "1"], "cannot be used with");
+    refused(&["erase", "--yes"], "<--user <USER>|--anonymous <ANONYMOUS>>");
+    refused(&["verify", "--ledger", "--known", "xx"], "64 hex digits");
+}
+
 /// A server with some events of two users.
 fn some_events(folder: &Folder) -> (Server, Tenant) {
     let server = folder.serve();
@@ -121,8 +153,10 @@ fn events_are_shown_and_filtered() {
     assert_eq!(names(&["--name", "Basket"]), ["2"]);
     assert_eq!(names(&["--user", "ada"]), ["1", "4"]);
     assert_eq!(names(&["--user", "anon-1"]), ["2"]);
-    assert_eq!(names(&["--since", "1h", "--until", "2999-01-01"]), ["1", "2", "3", "4"]);
-    assert_eq!(names(&["--until", "1h"]).len(), 0);
+    assert_eq!(names(&["--from", "1h", "--to", "2999-01-01"]), ["1", "2", "3", "4"]);
+    assert_eq!(names(&["--to", "1h"]).len(), 0);
+    // As these were called before.
+    assert_eq!(names(&["--since", "1h", "--until", "1h"]).len(), 0);
     assert_eq!(names(&["--user", "' OR 1=1 --"]).len(), 0);
     assert_eq!(folder.run(&["events", "--kind", "tracks"]).status.code(), Some(2));
 

@@ -26,7 +26,7 @@ fn post(path: &str, body: &str) -> Vec<u8> {
 #[test]
 fn a_server_is_asked_how_it_is_until_it_ends() {
     let folder = Folder::new();
-    assert!(folder.fails(&["status"]).contains("server.lock"), "no such folder");
+    assert!(folder.fails(&["status"]).contains("there is no such folder; `firsthop serve` makes it"));
     let mut server = folder.serve();
     let said = folder.ok(&["status"]);
     assert!(said.contains("ready, 1 tenants") && said.contains(&server.child.id().to_string()), "{said}");

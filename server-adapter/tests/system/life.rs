@@ -68,6 +68,32 @@ fn a_drain_finishes_what_it_began() {
     assert!(said.contains("all of it is as it was written"), "{said}");
 }
 
+/// A client that asks and asks and reads no answer holds up the end for as long as it may, and no longer.
+#[test]
+fn who_reads_no_answers_does_not_keep_a_server_alive() {
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--drain-timeout", "2s"]);
+    let mut stream = std::net::TcpStream::connect(server.public).expect("connected");
+    stream.set_nonblocking(true).expect("nonblocking");
+    // Until neither side's buffers take any more: the server waits to write its answers.
+    let requests = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n".repeat(1000);
+    let mut stuck = 0;
+    until("it is stuck", || {
+        match std::io::Write::write(&mut stream, &requests) {
+            Ok(_) => stuck = 0,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => stuck += 1,
+            Err(error) => panic!("{error}"),
+        }
+        stuck > 25
+    });
+    let tenant = folder.only_tenant();
+    let mut page = Page::new(&tenant);
+    assert_eq!(server.client().frame(&page.frame(3)).receipt().stored, 3, "others are served");
+    server.stop();
+    assert!(server.log().contains("some connections did not end in time"), "{}", server.log());
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 3);
+}
+
 #[test]
 fn nothing_configured_works_and_says_what_to_do() {
     let folder = Folder::new();

@@ -22,8 +22,6 @@ pub enum Error {
     Reserved,
     /// The payload is sealed, and was not opened: only who has the region's key can.
     Sealed,
-    /// The seal does not open: it was made for another key, tenant or region, or header or payload were changed since.
-    Seal,
     /// An unknown algorithm, or one that this build lacks.
     Algorithm,
     /// The region is not two ASCII capital letters or `--`.
@@ -62,6 +60,8 @@ pub enum Error {
     Parse,
     /// A call that this state of a writer does not allow.
     State,
+    /// The seal does not open: it was made for another key, tenant or region, or header or payload were changed since.
+    Seal,
 }
 
 impl Error {

@@ -85,7 +85,16 @@ impl<'a> Extensions<'a> {
     #[must_use]
     pub fn get(self, kind: ExtensionKind) -> Option<&'a [u8]> {
         let mut extensions = self;
-        extensions.find_map(|extension| (extension.kind.number() == kind.number()).then_some(extension.value))
+        core::iter::from_fn(|| extensions.advance())
+            .find_map(|(number, value)| (number == kind.number()).then_some(value))
+    }
+
+    /// The next one: its number and value.
+    fn advance(&mut self) -> Option<(u16, &'a [u8])> {
+        let (head, rest) = self.rest.split_first_chunk::<EXTENSION_HEAD>()?;
+        let (value, rest) = rest.split_at_checked(u16::from_le_bytes([head[2], head[3]]).into())?;
+        self.rest = rest;
+        Some((u16::from_le_bytes([head[0], head[1]]), value))
     }
 
     /// Whole extensions, and of the kinds up to 63 none twice.
@@ -93,8 +102,7 @@ impl<'a> Extensions<'a> {
         let mut extensions = self;
         // A bit for each number: all kinds that are defined, and room for more.
         let mut seen = 0u64;
-        for extension in &mut extensions {
-            let number = extension.kind.number();
+        while let Some((number, _)) = extensions.advance() {
             if number < 64 {
                 if seen & 1 << number != 0 {
                     return Err(Error::Extension);
@@ -110,10 +118,7 @@ impl<'a> Iterator for Extensions<'a> {
     type Item = Extension<'a>;
 
     fn next(&mut self) -> Option<Extension<'a>> {
-        let (head, rest) = self.rest.split_first_chunk::<EXTENSION_HEAD>()?;
-        let len = u16::from_le_bytes([head[2], head[3]]).into();
-        let (value, rest) = rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(Extension { kind: ExtensionKind::from_number(u16::from_le_bytes([head[0], head[1]])), value })
+        let (number, value) = self.advance()?;
+        Some(Extension { kind: ExtensionKind::from_number(number), value })
     }
 }

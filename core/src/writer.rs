@@ -1,16 +1,18 @@
 //! Writing a frame: header, extensions, context, events, tag.
 
-#[cfg(feature = "seal")]
-use crate::RegionPublicKey;
 use crate::{
-    Context, Error, Event, ExtensionKind, Flags, FrameSigner, Header, SourceId, TenantId, Timestamp,
+    Context, Error, Event, ExtensionKind, FrameSigner, Header, SourceId, TenantId, Timestamp,
     codec::Writer,
     context::most_sharing,
     crc::crc32,
     extension::{EXTENSION_HEAD, Extensions, write_extension},
-    frame::{ENCAPSULATED_LEN, SEAL_TAG_LEN},
     header::{CRC_AT, HEADER_LEN},
     limits::{MAX_FRAME, MAX_HEADER},
+};
+#[cfg(feature = "seal")]
+use crate::{
+    Flags, RegionPublicKey,
+    frame::{ENCAPSULATED_LEN, SEAL_TAG_LEN},
 };
 
 /// Writes one frame after another into a buffer of the caller's.
@@ -117,13 +119,14 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         if self.stage != Stage::Extensions {
             return Err(Error::State);
         }
-        // Of a sealed frame, the encapsulated key stands first.
-        let start = if self.seals() { ENCAPSULATED_LEN } else { 0 };
+        let sealed = self.sealed();
         self.append(|writer| {
-            writer.raw(&[0; ENCAPSULATED_LEN][..start])?;
+            // The encapsulated key stands first.
+            #[cfg(feature = "seal")]
+            writer.raw(&[0; ENCAPSULATED_LEN][..sealed.0])?;
             context.encode_shared(writer)
         })?;
-        self.most = most_sharing(&self.buffer.as_mut()[self.header_len + start..self.end]);
+        self.most = most_sharing(&self.buffer.as_mut()[self.header_len + sealed.0..self.end]);
         self.stage = Stage::Events;
         Ok(())
     }
@@ -183,7 +186,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished or is to be
     /// sealed.
     pub fn finish(&mut self, signer: &(impl FrameSigner + ?Sized)) -> Result<&[u8], Error> {
-        if self.stage == Stage::Finished || self.header.flags.contains(Flags::SEALED) {
+        if self.stage == Stage::Finished || self.sealed().0 > 0 {
             return Err(Error::State);
         }
         self.end_header()?;
@@ -197,18 +200,19 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         if self.stage == Stage::Extensions { self.context(&Context::EMPTY) } else { Ok(()) }
     }
 
-    /// Whether the frame is to be sealed.
-    const fn seals(&self) -> bool {
+    /// What a seal takes before what is sealed, and behind it; nothing of a frame that is not to be sealed.
+    const fn sealed(&self) -> (usize, usize) {
         #[cfg(feature = "seal")]
-        return self.region.is_some();
-        #[cfg(not(feature = "seal"))]
-        false
+        if self.header.flags.contains(Flags::SEALED) {
+            return (ENCAPSULATED_LEN, SEAL_TAG_LEN);
+        }
+        (0, 0)
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Result<(), Error>) -> Result<(), Error> {
-        let behind = self.header.alg.tag_len() + if self.seals() { SEAL_TAG_LEN } else { 0 };
+        let (_, behind) = self.sealed();
         let buffer = self.buffer.as_mut();
-        let room = buffer.len().min(MAX_FRAME).saturating_sub(behind);
+        let room = buffer.len().min(MAX_FRAME).saturating_sub(self.header.alg.tag_len() + behind);
         let mut writer = Writer::new(&mut buffer[..room], self.end);
         write(&mut writer)?;
         self.end = writer.position();
@@ -240,7 +244,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
     /// [`Error::Algorithm`] if the signer's is not the header's, [`Error::State`] if the frame was finished or is not to be sealed,
     /// [`Error::BufferFull`].
     pub fn finish_sealed(&mut self, signer: &(impl FrameSigner + ?Sized), random: &[u8; 32]) -> Result<&[u8], Error> {
-        if self.stage == Stage::Finished || !self.seals() {
+        if self.stage == Stage::Finished || self.region.is_none() {
             return Err(Error::State);
         }
         self.end_header()?;

@@ -24,14 +24,16 @@ const tools = {
 };
 const binaryen = (name) => join(dirname(tools.opt), name);
 
-const LIMITS = { wasm: 6 * 1024, total: 10 * 1024 };
+const LIMITS = { wasm: 6 * 1024, total: 10 * 1024, sealed: 18 * 1024 };
 
 const FEATURES = ['bulk-memory', 'multivalue', 'mutable-globals', 'nontrapping-float-to-int', 'reference-types', 'sign-ext'].map((f) => `--enable-${f}`);
 
 const SMALLEST = ['-Oz', '--flatten', '--rereloop', '-Oz', '-Oz', '--strip-debug', '--strip-producers', '--strip-target-features'];
 
 /** What js/wasm.ts declares, and so what may be called. */
-const EXPORTS = [...readFileSync(join(here, 'js', 'wasm.ts'), 'utf8').match(/interface Wasm \{([^]*?)\n\}/)[1].matchAll(/^ {2}(\w+)[(:]/gm)].map(([, name]) => name);
+const exportsOf = (name) => [...readFileSync(join(here, 'js', 'wasm.ts'), 'utf8').match(new RegExp(`interface ${name} [^]*?\\{([^]*?)\\n\\}`))[1].matchAll(/^ {2}(\w+)[(:]/gm)].map(([, name]) => name);
+const EXPORTS = exportsOf('Wasm');
+const SEALING_EXPORTS = [...EXPORTS, ...exportsOf('SealingWasm')];
 
 /** Names that never leave the script. */
 const INTERNAL = [
@@ -74,40 +76,40 @@ function aside(work) {
   }
 }
 
-/** The page's module, and what its exports are called in it. */
-const page = () => aside((work) => {
+/** A page's module, and what its exports are called in it. */
+const page = (features, exports) => aside((work) => {
   const [graph, reached, small] = ['graph.json', 'reached.wasm', 'small.wasm'].map((name) => join(work, name));
-  writeFileSync(graph, JSON.stringify([{ name: 'page', root: true, reaches: EXPORTS }, ...EXPORTS.map((name) => ({ name, export: name }))]));
-  run(binaryen('wasm-metadce'), [...FEATURES, '--graph-file', graph, bindgen('', work), '-o', reached]);
+  writeFileSync(graph, JSON.stringify([{ name: 'page', root: true, reaches: exports }, ...exports.map((name) => ({ name, export: name }))]));
+  run(binaryen('wasm-metadce'), [...FEATURES, '--graph-file', graph, bindgen(features, work), '-o', reached]);
   const mapping = run(tools.opt, [...FEATURES, ...SMALLEST, '--minify-imports-and-exports', reached, '-o', small]);
   return [readFileSync(small), Object.fromEntries(JSON.parse(mapping).exports)];
 });
 
-function check(wasm, names) {
+function check(wasm, names, wanted) {
   const compiled = new WebAssembly.Module(wasm);
   const imports = WebAssembly.Module.imports(compiled).map(({ module, name }) => `${module}.${name}`);
   const exports = WebAssembly.Module.exports(compiled).map(({ name }) => name);
   if (imports.length) throw new Error(`the module imports ${imports}`);
-  const missing = EXPORTS.filter((name) => !exports.includes(names[name]));
-  if (missing.length || exports.length !== EXPORTS.length) throw new Error(`js/wasm.ts and the module differ: ${missing} of ${exports}`);
+  const missing = wanted.filter((name) => !exports.includes(names[name]));
+  if (missing.length || exports.length !== wanted.length) throw new Error(`js/wasm.ts and the module differ: ${missing} of ${exports}`);
   const text = execFileSync(binaryen('wasm-dis'), [...FEATURES, '-'], { input: wasm, maxBuffer: 1 << 28 }).toString();
   if (!text.includes('(memory ')) throw new Error('the module could not be read');
   if (text.includes('memory.grow')) throw new Error('the module asks for memory: something in it allocates');
 }
 
-/** Bundles a script, with the module inside if one is given. */
-function script(entry, name, format, wasm) {
+/** Bundles a script for a build, with its module inside if that is wanted. */
+function script({ sealed, exported, deflated }, entry, name, format, inside = true) {
   const bundle = (alphabet, text) => aside((work) => {
     // It begins with the names of the module's exports, and esbuild adds the others to it.
     writeFileSync(join(work, 'names.json'), JSON.stringify(exported));
     return run(tools.esbuild, [
       ...[join(here, 'js', entry), '--bundle', '--minify', `--format=${format}`, '--target=es2022', '--log-level=warning'],
-      ...[`--mangle-props=^(${[...INTERNAL, ...EXPORTS].join('|')})$`, `--mangle-cache=${join(work, 'names.json')}`],
-      ...[`--define:ALPHABET=${JSON.stringify(alphabet)}`, `--define:WASM=${JSON.stringify(text)}`],
+      ...[`--mangle-props=^(${[...INTERNAL, ...Object.keys(exported)].join('|')})$`, `--mangle-cache=${join(work, 'names.json')}`],
+      ...[`--define:ALPHABET=${JSON.stringify(alphabet)}`, `--define:WASM=${JSON.stringify(text)}`, `--define:SEALED=${sealed}`],
     ]).toString();
   });
-  const frequent = wasm ? alphabetOf(bundle('', '')) : '';
-  writeFileSync(join(dist, name), bundle(frequent, wasm ? inSixBits(deflated, frequent) : ''));
+  const frequent = inside ? alphabetOf(bundle('', '')) : '';
+  writeFileSync(join(dist, name), bundle(frequent, inside ? inSixBits(deflated, frequent) : ''));
 }
 
 /** The 64 characters that a script has most of, without those that could end a string or a script element. */
@@ -130,20 +132,33 @@ function inSixBits(bytes, alphabet) {
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(join(dist, 'test'), { recursive: true });
 
-const [wasm, exported] = page();
-check(wasm, exported);
-writeFileSync(join(dist, 'firsthop.wasm'), wasm);
-writeFileSync(join(dist, 'test', 'exports.json'), JSON.stringify(exported));
+/** A build: its module, checked, as it is and deflated. */
+async function build(sealed) {
+  const exports = sealed ? SEALING_EXPORTS : EXPORTS;
+  const [wasm, exported] = page(sealed ? 'seal' : '', exports);
+  check(wasm, exported, exports);
+  // Some per cent less than zlib's best, in every page.
+  const deflated = await zopfli.deflateAsync(wasm, { numiterations: 50 });
+  if (!inflateRawSync(deflated).equals(wasm)) throw new Error('what was deflated is not what comes out');
+  return { sealed, wasm, exported, deflated };
+}
+
+const ordinary = await build(false);
+writeFileSync(join(dist, 'firsthop.wasm'), ordinary.wasm);
+writeFileSync(join(dist, 'test', 'exports.json'), JSON.stringify(ordinary.exported));
+script(ordinary, 'module.ts', 'firsthop.mjs', 'esm', false);
+script(ordinary, 'inline.ts', 'firsthop.inline.mjs', 'esm');
+script(ordinary, 'script.ts', 'firsthop.js', 'iife');
+
+// A build of its own, so that nobody else pays for it.
+const sealed = await build(true);
+writeFileSync(join(dist, 'test', 'sealed.wasm'), sealed.wasm);
+writeFileSync(join(dist, 'test', 'sealed.json'), JSON.stringify(sealed.exported));
+script(sealed, 'inline.ts', 'firsthop-sealed.mjs', 'esm');
+script(sealed, 'script.ts', 'firsthop-sealed.js', 'iife');
+
 aside((work) => run(tools.opt, [...FEATURES, ...SMALLEST, bindgen('vectors', work), '-o', join(dist, 'test', 'vectors.wasm')]));
-
-// Some per cent less than zlib's best, in every page.
-const deflated = await zopfli.deflateAsync(wasm, { numiterations: 50 });
-if (!inflateRawSync(deflated).equals(wasm)) throw new Error('what was deflated is not what comes out');
-
-script('module.ts', 'firsthop.mjs', 'esm');
-script('inline.ts', 'firsthop.inline.mjs', 'esm', wasm);
-script('script.ts', 'firsthop.js', 'iife', wasm);
-copyFileSync(join(here, 'js', 'firsthop.d.ts'), join(dist, 'firsthop.d.ts'));
+for (const types of ['firsthop.d.ts', 'firsthop-sealed.d.ts']) copyFileSync(join(here, 'js', types), join(dist, types));
 
 const weigh = (...names) => {
   const files = names.map((name) => readFileSync(join(dist, name)));
@@ -160,6 +175,8 @@ const sizes = {
   'ES module: firsthop.mjs + firsthop.wasm': { ...weigh('firsthop.mjs', 'firsthop.wasm'), limit: LIMITS.total },
   'script: firsthop.js': { ...weigh('firsthop.js'), limit: LIMITS.total },
   'ES module, all in one: firsthop.inline.mjs': { ...weigh('firsthop.inline.mjs'), limit: LIMITS.total },
+  'sealed script: firsthop-sealed.js': { ...weigh('firsthop-sealed.js'), limit: LIMITS.sealed },
+  'sealed ES module: firsthop-sealed.mjs': { ...weigh('firsthop-sealed.mjs'), limit: LIMITS.sealed },
 };
 writeFileSync(join(dist, 'sizes.json'), `${JSON.stringify(sizes, undefined, 2)}\n`);
 

@@ -9,7 +9,11 @@ fn main() {
     }
     // `test/module.test.mjs` measures what a page's needs. The stack lies below everything else, so that an overflow
     // traps. The vectors' algorithms want more.
-    let size = if env::var_os("CARGO_FEATURE_VECTORS").is_some() { 256 * 1024 } else { 8 * 1024 };
+    let size = match (env::var_os("CARGO_FEATURE_VECTORS"), env::var_os("CARGO_FEATURE_SEAL")) {
+        (Some(_), _) => 256 * 1024,
+        (_, Some(_)) => 32 * 1024,
+        _ => 8 * 1024,
+    };
     println!("cargo::rustc-cdylib-link-arg=-zstack-size={size}");
     println!("cargo::rustc-cdylib-link-arg=--stack-first");
 }

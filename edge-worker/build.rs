@@ -21,6 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut count = 0;
     for path in &files {
         let (Some(name), Some(extension)) = (path.file_name(), path.extension()) else { continue };
+        // For bundlers: a page takes the script, and the Worker is small.
+        if name == "firsthop-sealed.mjs" {
+            continue;
+        }
         let Some((_, media)) = TYPES.iter().find(|(known, _)| extension == *known) else { continue };
         println!("cargo::rerun-if-changed={}", path.display());
         let digest = Sha256::digest(fs::read(path)?);

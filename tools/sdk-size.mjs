@@ -8,6 +8,8 @@ import { brotliCompressSync, gzipSync } from "node:zlib";
 
 const WASM_LIMIT = 6 * 1024;
 const TOTAL_LIMIT = 10 * 1024;
+// The build that seals pays for X25519 and ChaCha20-Poly1305, and is the only one that does.
+const SEALED_LIMIT = 18 * 1024;
 
 const dist = new URL("../bindings/dist/", import.meta.url);
 const files = new Map(
@@ -47,7 +49,7 @@ for (const entry of entries) {
   const all = [...closure(entry)];
   const sum = (key) => all.reduce((total, file) => total + file[key], 0);
   rows.push({ file: `page with ${all.map((f) => f.name).join(" + ")}`, raw: sum("raw"), gzip: sum("gzip"), brotli: sum("brotli") });
-  hold(`a page with ${entry.name}`, sum("gzip"), TOTAL_LIMIT);
+  hold(`a page with ${entry.name}`, sum("gzip"), entry.name.includes("sealed") ? SEALED_LIMIT : TOTAL_LIMIT);
 }
 if (![...files.values()].some((file) => file.name.endsWith(".wasm") && WebAssembly.validate(file.bytes))) {
   faults.push("bindings/dist has no WebAssembly: nothing was measured");
@@ -59,6 +61,6 @@ console.log(`${"".padEnd(pad)}     raw    gzip  brotli`);
 for (const { file, raw, gzip, brotli } of rows) {
   console.log(`${file.padEnd(pad)} ${String(raw).padStart(7)} ${String(gzip).padStart(7)} ${String(brotli).padStart(7)}`);
 }
-console.log(`promised: ${WASM_LIMIT} for the wasm, ${TOTAL_LIMIT} for a page, gzip`);
+console.log(`promised: ${WASM_LIMIT} for the wasm, ${TOTAL_LIMIT} for a page, ${SEALED_LIMIT} for one that seals, gzip`);
 for (const fault of faults) console.error(`error: ${fault}`);
 process.exit(faults.length > 0 ? 1 : 0);

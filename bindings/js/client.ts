@@ -3,7 +3,9 @@
 import { createDelivery, type Delivery } from './delivery.ts';
 import { createEncoder, isObject } from './encoder.ts';
 import type { EventOptions, Firsthop, LoadOptions } from './firsthop.d.ts';
+import type { SealedLoadOptions } from './firsthop-sealed.d.ts';
 import { createReporter } from './reporter.ts';
+import { createSealing, isSealable } from './sealing.ts';
 import { createUuid } from './uuid.ts';
 import { createVisitor, type Visitor } from './visitor.ts';
 import { Field, Kind, type Wasm } from './wasm.ts';
@@ -50,6 +52,8 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
   const { emit, fail, guard } = reporter;
   const losses = { count: 0 };
   let visitor: Visitor;
+  /** Of the sealed build. */
+  let sealed: SealedLoadOptions;
   let delivery: Delivery | undefined;
   let loaded: Promise<void> | undefined;
   /** Calls that wait for `load`, for the module, or for the one before them. */
@@ -102,7 +106,7 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
     const source = createUuid();
     for (let load = 1; !delivery && load < Limit.Loads; load++) {
       try {
-        const encoder = createEncoder(await instantiate(), source, writeKey, region, flushAt ?? Limit.FlushAt, fail);
+        const encoder = createEncoder(SEALED ? createSealing(await instantiate(), sealed) : await instantiate(), source, writeKey, region, flushAt ?? Limit.FlushAt, fail);
         const url = `${endpoint}`.replace(/\/*$/, '/v1/f');
         delivery = createDelivery(encoder, reporter, url, source, losses, giveUp, flushInterval ?? Limit.FlushMs, maxQueueBytes ?? Limit.QueueBytes);
       } catch (cause) {
@@ -141,7 +145,9 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
       if (loaded) fail('loaded');
       else if (!/^fh_[\da-f]{16}_[\da-zA-Z]{16,44}$/.test(options.writeKey)) fail('write-key');
       else if (!options.endpoint) fail('endpoint');
+      else if (SEALED && !isSealable(options)) fail('region-keys');
       else {
+        if (SEALED) sealed = options as SealedLoadOptions;
         visitor = createVisitor(options);
         loaded = start(options).catch((cause) => fail('internal', cause));
         const leave = guard(({ type }) => {

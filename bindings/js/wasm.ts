@@ -16,6 +16,12 @@ export interface Wasm {
   finishFrame(dropped: number): number;
 }
 
+/** What the module of the sealed build exports besides. Its `finishFrame` takes 32 random bytes, staged. */
+export interface SealingWasm extends Wasm {
+  /** Staged: the region's public key. */
+  sealTo(id: number): number;
+}
+
 // Enums that leave nothing behind but their numbers.
 
 export const enum At {

@@ -38,6 +38,13 @@ pub fn start_session(alg: u32, key_id: u32, epoch: u32) -> u32 {
     with(|page| code(page.session(alg, key_id, epoch)))
 }
 
+/// Seals every frame from the next on. Staged: the region's public key (32 bytes).
+#[cfg(feature = "seal")]
+#[wasm_bindgen(js_name = sealTo)]
+pub fn seal_to(id: u32) -> u32 {
+    with(|page| code(page.seal_to(firsthop_core::RegionKeyId::new(id))))
+}
+
 /// Sets a text of the next frame's context, by its place there. Staged: the text.
 #[wasm_bindgen(js_name = setText)]
 pub fn set_text(field: u32, len: u32) -> u32 {
@@ -78,7 +85,7 @@ pub fn put_event(kind: u32, name_len: u32, time_ms: f64) -> u32 {
     })
 }
 
-/// Signs the frame, and returns its length.
+/// Signs the frame, and returns its length. In the build that seals, 32 random bytes are staged.
 #[wasm_bindgen(js_name = finishFrame)]
 pub fn finish_frame(dropped: u32) -> u32 {
     with(|page| page.finish(dropped).map_or(0, |len| len as u32))

@@ -5,6 +5,8 @@ use firsthop_core::{
     FrameWriter, Header, KeyId, MacKey, PropertiesWriter, Region, SESSION_GRANT_LEN, Screen, SourceId, Tag, TenantId,
     Timestamp, Unsigned, Value, limits::MAX_WRITE_KEY,
 };
+#[cfg(feature = "seal")]
+use firsthop_core::{RegionKeyId, RegionPublicKey};
 
 use crate::{
     fields::Fields,
@@ -25,6 +27,9 @@ pub(crate) struct Page {
     fields: Fields,
     /// An event's properties, or what a context holds beyond its fields.
     block: PropertiesWriter<Bytes>,
+    /// What frames are sealed to.
+    #[cfg(feature = "seal")]
+    region_key: Option<RegionPublicKey>,
 }
 
 struct Session {
@@ -43,6 +48,8 @@ impl Page {
             frame: FrameWriter::idle(&mut buffers.frame),
             fields: Fields::new(&mut buffers.context),
             block: PropertiesWriter::new(&mut buffers.shape, &mut buffers.text),
+            #[cfg(feature = "seal")]
+            region_key: None,
         }
     }
 
@@ -78,6 +85,15 @@ impl Page {
         Ok(())
     }
 
+    /// Seals to this key from the next frame on. Staged: its 32 bytes.
+    #[cfg(feature = "seal")]
+    pub(crate) fn seal_to(&mut self, id: RegionKeyId) -> Result<(), Error> {
+        self.region_key = None;
+        let bytes = self.staging.first_chunk().ok_or(Error::Parse)?;
+        self.region_key = Some(RegionPublicKey::new(id, *bytes)?);
+        Ok(())
+    }
+
     /// Sets a text of the next frame's context. Staged: the text.
     pub(crate) fn text(&mut self, field: u32, len: usize) -> Result<(), Error> {
         self.fields.set(field, self.staging.get(..len).ok_or(Error::TooLarge)?)
@@ -107,6 +123,8 @@ impl Page {
             None => (ExtensionKind::WriteKey, self.write_key.get(..self.write_key_len).ok_or(Error::WriteKey)?),
         };
         self.frame.extension(kind, value)?;
+        #[cfg(feature = "seal")]
+        self.frame.seal_to(self.region_key.as_ref().ok_or(Error::Sealed)?)?;
         let mut context: Context<'_> = self.fields.context;
         context.screen = Some(screen);
         context.extra = self.block.finish()?;
@@ -156,11 +174,20 @@ impl Page {
         Ok(self.frame.len())
     }
 
-    /// Signs the frame and returns its length.
+    /// Signs the frame and returns its length. Staged, where frames are sealed: 32 random bytes.
     pub(crate) fn finish(&mut self, dropped: u32) -> Result<usize, Error> {
         self.frame.set_dropped(dropped);
         let count = self.frame.count();
-        let len = self.frame.finish(&Signer(self.session.as_ref()))?.len();
+        let signer = Signer(self.session.as_ref());
+        #[cfg(not(feature = "seal"))]
+        let len = self.frame.finish(&signer)?.len();
+        #[cfg(feature = "seal")]
+        let len = {
+            let random = self.staging.first_chunk_mut().ok_or(Error::State)?;
+            let len = self.frame.finish_sealed(&signer, random)?.len();
+            random.fill(0);
+            len
+        };
         self.header.batch_seq += 1;
         self.header.first_seq += u64::from(count);
         Ok(len)

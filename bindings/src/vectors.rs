@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 
 use firsthop_core::{
     Alg, Context, Envelope, Error, Event, Frame, FrameSigner, FrameWriter, LeaseKey, MacKey, PropertiesWriter,
-    PublicKey, SecretKey, Timestamp, Unsigned, Value,
+    PublicKey, RegionKeyId, RegionSecretKey, SecretKey, Timestamp, Unsigned, Value,
     limits::{MAX_ENVELOPE, MAX_EVENT},
 };
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -89,6 +89,16 @@ pub fn vector_verify(len: u32, alg: u8) -> u32 {
 #[wasm_bindgen]
 pub fn vector_open(len: u32) -> u32 {
     with(|room| Frame::parse(&room.frame[..len as usize])?.check().map(|_| ()))
+}
+
+/// Opens what is sealed and reads it. The key is the region's private one.
+#[wasm_bindgen]
+pub fn vector_unseal(len: u32, id: u32) -> u32 {
+    with(|room| {
+        let frame = Frame::parse(&room.frame[..len as usize])?;
+        let key = RegionSecretKey::new(RegionKeyId::new(id), room.key);
+        frame.unseal(&key, &mut room.rewritten)?.check().map(|_| ())
+    })
 }
 
 /// Reads the envelope.

@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test';
 
 import { launchBrowser } from '../../tools/browser.mjs';
 import { GRANT, SECRET, WRITE_KEY } from './support/page.mjs';
-import { decode, signedWith } from './support/wire.mjs';
+import { decode, regionKey, signedWith } from './support/wire.mjs';
 
 const dist = new URL('../dist/', import.meta.url);
 const TYPES = { js: 'text/javascript', mjs: 'text/javascript', wasm: 'application/wasm' };
@@ -34,7 +34,7 @@ class Edge {
 
   async handle(request, response) {
     const headers = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'Retry-After', 'cache-control': 'no-store' };
-    const [, file] = request.url.match(/^\/sdk\/([\w.]+)$/) ?? [];
+    const [, file] = request.url.match(/^\/sdk\/([\w.-]+)$/) ?? [];
     if (file) return response.writeHead(200, { ...headers, 'content-type': TYPES[file.split('.').pop()] }).end(readFileSync(new URL(file, dist)));
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
@@ -63,14 +63,17 @@ class Edge {
   }
 }
 
+/** What the sealed build is given besides: a key that is in force, and one that will be. */
+const SEALED = `, region: 'EU', regionKeys: ${JSON.stringify([regionKey(5, 0), regionKey(6, 4e12)])}`;
+
 const HTML = {
-  script: (head = '') => `<!doctype html><title>Shop</title>${head}
-    <script>${SNIPPET}firsthop.load({ endpoint: '${edge.origin}', writeKey: '${WRITE_KEY}' }); firsthop.page('Home');</script>
-    <script async src="${edge.origin}/sdk/firsthop.js"></script>`,
-  module: (file) => `<!doctype html><title>Shop</title>
+  script: (file = 'firsthop.js', more = '') => `<!doctype html><title>Shop</title>
+    <script>${SNIPPET}firsthop.load({ endpoint: '${edge.origin}', writeKey: '${WRITE_KEY}'${more} }); firsthop.page('Home');</script>
+    <script async src="${edge.origin}/sdk/${file}"></script>`,
+  module: (file, more = '') => `<!doctype html><title>Shop</title>
     <script type="module">
       import firsthop, { load, track, flush } from '${edge.origin}/sdk/${file}';
-      load({ endpoint: '${edge.origin}', writeKey: '${WRITE_KEY}' });
+      load({ endpoint: '${edge.origin}', writeKey: '${WRITE_KEY}'${more} });
       firsthop.page('Home');
       window.firsthop = firsthop;
       window.same = firsthop.track === track && firsthop.flush === flush;
@@ -84,7 +87,7 @@ before(async () => {
     const headers = { 'content-type': 'text/html', 'set-cookie': 'shop=1' };
     const csp = searchParams.get('csp');
     if (csp) headers['content-security-policy'] = csp;
-    const html = { '/script': () => HTML.script(), '/module': () => HTML.module('firsthop.mjs'), '/inline': () => HTML.module('firsthop.inline.mjs'), '/bare': () => '<!doctype html><title>Bare</title>' }[pathname];
+    const html = { '/script': () => HTML.script(), '/module': () => HTML.module('firsthop.mjs'), '/inline': () => HTML.module('firsthop.inline.mjs'), '/sealed': () => HTML.script('firsthop-sealed.js', SEALED), '/sealed-module': () => HTML.module('firsthop-sealed.mjs', SEALED), '/bare': () => '<!doctype html><title>Bare</title>' }[pathname];
     response.writeHead(html ? 200 : 404, headers).end(html?.() ?? '');
   });
   await new Promise((done) => shop.listen(0, '127.0.0.1', done));
@@ -113,7 +116,7 @@ async function visit(t, path, { wait = true, from = browser } = {}) {
 /** A page that was told to go to the bare one is there. To close a context in the middle of that now and then never ends in Chromium. */
 const arrival = (page) => page.waitForURL(`${shop.origin}/bare`);
 
-for (const path of ['/script', '/module', '/inline']) {
+for (const path of ['/script', '/module', '/inline', '/sealed', '/sealed-module']) {
   test(`${path}: from a call to a frame, signed from the second on`, async (t) => {
     const { page, problems } = await visit(t, path);
     await page.evaluate(async () => {
@@ -129,6 +132,8 @@ for (const path of ['/script', '/module', '/inline']) {
     assert.equal(edge.requests[0].frame.writeKey, WRITE_KEY);
     assert.ok(edge.requests.slice(1).every(({ bytes }) => signedWith(bytes, SECRET)) && edge.requests.length > 1);
     for (const { headers, url } of edge.requests) assert.deepEqual([url, headers['content-type'], headers.cookie, headers.origin], ['/v1/f', 'text/plain', undefined, shop.origin]);
+    const key = path.startsWith('/sealed') ? 5 : undefined;
+    for (const { bytes, frame } of edge.requests) assert.deepEqual([frame.sealedTo, bytes.includes('Home') || bytes.includes('Product')], [key, !key]);
     assert.ok(edge.methods.every((method) => method === 'POST'), 'no preflight');
     assert.deepEqual(problems, []);
     assert.equal(await page.evaluate(() => window.same ?? true), true);

@@ -208,7 +208,7 @@ test('a frame carries the page, its visitor and its session', async (t) => {
   assert.deepEqual(
     { ...first, context: undefined, events: undefined, source: undefined, length: undefined },
     {
-      ...{ trust: false, flags: 0, tenant: '00000000000a11ce', keyId: 0, epoch: 0, region: 'CH', alg: 0, consent: 3, count: 1, batch: 0, firstSeq: 0, created: NOW, dropped: 0, writeKey: WRITE_KEY, grant: undefined },
+      ...{ trust: false, flags: 0, tenant: '00000000000a11ce', keyId: 0, epoch: 0, region: 'CH', alg: 0, consent: 3, count: 1, batch: 0, firstSeq: 0, created: NOW, dropped: 0, writeKey: WRITE_KEY, grant: undefined, sealedTo: undefined },
       ...{ context: undefined, events: undefined, source: undefined, length: undefined },
     },
   );

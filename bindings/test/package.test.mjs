@@ -33,6 +33,9 @@ test('what is in it', () => {
     'LICENSE-APACHE',
     'LICENSE-MIT',
     'README.md',
+    'dist/firsthop-sealed.d.ts',
+    'dist/firsthop-sealed.js',
+    'dist/firsthop-sealed.mjs',
     'dist/firsthop.d.ts',
     'dist/firsthop.inline.mjs',
     'dist/firsthop.js',
@@ -44,7 +47,7 @@ test('what is in it', () => {
   assert.deepEqual([manifest.dependencies, manifest.license, manifest.scripts.install, manifest.scripts.postinstall], [undefined, 'Apache-2.0 OR MIT', undefined, undefined]);
 });
 
-for (const name of ['firsthop', 'firsthop/inline']) {
+for (const name of ['firsthop', 'firsthop/inline', 'firsthop/sealed']) {
   test(`import '${name}' on a server does nothing, and breaks nothing`, () => {
     const found = run(`
       const names = () => Reflect.ownKeys(globalThis).length;
@@ -58,8 +61,8 @@ for (const name of ['firsthop', 'firsthop/inline']) {
 }
 
 test('its other files are found by their names', () => {
-  const found = run(`console.log(JSON.stringify(['firsthop/script', 'firsthop/firsthop.wasm', 'firsthop/package.json'].map((name) => import.meta.resolve(name).split('/').pop())))`);
-  assert.deepEqual(found, ['firsthop.js', 'firsthop.wasm', 'package.json']);
+  const found = run(`console.log(JSON.stringify(['firsthop/script', 'firsthop/sealed/script', 'firsthop/firsthop.wasm', 'firsthop/package.json'].map((name) => import.meta.resolve(name).split('/').pop())))`);
+  assert.deepEqual(found, ['firsthop.js', 'firsthop-sealed.js', 'firsthop.wasm', 'package.json']);
 });
 
 /** Fails with what the compiler said. */
@@ -77,6 +80,7 @@ test('its types take what is right and refuse what is wrong', () => {
     `
     import firsthop, { load, track, type Delivered, type Firsthop } from 'firsthop';
     import inline from 'firsthop/inline';
+    import sealed, { load as loadSealed, type RegionKey } from 'firsthop/sealed';
 
     interface Product { sku: string; price: number }
     const product: Product = { sku: 'G-32', price: 18.99 };
@@ -98,6 +102,13 @@ test('its types take what is right and refuse what is wrong', () => {
     const done: Promise<void> = firsthop.flush();
     firsthop.on('delivered', ({ batch, duplicates }: Delivered) => batch + duplicates);
     firsthop.on('error', ({ code }) => code.length);
+    const key: RegionKey = { id: 5, region: 'EU', public: '…', from: 0 };
+    loadSealed({ endpoint: 'https://edge.example', writeKey: 'fh_', region: 'EU', regionKeys: [key] });
+    sealed.track('Product Viewed', product);
+    // @ts-expect-error: nothing to seal to
+    sealed.load({ endpoint: 'https://edge.example', writeKey: 'fh_', region: 'EU' });
+    // @ts-expect-error: a build that does not seal
+    load({ endpoint: 'https://edge.example', writeKey: 'fh_', region: 'EU', regionKeys: [key] });
     // @ts-expect-error: no endpoint
     load({ writeKey: 'fh_' });
     // @ts-expect-error: no name
@@ -124,6 +135,6 @@ test('the sources are of their types', () => {
 test('it is as small as promised', () => {
   const sizes = JSON.parse(readFileSync(new URL('../dist/sizes.json', import.meta.url)));
   const limited = Object.entries(sizes).filter(([, { limit }]) => limit);
-  assert.equal(limited.length, 4);
+  assert.equal(limited.length, 6);
   for (const [name, { gzip, limit }] of limited) assert.ok(gzip > 1000 && gzip <= limit, `${name}: ${gzip} of ${limit} bytes`);
 });

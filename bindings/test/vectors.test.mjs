@@ -56,13 +56,23 @@ test('envelopes', () => {
   }
 });
 
+test('sealed frames', () => {
+  const cases = json('sealed');
+  assert.ok(cases.length > 3);
+  for (const { hex: bytes, region_key, header, key, description } of cases) {
+    assert.equal(ask('vector_open', hex(bytes)), 'sealed-unsupported', description);
+    assert.equal(ask('vector_unseal', hex(bytes), hex(region_key.secret), region_key.id), null, description);
+    if (header.alg) assert.equal(ask('vector_verify', hex(bytes), hex(key), header.alg), null, description);
+  }
+});
+
 test('what is refused', () => {
   const cases = json('refused');
   const [{ lease }] = json('sessions');
   assert.ok(cases.length > 80);
-  for (const { description, step, error, hex: bytes, alg, key, now_ms } of cases) {
+  for (const { description, step, error, hex: bytes, alg, key, now_ms, region_key } of cases) {
     if (step !== 'parse') assert.equal(ask('vector_parse', hex(bytes)), null, description);
-    const args = { verify: [hex(key ?? ''), alg], session: [hex(lease), Number(now_ms)] }[step] ?? [];
+    const args = { verify: [hex(key ?? ''), alg], session: [hex(lease), Number(now_ms)], unseal: [hex(region_key?.secret ?? ''), region_key?.id] }[step] ?? [];
     assert.equal(ask(`vector_${step}`, hex(bytes), ...args), error, description);
   }
 });

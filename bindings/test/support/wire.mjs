@@ -3,6 +3,8 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 
+import * as hpke from '../../../core/tests/vectors/hpke.mjs';
+
 const KINDS = ['track', 'page', 'screen', 'identify', 'group', 'alias'];
 const TAG_LENGTHS = [0, 16, 32, 64, 32];
 const CONTEXT = ['anonymous_id', 'user_id', 'session_id', 'locale', 'timezone', 'user_agent', 'url', 'title', 'referrer'];
@@ -107,6 +109,19 @@ function context(reader) {
   return Object.fromEntries(Object.entries(read).filter(([name, value]) => value !== undefined && !(name === 'extra' && Object.keys(value).length === 0)));
 }
 
+/** Private keys of regions, by their numbers, and the list of the public ones that pages have. */
+const REGION_SECRETS = { 5: Buffer.alloc(32, 50), 6: Buffer.alloc(32, 60), 7: Buffer.alloc(32, 70) };
+export const regionKey = (id, from, until, region = 'EU') =>
+  ({ id, region, public: hpke.publicOf(REGION_SECRETS[id]).toString('base64'), from, ...(until === undefined ? {} : { until }) });
+
+/** What was sealed (docs/wire-format.md §16). */
+function unseal(head, payload, id) {
+  const aad = Buffer.from(head);
+  aad.fill(0, 80, 84);
+  const info = Buffer.concat([Buffer.from('firsthop-seal-v1'), head.subarray(8, 16), head.subarray(40, 42)]);
+  return hpke.open({ secret: REGION_SECRETS[id], encapsulated: payload.subarray(0, 32), info, aad, sealed: Buffer.from(payload.subarray(32)) });
+}
+
 /** Reads a frame and checks its lengths, its CRC and that nothing is left over. */
 export function decode(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -146,7 +161,9 @@ export function decode(bytes) {
     dropped: view.getUint32(72, true),
   };
 
-  const reader = new Reader(bytes.subarray(headerLength, payloadEnd));
+  const sealedTo = bytes[5] & 1 ? extensions[5].readUInt32LE() : undefined;
+  const payload = bytes.subarray(headerLength, payloadEnd);
+  const reader = new Reader(sealedTo === undefined ? payload : unseal(bytes.subarray(0, headerLength), payload, sealedTo));
   const shared = context(reader);
   const events = [];
   for (let i = 0; i < header.count; i++) {
@@ -160,7 +177,7 @@ export function decode(bytes) {
     events.push({ seq: header.firstSeq + i, kind, time, name, context: { ...shared, ...(delta.length && context(new Reader(delta))) }, properties: read, block: Buffer.from(reader.bytes.subarray(block, reader.at)).toString('hex') });
   }
   if (!reader.done) throw new Error('a rest behind the events');
-  return { ...header, writeKey: extensions[2]?.toString(), grant: extensions[3], context: shared, events, length: bytes.length };
+  return { ...header, writeKey: extensions[2]?.toString(), grant: extensions[3], sealedTo, context: shared, events, length: bytes.length };
 }
 
 /** Whether the frame was signed with this session's secret. */

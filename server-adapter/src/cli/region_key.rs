@@ -120,7 +120,7 @@ impl Command {
                 out.line(format_args!("Region key {key} of {} is published no longer.", ended.region))?;
                 if current(&stored, ended.region, now).is_none() {
                     out.line(format_args!(
-                        "No key of {} is left to seal to: a page that seals keeps its events until there is one.",
+                        "No key of {} is left to seal to: a page that seals gives its events up, and counts them, until there is one.",
                         ended.region
                     ))?;
                 }

@@ -47,6 +47,10 @@
 //! does.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "what only commands use stands beside what it belongs to")
+)]
 
 pub mod backup;
 #[cfg(feature = "cli")]

@@ -210,6 +210,7 @@ impl Journal {
     }
 
     /// Takes out of quarantine what names the person: whole entries, since what is refused cannot be taken apart. Blocks.
+    #[cfg(feature = "cli")]
     pub(crate) fn erase_quarantine(
         &self,
         path: &Path,

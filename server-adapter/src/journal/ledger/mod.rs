@@ -19,10 +19,8 @@ mod model_tests;
 pub use self::balance::{Balance, Figures, Gap, Gaps, Key, Scope, State, reconcile};
 pub use self::chain::{Checked, check_ledger, parse_key};
 pub(crate) use self::chain::{check, hex};
-#[cfg(feature = "cli")]
-pub(super) use self::claims::hop_of;
 pub(crate) use self::keeper::{Figures as LedgerFigures, Keeper};
 pub(super) use self::{
     chain::Chain,
-    claims::{Claim, note_old},
+    claims::{Claim, hop_of, note_old},
 };

@@ -4,9 +4,11 @@
 // tools/env.sh sets, or gets from crates.io and npm.
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { withoutHashes } from './names.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const ROOT = path.dirname(HERE);
@@ -89,3 +91,6 @@ run(workerBuild, ['--profile', 'worker'], { cwd: HERE, env: environment });
 const around = path.join(made, 'around.js');
 run(environment.ESBUILD_BIN, ['js/worker.js', '--bundle', '--minify', '--format=esm', '--alias:worker-build=./build/index.js', '--external:*.wasm', '--external:cloudflare:*', `--outfile=${around}`, '--log-level=warning'], { cwd: HERE });
 renameSync(around, path.join(made, 'index.js'));
+
+const wasm = path.join(made, 'index_bg.wasm');
+writeFileSync(wasm, withoutHashes(readFileSync(wasm)));

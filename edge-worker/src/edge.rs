@@ -32,7 +32,7 @@ pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) spools: Objects,
     pub(crate) lease_stores: Objects,
-    tenants: Vec<Enrolled>,
+    pub(crate) tenants: Vec<Enrolled>,
 }
 
 impl Edge {

@@ -6,6 +6,7 @@ use firsthop_core::{Alg, Annotation, Computed, Header, Timestamp, seal_envelope}
 use firsthop_intake::{Account as _, Leased, Problem, Receipt, Refusal, spool::Fate};
 
 use crate::{
+    counters::{self, Became},
     edge::Edge,
     lease::Enrolled,
     platform::{LONG, hmac},
@@ -34,6 +35,17 @@ pub(crate) enum Outcome {
 ///
 /// Not `spooled` is what nobody answers for: it must not fill a tenant's spool. What the server has not got of it then, nobody has.
 pub(crate) async fn forward(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], spooled: bool) -> Outcome {
+    let outcome = hand_on(edge, enrolled, envelope, spooled).await;
+    counters::count(match &outcome {
+        Outcome::Acknowledged(_) => Became::Forwarded,
+        Outcome::Spooled { .. } => Became::Spooled,
+        Outcome::Refused(_) => Became::SetAside,
+        Outcome::Unknown(_) => Became::Unknown,
+    });
+    outcome
+}
+
+async fn hand_on(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], spooled: bool) -> Outcome {
     let spool = spooled.then(|| Shard::of(edge, enrolled, envelope));
     if let Some(spool) = &spool {
         match spool.behind(envelope).await {

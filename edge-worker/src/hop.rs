@@ -12,13 +12,14 @@ use firsthop_intake::{
 
 use crate::{
     arrival::{self, Arrival},
+    counters::{self, Became},
     edge::{Edge, remember, seen_id, was_seen},
     forward::{Outcome, envelope, forward},
     gate::{self, Passage},
     lease::Enrolled,
     platform::{now, random},
     reply::Reply,
-    sdk,
+    sdk, status,
     unread::pass_on,
 };
 
@@ -40,6 +41,8 @@ pub(crate) async fn answer(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> R
             let result = segment_call(call, arrival, env, ctx).await;
             result.unwrap_or_else(|failure| failure.reply(Problem::to_segment_json))
         }
+        Ok(Route::Status) => status::answer(arrival, env, status::to_json).await,
+        Ok(Route::Metrics) => status::answer(arrival, env, status::to_metrics).await,
         // The other routes are the server's.
         Ok(_) => Failure::from(Refusal::NotFound).reply(Problem::to_json),
         Err(problem) => Failure::from(problem).reply(Problem::to_json),
@@ -71,6 +74,7 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
     // Only what was proved here: of another frame, a second copy may not be one.
     let id = (accepted.annotation.trust == Trust::Session).then(|| seen_id(frame)).flatten();
     if id.is_some_and(was_seen) {
+        counters::count(Became::Recognised);
         return Ok(Reply::receipt(&Receipt { session, ..Receipt::duplicate(frame.header()) }));
     }
     match way.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count, true).await {
@@ -227,6 +231,7 @@ impl Failure {
     /// The answer, with a body in the sender's own format; and a line for the operator.
     fn reply(&self, body: fn(&Problem) -> String) -> Reply {
         log(&self.problem, self.tenant);
+        counters::refused(self.problem.code());
         Reply::problem(&self.problem, Cow::Owned(body(&self.problem).into_bytes()))
     }
 }

@@ -111,6 +111,13 @@ impl Enrolled {
         held.as_ref().filter(|held| held.serves(now)).map(|held| Rc::clone(&held.account))
     }
 
+    /// Since when what is held is as it is, and until when it can be signed with.
+    pub(crate) fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        let held = self.held.borrow();
+        let (since, last) = held.as_ref().map(|held| (held.since, held.account.leases.last_epoch()))?;
+        Some((since, Epoch::new(last?.get() + 1).start()))
+    }
+
     /// Whether it is time to renew what is held.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         let due = self.held.borrow().as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms);

@@ -14,6 +14,7 @@
 
 mod arrival;
 mod config;
+mod counters;
 mod documents;
 mod edge;
 mod forward;
@@ -26,6 +27,7 @@ mod platform;
 mod reply;
 mod sdk;
 mod spool;
+mod status;
 mod steps;
 mod unread;
 mod upstream;

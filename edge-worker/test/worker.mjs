@@ -25,11 +25,12 @@ export const CF = { colo: 'ZRH', country: 'CH', asn: 65000, city: 'Zurich', post
  *
  * Returns its `url`, the lines that it has logged, and `dispose`.
  */
-export async function startWorker(bindings, { port = 0, more = [], folder } = {}) {
+export async function startWorker(bindings, { port = 0, more = [], folder, entry } = {}) {
   const log = [];
   const edge = {
     name: 'edge',
-    modules: modules(),
+    // A module of the test's, which stands before the Worker's.
+    modules: [...(entry ? [{ type: 'ESModule', path: `${EDGE}/build/entry.js`, contents: entry }] : []), ...modules()],
     modulesRoot: `${EDGE}/build`,
     compatibilityDate: COMPATIBILITY_DATE,
     durableObjects: { SPOOL: { className: 'Spool', useSQLite: true }, LEASE_STORE: { className: 'Leases', useSQLite: true } },

@@ -43,6 +43,8 @@ pub enum Refusal {
     ForwardLoop,
     /// An edge's enrolment token that the server does not know.
     Enrolment,
+    /// `/statusz` or `/metrics` of an edge, without the token that its operator has set.
+    StatusToken,
     /// More than the tenant may send.
     RateLimited,
     /// The event could not be made durable now.
@@ -77,6 +79,7 @@ impl Refusal {
             Self::WrongRegion => "wrong-region",
             Self::ForwardLoop => "forward-loop",
             Self::Enrolment => "wrong-enrolment",
+            Self::StatusToken => "wrong-token",
             Self::RateLimited => "rate-limited",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -100,7 +103,7 @@ impl Refusal {
                 _ => 400,
             },
             Self::Head | Self::Json | Self::JsonDepth => 400,
-            Self::Enrolment => 401,
+            Self::Enrolment | Self::StatusToken => 401,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
@@ -146,6 +149,7 @@ impl Refusal {
             Self::WrongRegion => "frame is for a region that is not served here",
             Self::ForwardLoop => "the hop that this was passed on to may not read it either",
             Self::Enrolment => "enrolment token not known",
+            Self::StatusToken => "not the token that was set for this",
             Self::RateLimited => "too many events",
             Self::Unavailable => "events cannot be stored at the moment",
             Self::Internal => "internal error",
@@ -305,7 +309,7 @@ impl Problem {
         }
         match self.refusal {
             Refusal::ContentEncoding => headers.push(("accept-encoding", "identity".into())),
-            Refusal::Enrolment => headers.push(("www-authenticate", "Bearer".into())),
+            Refusal::Enrolment | Refusal::StatusToken => headers.push(("www-authenticate", "Bearer".into())),
             _ => {}
         }
         headers

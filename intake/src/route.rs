@@ -23,8 +23,10 @@ pub enum Route<'a> {
     Ready,
     /// `GET /startupz`. Server only.
     Startup,
-    /// `GET /metrics`. Server's internal listener only.
+    /// `GET /metrics`. Server's internal listener, and edges whose operator has set a token.
     Metrics,
+    /// `GET /statusz`. Edges whose operator has set a token.
+    Status,
     /// `GET /sdk/{file}`: a file of the page SDK.
     Sdk(&'a str),
 }
@@ -61,6 +63,7 @@ pub fn route<'a>(method: &str, path: &'a str) -> Result<Route<'a>, Problem> {
         "/readyz" => (Route::Ready, READ),
         "/startupz" => (Route::Startup, READ),
         "/metrics" => (Route::Metrics, READ),
+        "/statusz" => (Route::Status, READ),
         _ => {
             let call = path.strip_prefix("/v1/").and_then(Call::from_path);
             let tenant =
@@ -128,6 +131,7 @@ mod tests {
             ("/readyz", Route::Ready),
             ("/startupz", Route::Startup),
             ("/metrics", Route::Metrics),
+            ("/statusz", Route::Status),
             ("/sdk/firsthop.js", Route::Sdk("firsthop.js")),
             ("/v1/region-keys/00000000000000c8", Route::RegionKeys("00000000000000c8")),
         ] {

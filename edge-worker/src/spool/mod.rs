@@ -18,6 +18,7 @@ mod table;
 
 use firsthop_core::{Envelope, Frame, Header, SourceId, TenantId};
 
+pub(crate) use self::object::Report;
 use crate::{edge::Edge, lease::Enrolled, upstream::Answer};
 
 /// What an isolate knows of a shard.
@@ -111,6 +112,12 @@ impl<'a> Shard<'a> {
         self.known().set(known);
         taken
     }
+}
+
+/// What a shard says of itself. Nothing if it does not answer.
+pub(crate) async fn report(edge: &Edge, tenant: TenantId, shard: u32) -> Option<Report> {
+    let answer = edge.spools.post(&name_of(tenant, shard), "/status", None).await?;
+    serde_json::from_slice(&answer.body).ok()
 }
 
 /// The name of a tenant's shard.

@@ -265,6 +265,28 @@ pub(crate) struct Report {
     pub(crate) full: u64,
 }
 
+impl std::iter::Sum for Report {
+    fn sum<I: Iterator<Item = Self>>(reports: I) -> Self {
+        let earliest = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        reports.fold(Self::default(), |a, b| Self {
+            frames: a.frames + b.frames,
+            events: a.events + b.events,
+            bytes: a.bytes + b.bytes,
+            oldest: earliest(a.oldest, b.oldest),
+            next: earliest(a.next, b.next),
+            failures: a.failures.max(b.failures),
+            stuck: a.stuck + b.stuck,
+            taken_frames: a.taken_frames + b.taken_frames,
+            taken_events: a.taken_events + b.taken_events,
+            stored: a.stored + b.stored,
+            duplicate: a.duplicate + b.duplicate,
+            conflict: a.conflict + b.conflict,
+            quarantined: a.quarantined + b.quarantined,
+            full: a.full + b.full,
+        })
+    }
+}
+
 impl Standing {
     fn read(table: &Table) -> Result<Self> {
         let fate = match table.figure("fate")? {

@@ -1,0 +1,132 @@
+// What an edge says of itself to its operator, and in which jurisdiction it keeps what it keeps.
+
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+
+import { isProblem, pair, refusal, serverOf } from './pair.mjs';
+import { Tenant, newSource } from './server.mjs';
+import { until } from './wait.mjs';
+import { startWorker } from './worker.mjs';
+
+const TOKEN = 'a-token-of-the-operator';
+const authorization = `Bearer ${TOKEN}`;
+const at = (it, path, headers = { authorization }) => fetch(`${it.edge.url}${path}`, { headers });
+
+/** The samples of a text for Prometheus, by name and labels. */
+function samples(text) {
+  const lines = text.split('\n').filter((line) => line && !line.startsWith('#'));
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));
+}
+
+describe('status', { concurrency: 4 }, () => {
+  test('is for whoever has the token, and where none is set, is not there', async () => {
+    const closed = await pair();
+    for (const path of ['/statusz', '/metrics']) await isProblem(await at(closed, path), 404, 'not-found');
+    const open = await pair({ STATUS_TOKEN: TOKEN });
+    for (const path of ['/statusz', '/metrics']) {
+      for (const headers of [{}, { authorization: 'Bearer' }, { authorization: 'Bearer x' }, { authorization: `Bearer ${TOKEN}x` }, { authorization: `Basic ${TOKEN}` }, { authorization: TOKEN }]) {
+        const answer = await at(open, path, headers);
+        assert.equal(answer.headers.get('www-authenticate'), 'Bearer');
+        assert.equal(answer.headers.get('access-control-allow-origin'), null);
+        await isProblem(answer, 401, 'wrong-token');
+      }
+      const good = await at(open, path);
+      assert.deepEqual([good.status, good.headers.get('cache-control')], [200, 'no-store']);
+    }
+  });
+
+  test('says what waits, since when and until when, and what became of it', async () => {
+    const it = await pair({ STATUS_TOKEN: TOKEN, SPOOL_RETRY_MS: '50' });
+    const { server, send, tenant } = it;
+    const began = Date.now();
+    const frame = () => tenant.frame({ source: newSource(), events: [{ name: 'A' }, { name: 'B' }] });
+    assert.equal((await send(frame())).status, 200);
+    let status = await (await at(it, '/statusz')).json();
+    assert.deepEqual([status.region, status.jurisdiction, status.tenants.length], ['EU', null, 1]);
+    assert.deepEqual([status.tenants[0].tenant, status.tenants[0].spool.frames], [tenant.id, 0]);
+    const { since, until: end } = status.tenants[0].leases;
+    assert.ok(since >= began - 1_000 && end > since && end - Date.now() <= 7_200_000 && end % 3_600_000 === 0);
+
+    await server.stop();
+    const frames = [frame(), frame(), frame()];
+    for (const body of frames) assert.equal((await send(body)).status, 200);
+    status = await (await at(it, '/statusz')).json();
+    const { spool } = status.tenants[0];
+    assert.deepEqual([spool.frames, spool.events, spool.takenEvents, spool.stored], [3, 6, 6, 0]);
+    assert.ok(spool.bytes > frames.reduce((sum, { length }) => sum + length, 0));
+    assert.ok(spool.oldest >= began - 1_000 && spool.oldest <= Date.now() && spool.failures >= 1);
+    let metrics = samples(await (await at(it, '/metrics')).text());
+    const label = `{tenant="${tenant.id}"}`;
+    assert.deepEqual([metrics.get(`firsthop_edge_spool_frames${label}`), metrics.get(`firsthop_edge_spool_events${label}`)], [3, 6]);
+    assert.equal(metrics.get('firsthop_edge_isolate_frames_total{became="spooled"}'), 3);
+    assert.equal(metrics.get('firsthop_edge_isolate_frames_total{became="forwarded"}'), 1);
+
+    await server.restart();
+    await until('all at the server', () => server.stored.length === 4);
+    await refusal(await send(Buffer.from('hello, is anybody there?')), 400, 'bad-magic');
+    metrics = await until('the spool to have done with them', async () => {
+      const now = samples(await (await at(it, '/metrics')).text());
+      return now.get(`firsthop_edge_spool_frames${label}`) === 0 && now;
+    });
+    assert.equal(metrics.get(`firsthop_edge_spool_delivered_events_total{tenant="${tenant.id}",outcome="stored"}`), 6);
+    assert.equal(metrics.get('firsthop_edge_isolate_refused_total{code="bad-magic"}'), 1);
+    assert.equal(metrics.get(`firsthop_edge_spool_silent_shards${label}`), 0);
+    const all = JSON.stringify(await (await at(it, '/statusz')).json()) + (await (await at(it, '/metrics')).text());
+    for (const secret of [tenant.enrolment, tenant.root, TOKEN, tenant.writeKey, ...tenant.lease().leases.map(({ key }) => key)]) assert.ok(!all.includes(secret));
+  });
+});
+
+describe('jurisdiction', () => {
+  /** The Worker as it is built, with a namespace around the real one that notes what it is asked, and can do what Cloudflare's can. */
+  const asked = () => `
+    const asked = [];
+    const around = (env) => ({ ...env, ${['SPOOL', 'LEASE_STORE'].map((name) => `${name}: namespace('${name}', env.${name})`)} });
+    const namespace = (name, real) => ({
+      jurisdiction(place) {
+        asked.push([name, place]);
+        return { idFromName: (id) => real.idFromName(id), get: (id) => real.get(id) };
+      },
+      idFromName() { throw new Error('outside of the jurisdiction'); },
+      get() { throw new Error('outside of the jurisdiction'); },
+    });
+    import * as built from './index.js';
+    export default {
+      fetch(request, env, context) {
+        if (new URL(request.url).pathname === '/asked') return Response.json(asked);
+        return built.default.fetch(request, around(env), context);
+      },
+    };
+    export class Spool extends built.Spool { constructor(state, env) { super(state, around(env)); } }
+    export class Leases extends built.Leases { constructor(state, env) { super(state, around(env)); } }`;
+
+  test('is asked of both namespaces, and nothing is kept outside of it', async () => {
+    for (const JURISDICTION of ['eu', 'fedramp']) {
+      const tenant = new Tenant(0xc8);
+      const server = await serverOf(tenant);
+      const bindings = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment, JURISDICTION, STATUS_TOKEN: TOKEN, SPOOL_RETRY_MS: '50' };
+      const edge = await startWorker(bindings, { entry: asked() });
+      try {
+        const send = (body) => fetch(`${edge.url}/v1/f`, { method: 'POST', body });
+        assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
+        await server.stop();
+        assert.equal((await (await send(tenant.frame({ source: newSource() }))).json()).spooled, 1);
+        await server.restart();
+        await until('it at the server', () => server.stored.length === 2);
+        const calls = await (await fetch(`${edge.url}/asked`)).json();
+        assert.deepEqual(new Set(calls.map(String)), new Set([`SPOOL,${JURISDICTION}`, `LEASE_STORE,${JURISDICTION}`]));
+        assert.equal((await (await fetch(`${edge.url}/statusz`, { headers: { authorization } })).json()).jurisdiction, JURISDICTION);
+      } finally {
+        await edge.dispose();
+      }
+    }
+  });
+
+  test('that is not to be had is no reason to keep things elsewhere', async () => {
+    for (const [JURISDICTION, why] of [['eu', 'off Cloudflare'], ['mars', 'neither eu nor fedramp']]) {
+      const { server, edge, send, tenant } = await pair({ JURISDICTION });
+      await refusal(await send(tenant.frame({ source: newSource() })), 503, 'unavailable');
+      assert.deepEqual([server.received.length, server.leaseCalls.length], [0, 0]);
+      await until('the log to say why', () => edge.log.some((line) => line.includes('not-set-up') && line.includes(why)));
+    }
+  });
+});

@@ -109,8 +109,9 @@ struct Store {
 impl Store {
     fn open(&self) -> Result<()> {
         if self.open.get().is_none() {
+            // Strict: otherwise a tenant's id that has no letters would be kept as a number.
             self.own.run(
-                "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value ANY NOT NULL) WITHOUT ROWID",
+                "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID",
                 &[],
             )?;
             self.open.get_or_init(|| ());

@@ -148,6 +148,7 @@ describe('a Worker that is not set up', () => {
     ['without REGION', { REGION: '' }, 'REGION is not set'],
     ['with a REGION that is none', { REGION: 'Europe' }, 'REGION is not two capital letters'],
     ['with every REGION', { REGION: '--' }, 'REGION names no region: an edge stands in one'],
+    ['with a CONFINED that is neither', { CONFINED: 'yes' }, 'CONFINED is neither true nor false'],
     ['without ENROLMENTS', { ENROLMENTS: undefined }, 'ENROLMENTS is not set'],
     ['with ENROLMENTS that are none', { ENROLMENTS: 'secret' }, 'ENROLMENTS holds something that is no enrolment token'],
   ];

@@ -12,6 +12,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Region, RegionKeyId, TenantId, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
 
 /// Longest text of a document, in bytes.
 pub const MAX_TEXT: usize = 128 * 1024;
@@ -176,8 +177,8 @@ impl Signed {
             return Err(Unfit::TooLarge);
         }
         // Whose and how new first: the body of a document that is not for us, or of a kind to come, need not be readable.
-        let Document { kind: said, tenant: whose, version, .. } =
-            serde_json::from_str::<Document<serde::de::IgnoredAny>>(&self.text).map_err(|_| Unfit::Malformed)?;
+        let Document { kind: said, tenant: whose, version, issued, body } =
+            serde_json::from_str::<Document<&RawValue>>(&self.text).map_err(|_| Unfit::Malformed)?;
         if said != kind || self.kind != kind.as_str() {
             return Err(Unfit::Kind);
         }
@@ -187,7 +188,8 @@ impl Signed {
         if version < newest {
             return Err(Unfit::Old);
         }
-        serde_json::from_str(&self.text).map_err(|_| Unfit::Malformed)
+        let body = serde_json::from_str(body.get()).map_err(|_| Unfit::Malformed)?;
+        Ok(Document { kind, tenant, version, issued, body })
     }
 }
 

@@ -12,7 +12,7 @@ GROWTH ?=
 ROW ?=
 WRITE ?=
 
-.PHONY: help demo test faults bench bench-server bench-edge build sdk worker server setup fmt lint deny advisories fuzz clean clean-tools
+.PHONY: help demo test faults bench bench-server bench-edge build sdk worker server server-static setup fmt lint deny advisories fuzz clean clean-tools
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -60,6 +60,10 @@ worker: ## Build the Worker into edge-worker/build
 server: ## Build the server, optimised: target/release/firsthop
 	@tools/setup rust
 	@tools/build server
+
+server-static: ## Build the server as one file that needs nothing of the system: target/<processor>-unknown-linux-musl/release/firsthop
+	@tools/setup static
+	@tools/build server-static
 
 setup: ## Install all tools now
 	@tools/setup

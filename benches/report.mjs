@@ -69,7 +69,7 @@ function goal(what, shown, is, relation, limit, unit) {
   if (is === undefined && parts.length > 0) return;
   // How far off, as a factor that is 1 at the goal.
   const off = relation === '<=' ? is / limit : limit / is;
-  const verdict = is === undefined ? 'not measured' : met ? 'met' : `missed by ${((off - 1) * 100).toFixed(0)} %`;
+  const verdict = is === undefined ? 'not measured' : met ? 'met' : is === Infinity ? 'missed' : `missed by ${((off - 1) * 100).toFixed(0)} %`;
   goals.push({ what, shown, unit, goal: `${relation === '<=' ? 'at most' : 'at least'} ${limit < 100 ? limit : whole(limit)}${unit}`, verdict, is, limit, met });
 }
 
@@ -124,8 +124,11 @@ if (server) {
   const { idle } = server;
   goal('server, idle: memory', `${fixed(idle.residentMiB)} MiB`, idle.residentMiB, '<=', 20, ' MiB');
   goal('server, idle: ready after', `${fixed(idle.readyMs, 0)} ms`, idle.readyMs, '<=', 50, ' ms');
-  goal(`server: its one binary, ${idle.isStatic ? 'static' : 'which needs the C library'}`, `${fixed(idle.binaryBytes / 1e6)} MB`, idle.binaryBytes / 1e6, '<=', 20, ' MB');
-  const unequal = [...server.scenarios, server.drain].filter(({ balanced }) => !balanced).length;
+  // The static build where there is one (make server-static); the other one misses the goal whatever its size.
+  const file = server.static ?? idle;
+  const megabytes = file.binaryBytes / 1e6;
+  goal('server: one static binary', `${fixed(megabytes)} MB${file.isStatic ? '' : ', which needs the C library'}`, file.isStatic ? megabytes : Infinity, '<=', 20, ' MB');
+  const unequal = [...server.scenarios, server.drain, ...(server.static ? [server.static] : [])].filter(({ balanced }) => !balanced).length;
   goal('server: parts after which the journal has not exactly what was acknowledged', `${unequal}`, unequal, '<=', 0, '');
 }
 if (growth) {
@@ -298,6 +301,18 @@ if (server) {
     ['rows/s', 'events/s that came in', 'their p99 ms', 'behind at first', 'behind at last', 'seconds behind, at most', 'in the journal'],
     [[whole(drain.rowsPerSecond), whole(drain.ingestPerSecond), fixed(drain.ingestP99Ms), whole(drain.lagFrames[0]), whole(drain.lagFrames.at(-1)), fixed(Math.max(...drain.lagSeconds)), drain.balanced ? 'all acknowledged' : 'NOT WHAT WAS ACKNOWLEDGED']],
   );
+  if (server.static) {
+    const { static: alone, idle } = server;
+    section(
+      'The static build beside the other: one event per request, 64 connections',
+      'One after the other. The static one has musl, whose functions for memory and texts are plain loops.',
+      ['', 'events/s', 'CPU µs/event', 'MB', 'ready ms', 'idle MiB'],
+      [
+        ['as make server builds it', whole(alone.beside), fixed(alone.besideCpu, 2), fixed(idle.binaryBytes / 1e6), fixed(idle.readyMs, 0), fixed(idle.residentMiB)],
+        ['as make server-static does', whole(alone.eventsPerSecond), fixed(alone.cpuMicrosPerEvent, 2), fixed(alone.binaryBytes / 1e6), fixed(alone.readyMs, 0), fixed(alone.residentMiB)],
+      ],
+    );
+  }
 }
 
 if (isolation) {

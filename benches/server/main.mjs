@@ -1,10 +1,11 @@
 // The server under load, on loopback, beside nginx that answers 204 and throws the body away:
 //
-//     node benches/server/main.mjs FIRSTHOP LOAD FOLDER [SECONDS] >server.json
+//     node benches/server/main.mjs FIRSTHOP LOAD FOLDER [SECONDS [STATIC]] >server.json
 //
+// STATIC is the static build (make server-static), if it is there.
 // FIRSTHOP and LOAD are the binaries, FOLDER is where data may go: on a disk, since what is measured includes its fsync. Progress goes to
 // standard error. Every scenario has a server and a data folder of its own, and ends by `firsthop verify`: what was acknowledged must be there.
-import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,6 +14,7 @@ import { figure, generate, has, histogram, isBalanced, makeFolder, metrics, ngin
 
 const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
 const seconds = Number(process.argv[5] ?? 10);
+const withoutLibrary = process.argv[6] && existsSync(process.argv[6]) ? resolve(process.argv[6]) : undefined;
 const data = join(folder, 'data');
 
 const SCENARIOS = [
@@ -23,9 +25,9 @@ const SCENARIOS = [
   { name: 'one event per request, Segment', mode: 'track', events: 1, connections: 64, besideNginx: true },
 ];
 
-async function scenario({ name, mode, events, connections }, plain) {
-  const key = await makeFolder(firsthop, data);
-  const { server, address, internal } = await serve(firsthop, data);
+async function scenario({ name, mode, events, connections, binary = firsthop }) {
+  const key = await makeFolder(binary, data);
+  const { server, address, internal } = await serve(binary, data);
   const before = usage(server.pid);
   const body = join(folder, `${mode}-${events}.body`);
   const loaded = generate(load, mode, { address, 'write-key': key, events, connections, seconds, 'save-body': body });
@@ -124,11 +126,11 @@ async function drain() {
 }
 
 /** A server that does nothing: how soon it is ready, and what it takes. The middle of five starts. */
-async function idle() {
-  await makeFolder(firsthop, data);
+async function idle(binary) {
+  await makeFolder(binary, data);
   const starts = [];
   for (let i = 0; i < 5; i++) {
-    const { server, readyMs } = await serve(firsthop, data);
+    const { server, readyMs } = await serve(binary, data);
     await sleep(1000);
     starts.push({ readyMs, residentMiB: usage(server.pid).residentMiB });
     await stop(server);
@@ -136,8 +138,8 @@ async function idle() {
   rmSync(data, { recursive: true, force: true });
   const middle = (name) => starts.map((start) => start[name]).sort((a, b) => a - b)[2];
   // An interpreter in its header means that it needs a dynamic linker.
-  const isStatic = !readFileSync(firsthop).subarray(0, 4096).includes('/ld-');
-  return { readyMs: middle('readyMs'), residentMiB: middle('residentMiB'), binaryBytes: statSync(firsthop).size, isStatic };
+  const isStatic = !readFileSync(binary).subarray(0, 4096).includes('/ld-');
+  return { readyMs: middle('readyMs'), residentMiB: middle('residentMiB'), binaryBytes: statSync(binary).size, isStatic };
 }
 
 mkdirSync(folder, { recursive: true });
@@ -158,6 +160,15 @@ say('the events table catches up while more comes in …');
 const drained = await drain();
 say(`  ${whole(drained.rowsPerSecond)} rows/s while ${whole(drained.ingestPerSecond)} events/s came in`);
 say('a server that does nothing …');
-const idled = await idle();
+const idled = await idle(firsthop);
 say(`  ready in ${idled.readyMs.toFixed(0)} ms, ${idled.residentMiB.toFixed(1)} MiB`);
-console.log(JSON.stringify({ seconds, loadBefore, scenarios, drain: drained, idle: idled }, null, 2));
+let alone;
+if (withoutLibrary) {
+  say('the static build …');
+  const { name, mode, events, connections } = SCENARIOS[2];
+  const own = await scenario({ name, mode, events, connections });
+  const { eventsPerSecond, cpuMicrosPerEvent, balanced } = await scenario({ name, mode, events, connections, binary: withoutLibrary });
+  alone = { ...(await idle(withoutLibrary)), eventsPerSecond, cpuMicrosPerEvent, balanced, beside: own.eventsPerSecond, besideCpu: own.cpuMicrosPerEvent };
+  say(`  ${whole(eventsPerSecond)} events/s beside ${whole(own.eventsPerSecond)} of the other`);
+}
+console.log(JSON.stringify({ seconds, loadBefore, scenarios, drain: drained, idle: idled, static: alone }, null, 2));

@@ -18,6 +18,8 @@ pub enum ExtensionKind {
     SealKey,
     /// What the first hop's rules found and did, in an envelope: [`Notes`](crate::Notes).
     Notes,
+    /// A frame that a hop's rules have written anew, in one byte: see [`Rewritten`](crate::Rewritten). Never from a producer.
+    Rewritten,
     /// One that this version does not know.
     Unknown(u16),
 }
@@ -33,6 +35,7 @@ impl ExtensionKind {
             Self::Worker => 4,
             Self::SealKey => 5,
             Self::Notes => 6,
+            Self::Rewritten => 7,
             Self::Unknown(number) => number,
         }
     }
@@ -45,6 +48,7 @@ impl ExtensionKind {
             4 => Self::Worker,
             5 => Self::SealKey,
             6 => Self::Notes,
+            7 => Self::Rewritten,
             _ => Self::Unknown(number),
         }
     }

@@ -1,8 +1,8 @@
 //! Reading a frame: lengths, CRC, signature, events; in that order.
 
 use crate::{
-    Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, RegionKeyId, SessionGrant,
-    WriteKey,
+    Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, RegionKeyId, Rewritten,
+    SessionGrant, WriteKey,
     codec::Reader,
     crc::crc32,
     event::Names,
@@ -119,6 +119,13 @@ impl<'a> Frame<'a> {
         let text = self.extensions().get(ExtensionKind::WriteKey).ok_or(Error::WriteKey)?;
         let key = WriteKey::parse(core::str::from_utf8(text).map_err(|_| Error::WriteKey)?)?;
         if key.tenant() == self.header.tenant { Ok(key) } else { Err(Error::WriteKey) }
+    }
+
+    /// What a hop says of a frame that its rules have written anew. None: it is as its producer made it, or says so. Only a hop may say it,
+    /// so believe it of none that comes from outside.
+    #[must_use]
+    pub fn rewritten(&self) -> Option<Rewritten> {
+        Rewritten::from_bytes(self.extensions().get(ExtensionKind::Rewritten)?).ok()
     }
 
     /// The W3C `traceparent` of the request that made the frame, if there is one of version 00.

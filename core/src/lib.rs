@@ -115,7 +115,7 @@ pub use crate::{
     id::{Epoch, EventId, KeyId, Region, RegionKeyId, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
     key::{HashKey, Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
     keyring::{Keyring, LeaseRing},
-    notes::{Effects, Notes, ReferrerClass},
+    notes::{Effects, Notes, ReferrerClass, Rewritten},
     outcome::{Outcome, Reason},
     properties::{Entries, Items, List, Properties, PropertiesWriter, Value},
     sequence::{SeqVerdict, SeqWindow},

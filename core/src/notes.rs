@@ -132,6 +132,35 @@ impl Effects {
     }
 }
 
+/// What a hop says of a frame that its rules have written anew, in an extension of that frame. Its events are told from others by their
+/// identity alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Whether the signature of the producer's session was checked, which is not there any more.
+    pub trusted: bool,
+    /// Whether nothing of the events is there.
+    pub suppressed: bool,
+}
+
+impl Rewritten {
+    /// The extension's value.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 1] {
+        [self.trusted as u8 | (self.suppressed as u8) << 1]
+    }
+
+    /// Reads the extension's value.
+    ///
+    /// # Errors
+    /// [`Error::Extension`].
+    pub const fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        match *bytes {
+            [bits @ 0..4] => Ok(Self { trusted: bits & 1 != 0, suppressed: bits & 2 != 0 }),
+            _ => Err(Error::Extension),
+        }
+    }
+}
+
 /// How a visitor came to the page, by its referrer and its URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]

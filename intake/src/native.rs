@@ -1,8 +1,8 @@
 //! Native frames: bounds, CRC, region gate, write key or session, origin, seal, events; in that order.
 
 use firsthop_core::{
-    Alg, Annotation, Computed, Error, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp, Trust,
-    limits::MAX_FRAME,
+    Alg, Annotation, Computed, Error, ExtensionKind, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp,
+    Trust, limits::MAX_FRAME,
 };
 use zeroize::Zeroizing;
 
@@ -172,6 +172,18 @@ fn check_holder(holder: &Holder, origin: &str, tenant: &Tenant) -> Result<(), Pr
     Ok(())
 }
 
+/// That a frame is its producer's: only a hop that answers for it may say that its rules have written it anew, since such events are told
+/// from others by nothing but their numbers.
+///
+/// # Errors
+/// [`Error::Reserved`].
+pub fn check_own(frame: &Frame<'_>) -> Result<(), Problem> {
+    match frame.extensions().get(ExtensionKind::Rewritten) {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(Error::Reserved).with_detail("extension 7 is for first hops")),
+    }
+}
+
 fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {
     check_encoding(facts.content_encoding)?;
     if body.len() > MAX_BODY {
@@ -181,6 +193,7 @@ fn parse<'a>(body: &'a [u8], facts: &Facts<'_>) -> Result<Frame<'a>, Problem> {
     if frame.header().flags.contains(Flags::ENVELOPE) {
         return Err(Problem::new(Error::Reserved).with_detail("an envelope goes to /v1/e"));
     }
+    check_own(&frame)?;
     Ok(frame)
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::Session;
 
-/// The answer to a native frame. `stored + duplicate + conflict + spooled` is `count`.
+/// The answer to a native frame. `stored + duplicate + conflict + spooled + suppressed` is `count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The frame's source.
@@ -28,6 +28,8 @@ pub struct Receipt {
     pub conflict: u32,
     /// On disk at the edge, which hands them to the server when it is back.
     pub spooled: u32,
+    /// Counted by this request, and not kept, because the visitor has not agreed.
+    pub suppressed: u32,
     /// A session for the source.
     pub session: Option<Session>,
 }
@@ -46,6 +48,9 @@ struct Wire {
     // Said where there is something to say: only an edge has a spool.
     #[serde(default, skip_serializing_if = "is_zero")]
     spooled: u32,
+    // And not every tenant holds back what nobody has agreed to.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    suppressed: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<WireSession>,
 }
@@ -82,6 +87,7 @@ impl Receipt {
             duplicate: 0,
             conflict: 0,
             spooled: 0,
+            suppressed: 0,
             session: None,
         }
     }
@@ -110,6 +116,7 @@ impl Receipt {
             duplicate: self.duplicate,
             conflict: self.conflict,
             spooled: self.spooled,
+            suppressed: self.suppressed,
             session: self.session.as_ref().map(|session| WireSession {
                 alg: session.alg as u8,
                 key_id: session.key_id.get(),
@@ -139,6 +146,7 @@ impl Receipt {
             duplicate: wire.duplicate,
             conflict: wire.conflict,
             spooled: wire.spooled,
+            suppressed: wire.suppressed,
             session: wire.session.map(Session::try_from).transpose()?,
         })
     }
@@ -181,6 +189,8 @@ pub struct Verdict {
     pub quarantined: u32,
     /// On disk at the edge, which hands them to the server when it is back.
     pub spooled: u32,
+    /// Counted, and not kept, because the visitor has not agreed.
+    pub suppressed: u32,
 }
 
 impl AddAssign<&Receipt> for Verdict {
@@ -189,6 +199,7 @@ impl AddAssign<&Receipt> for Verdict {
         self.duplicate += receipt.duplicate;
         self.conflict += receipt.conflict;
         self.spooled += receipt.spooled;
+        self.suppressed += receipt.suppressed;
     }
 }
 
@@ -196,14 +207,17 @@ impl Verdict {
     /// The header's name, in lower case.
     pub const HEADER: &'static str = "firsthop-receipt";
 
-    /// The header's value: a dictionary of integers (RFC 9651 §3.2). `spooled` is said where there is something to say.
+    /// The header's value: a dictionary of integers (RFC 9651 §3.2). `spooled` and `suppressed` are said where there is something to say.
     #[must_use]
     pub fn to_header(&self) -> String {
-        let Self { stored, duplicate, conflict, quarantined, spooled } = self;
+        let Self { stored, duplicate, conflict, quarantined, spooled, suppressed } = self;
         let mut header =
             format!("stored={stored}, duplicate={duplicate}, conflict={conflict}, quarantined={quarantined}");
         if *spooled > 0 {
             header += &format!(", spooled={spooled}");
+        }
+        if *suppressed > 0 {
+            header += &format!(", suppressed={suppressed}");
         }
         header
     }
@@ -229,6 +243,7 @@ impl Verdict {
                 "conflict" => Some(&mut verdict.conflict),
                 "quarantined" => Some(&mut verdict.quarantined),
                 "spooled" => Some(&mut verdict.spooled),
+                "suppressed" => Some(&mut verdict.suppressed),
                 _ => None,
             };
             if let Some(count) = count {
@@ -335,8 +350,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_verdict_survives_its_header(stored: u32, duplicate: u32, conflict: u32, quarantined: u32, spooled: u32) {
-            let verdict = Verdict { stored, duplicate, conflict, quarantined, spooled };
+        fn a_verdict_survives_its_header(stored: u32, duplicate: u32, conflict: u32, quarantined: u32, spooled: u32, suppressed: u32) {
+            let verdict = Verdict { stored, duplicate, conflict, quarantined, spooled, suppressed };
             prop_assert_eq!(Verdict::from_header(&verdict.to_header()), Ok(verdict));
         }
 

@@ -121,7 +121,8 @@ fn assert_same_identity(before: &[u8], after: &[u8]) {
     let unsigned = Header { flags: Flags::default(), alg: Alg::None, ..*before.header() };
     assert_eq!(*after.header(), unsigned);
     assert_eq!(after.traceparent(), Some(TRACE));
-    assert_eq!(after.extensions().count(), 1, "neither a session nor a write key");
+    assert_eq!(after.extensions().count(), 2, "neither a session nor a write key");
+    assert!(after.rewritten().unwrap().trusted && before.rewritten().is_none());
     let ids = |frame: &Frame<'_>| {
         let (_, events) = frame.open().unwrap();
         events.map(|event| event.unwrap().id.map(|id| id.id.to_owned())).collect::<Vec<_>>()

@@ -2,17 +2,19 @@
 
 #[cfg(feature = "cli")]
 mod again;
+mod first_hop;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use firsthop_core::{
-    Annotation, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
+    Annotation, Effects, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
 };
 use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refused, Rooted, Verdict, native, segment};
 
 #[cfg(feature = "cli")]
 pub(crate) use self::again::{Today, Verdict as Again, judge};
+pub(crate) use self::first_hop::FirstHop;
 use crate::{
     journal::{self, Arrival, Asked, At, Held, SetAside, Unavailable},
     server::Inner,
@@ -34,7 +36,7 @@ impl Inner {
     ) -> Result<Receipt, Problem> {
         let accepted = match native::receive(&body, facts, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
-            Err(refused) => return Err(self.refuse(*refused, &body, facts.now, asked(FRAME, facts), held).await),
+            Err(refused) => return Err(self.refuse(*refused, &body, facts, asked(FRAME, facts), held).await),
         };
         let Found { live, known } = &accepted.account;
         trace.verified(live.id, accepted.frame.header().count.into(), accepted.frame.traceparent());
@@ -47,14 +49,14 @@ impl Inner {
                 events: 0,
                 vouched: true,
                 at,
-                annotation: Some(journal::encode(&accepted.annotation)?),
+                annotation: Some(known.first_hop().aside(facts, &accepted.annotation)?),
                 request: Some(asked(FRAME, facts)),
             };
             return Err(self.aside(&accepted.account, entry, problem, held).await);
         }
         // All keys that there are are here: what is sealed was opened, or refused.
         let frame = accepted.readable().ok_or(CoreError::Sealed)?;
-        let arrival = Arrival::new(&body, &frame, accepted.foreign > 0, at, Some(&accepted.annotation))?;
+        let arrival = known.first_hop().arrive(&body, &frame, accepted.foreign > 0, at, facts, &accepted.annotation)?;
         let verdict = live.journal.store(arrival, held).await.map_err(unavailable)?;
         trace.committed();
         Ok(Receipt { session: accepted.session, ..receipt(&accepted.frame, verdict) })
@@ -76,7 +78,7 @@ impl Inner {
         let accepted = match segment::receive(call, &body, facts, &mut random_bytes, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
             Err(refused) => {
-                return Err(self.refuse(*refused, &body, facts.now, asked(call.path(), facts), held).await);
+                return Err(self.refuse(*refused, &body, facts, asked(call.path(), facts), held).await);
             }
         };
         let Found { live, known } = &accepted.account;
@@ -90,13 +92,13 @@ impl Inner {
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
             trace.holds(frame.header().count.into());
-            let arrival = Arrival::new(&body, &frame, true, at, Some(&accepted.annotation))?;
+            let arrival = known.first_hop().arrive(&body, &frame, true, at, facts, &accepted.annotation)?;
             waits.push(live.journal.send_frame(arrival));
         }
         for rejected in accepted.rejected {
             let code = rejected.refusal.code();
             verdict.quarantined += u32::from(rejected.count());
-            let annotation = journal::encode(&Annotation { refused: code, ..accepted.annotation })?;
+            let annotation = known.first_hop().aside(facts, &Annotation { refused: code, ..accepted.annotation })?;
             let entry = SetAside {
                 events: rejected.count(),
                 vouched: true,
@@ -116,6 +118,7 @@ impl Inner {
         for wait in waits {
             let stored = live.journal.answer(wait).await.map_err(unavailable)?;
             verdict.stored += stored.stored;
+            verdict.suppressed += stored.suppressed;
             verdict.duplicate += stored.duplicate;
             verdict.conflict += stored.conflict;
         }
@@ -168,8 +171,10 @@ impl Inner {
             // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
             return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
         }
-        let opened =
-            open_envelope(&envelope, &found, now).and_then(|opened| Ok((opened.frame, opened.arrival(&body, at)?)));
+        let opened = open_envelope(&envelope, &found, now).and_then(|opened| {
+            let arrival = opened.arrival(found.known.first_hop(), &envelope, &body, at)?;
+            Ok((opened.frame, arrival))
+        });
         match opened {
             Ok((frame, arrival)) => {
                 trace.verified(found.live.id, frame.header().count.into(), frame.traceparent());
@@ -191,7 +196,7 @@ impl Inner {
         &self,
         refused: Refused<'_, Found>,
         body: &Bytes,
-        now: Timestamp,
+        facts: &Facts<'_>,
         request: Asked,
         held: Held,
     ) -> Problem {
@@ -201,7 +206,8 @@ impl Inner {
             Cow::Borrowed(_) => body.clone(),
             Cow::Owned(bytes) => bytes.into(),
         };
-        let annotation = match journal::encode(&annotation) {
+        let now = facts.now;
+        let annotation = match found.known.first_hop().aside(facts, &annotation) {
             Ok(annotation) => annotation,
             Err(error) => return error.into(),
         };
@@ -294,9 +300,15 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn arrival(&self, body: &Bytes, at: At) -> Result<Arrival, CoreError> {
+    fn arrival(
+        &self,
+        first_hop: FirstHop<'_>,
+        envelope: &Envelope<'_>,
+        body: &Bytes,
+        at: At,
+    ) -> Result<Arrival, CoreError> {
         let frame = self.contents.of_frame(&self.frame).ok_or(CoreError::Sealed)?;
-        Arrival::new(body, &frame, self.foreign, at, self.annotation.as_ref())
+        first_hop.arrive_from(body, (envelope, &frame), self.foreign, at, self.annotation)
     }
 }
 
@@ -320,6 +332,11 @@ fn open_envelope<'a>(envelope: &Envelope<'a>, account: &impl Account, now: Times
         }
         _ => None,
     };
+    // Of what it has written anew the edge alone can answer.
+    let is_anew = envelope.notes.is_some_and(|notes| notes.effects.contains(Effects::REWRITTEN));
+    if annotation.is_some() || !is_anew {
+        native::check_own(&frame)?;
+    }
     account.admit(header.count, envelope.frame.len())?;
     let contents = Contents::of(&frame, account)?;
     let foreign = contents.of_frame(&frame).ok_or(CoreError::Sealed)?.check()? > 0;
@@ -345,6 +362,7 @@ fn refused_by_edge(code: &str) -> Cow<'static, str> {
 fn receipt(frame: &Frame<'_>, verdict: journal::Verdict) -> Receipt {
     Receipt {
         stored: verdict.stored,
+        suppressed: verdict.suppressed,
         duplicate: verdict.duplicate,
         conflict: verdict.conflict,
         ..Receipt::stored(frame.header())

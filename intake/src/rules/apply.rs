@@ -1,7 +1,7 @@
 //! All rules, in their order, on one frame.
 
 use firsthop_core::{
-    Annotation, Consent, Context, Effects, Error, Frame, HashKey, Header, Network, Notes, limits::MAX_NOTES,
+    Annotation, Consent, Context, Effects, Error, Frame, HashKey, Header, Network, Notes, Trust, limits::MAX_NOTES,
 };
 
 use super::{Rules, SessionRule, Without, consent::is_gpc, redact::Redaction};
@@ -43,7 +43,7 @@ pub fn apply<'a>(
     let header = frame.header();
     let (mut annotation, mut notes, granted) = request(rules, facts, annotation, header);
     let without = rules.consent.decide(granted);
-    let redaction = Redaction { rules, key, without, granted };
+    let redaction = Redaction { rules, key, without, granted, trusted: annotation.trust == Trust::Session };
     let written = if redaction.is_due() { redaction.write(frame)? } else { None };
     let (frame_now, effects) = written.map_or((None, Effects::default()), |(bytes, effects)| (Some(bytes), effects));
     notes.effects = notes.effects.with(effects);

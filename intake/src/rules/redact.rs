@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use firsthop_core::{
     Alg, Consent, Context, ContextDelta, Effects, Error, Event, EventKind, ExtensionKind, Flags, Frame, FrameWriter,
-    HashKey, Header, Properties, PropertiesWriter, Unsigned,
+    HashKey, Header, Properties, PropertiesWriter, Rewritten, Unsigned,
     limits::{MAX_EVENT, MAX_FRAME},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Redaction<'r> {
     pub(super) without: Without,
     /// What the visitor has granted.
     pub(super) granted: Consent,
+    /// Whether the signature of the producer's session was checked.
+    pub(super) trusted: bool,
 }
 
 impl Redaction<'_> {
@@ -53,9 +55,11 @@ impl Redaction<'_> {
         if let Some(traceparent) = frame.traceparent() {
             writer.extension(ExtensionKind::Traceparent, traceparent.as_bytes())?;
         }
+        let suppressed = self.without == Without::Suppress;
+        writer.extension(ExtensionKind::Rewritten, &Rewritten { trusted: self.trusted, suppressed }.to_bytes())?;
         let (shared, events) = frame.open()?;
         let mut effects = Effects::default();
-        if self.without == Without::Suppress {
+        if suppressed {
             effects = Effects::SUPPRESSED;
             writer.context(&Context::EMPTY)?;
             for event in events {

@@ -18,23 +18,118 @@ pub struct TrafficRule {
     pub scanners: Vec<String>,
 }
 
-/// What agents of an AI's call themselves, in small letters, between spaces.
-const AI_AGENTS: &str = "gptbot chatgpt-user oai-searchbot claudebot claude-user claude-searchbot claude-web anthropic-ai perplexitybot \
-     perplexity-user ccbot bytespider amazonbot applebot-extended meta-externalagent meta-externalfetcher cohere-ai diffbot \
-     mistralai-user youbot duckassistbot google-cloudvertexbot google-agent gemini-deep-research novaact timpibot omgili ai2bot \
-     petalbot imagesiftbot";
+/// What agents of an AI's call themselves, in small letters.
+const AI_AGENTS: Names<30> = Names::new([
+    "ai2bot",
+    "amazonbot",
+    "anthropic-ai",
+    "applebot-extended",
+    "bytespider",
+    "ccbot",
+    "chatgpt-user",
+    "claude-searchbot",
+    "claude-user",
+    "claude-web",
+    "claudebot",
+    "cohere-ai",
+    "diffbot",
+    "duckassistbot",
+    "gemini-deep-research",
+    "google-agent",
+    "google-cloudvertexbot",
+    "gptbot",
+    "imagesiftbot",
+    "meta-externalagent",
+    "meta-externalfetcher",
+    "mistralai-user",
+    "novaact",
+    "oai-searchbot",
+    "omgili",
+    "perplexity-user",
+    "perplexitybot",
+    "petalbot",
+    "timpibot",
+    "youbot",
+]);
 /// The same of what looks for weaknesses.
-const SCANNERS: &str = "nikto sqlmap nmap masscan zgrab nuclei acunetix nessus openvas qualys wpscan dirbuster gobuster feroxbuster ffuf \
-     burpcollaborator arachni netsparker detectify censysinspect shodan leakix l9explore l9tcpid internet-measurement internetmeasurement \
-     expanse paloaltonetworks httpx netcraftsurveyagent odin";
+const SCANNERS: Names<31> = Names::new([
+    "acunetix",
+    "arachni",
+    "burpcollaborator",
+    "censysinspect",
+    "detectify",
+    "dirbuster",
+    "expanse",
+    "feroxbuster",
+    "ffuf",
+    "gobuster",
+    "httpx",
+    "internet-measurement",
+    "internetmeasurement",
+    "l9explore",
+    "l9tcpid",
+    "leakix",
+    "masscan",
+    "nessus",
+    "netcraftsurveyagent",
+    "netsparker",
+    "nikto",
+    "nmap",
+    "nuclei",
+    "odin",
+    "openvas",
+    "paloaltonetworks",
+    "qualys",
+    "shodan",
+    "sqlmap",
+    "wpscan",
+    "zgrab",
+]);
+
+/// Names in their order, to be found by their initials: every request is asked for all of them.
+struct Names<const N: usize> {
+    names: [&'static str; N],
+    /// Where those with an initial begin, from `a` on.
+    from: [u8; 27],
+}
+
+impl<const N: usize> Names<N> {
+    const fn new(names: [&'static str; N]) -> Self {
+        let (mut from, mut at, mut initial) = ([0; 27], 0, 0);
+        while initial < 26 {
+            from[initial] = at as u8;
+            while at < N && names[at].as_bytes()[0] == b'a' + initial as u8 {
+                at += 1;
+            }
+            initial += 1;
+        }
+        assert!(at == N && N < 256, "in their order, and a small letter first");
+        from[26] = at as u8;
+        Self { names, from }
+    }
+
+    /// Whether a user agent has one of these as a word, or what begins like one.
+    fn are_in(&self, lower: &str) -> bool {
+        let mut before = b' ';
+        lower.bytes().enumerate().any(|(at, byte)| {
+            let begins = !before.is_ascii_alphanumeric();
+            before = byte;
+            begins && byte.is_ascii_lowercase() && {
+                let initial = usize::from(byte - b'a');
+                let (from, to) = (usize::from(self.from[initial]), usize::from(self.from[initial + 1]));
+                self.names[from..to].iter().any(|name| lower.as_bytes()[at..].starts_with(name.as_bytes()))
+            }
+        })
+    }
+}
 
 /// The verdict on a request whose class is known.
 pub(crate) fn verdict(facts: &Facts<'_>, agent: AgentClass, lower: &str) -> Traffic {
     // `prefetch`, `prefetch;prerender`, …: a structured item whose parameters do not matter here.
     let purpose = facts.sec_purpose.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if names(SCANNERS, lower) {
+    if SCANNERS.are_in(lower) {
         Traffic::Scanner
-    } else if names(AI_AGENTS, lower) {
+    } else if AI_AGENTS.are_in(lower) {
         Traffic::AiAgent
     } else if agent == AgentClass::Robot {
         Traffic::Bot
@@ -47,12 +142,6 @@ pub(crate) fn verdict(facts: &Facts<'_>, agent: AgentClass, lower: &str) -> Traf
     } else {
         Traffic::Unknown
     }
-}
-
-/// Whether a user agent has one of these as a word, or what begins like one.
-fn names(tokens: &str, lower: &str) -> bool {
-    let begins = |at: usize| at == 0 || !lower.as_bytes()[at - 1].is_ascii_alphanumeric();
-    tokens.split_whitespace().any(|token| lower.match_indices(token).any(|(at, _)| begins(at)))
 }
 
 impl TrafficRule {

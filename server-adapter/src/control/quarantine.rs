@@ -53,7 +53,7 @@ pub(super) fn replay(server: &Server, part: &Part) -> Result<Reply, Error> {
     let (ids, next) = open.part(part)?;
     let now = clock::now();
     let rooted = open.stored.tenant.account(&open.stored.keys, now)?;
-    let today = Today { rooted: &rooted, file: &open.stored.tenant };
+    let today = Today { rooted: &rooted, file: &open.stored.tenant, keys: &open.stored.keys };
     let mut judged = Vec::new();
     for id in ids {
         let item = open.reader.item(id).map_err(Error::database(&open.stored.journal()))?;

@@ -31,6 +31,9 @@ struct Leases<'a> {
     /// What was sealed to its region it may open.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     region_secrets: Vec<RegionSecret>,
+    /// What values are hashed with, if the tenant's rules hash any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_key: Option<String>,
     refresh_after: u32,
 }
 
@@ -96,6 +99,7 @@ fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
         leases,
         documents: &found.known.documents.documents,
         region_secrets: region_secrets(found, edge, now),
+        hash_key: found.known.first_hop().hash_key(edge.region).map(|key| BASE64_STANDARD.encode(key.expose())),
         refresh_after: REFRESH_AFTER,
     };
     // Strings and numbers: nothing in it can fail.

@@ -206,7 +206,8 @@ impl Asked {
                 let is_forwarded = parts.headers.contains_key(FORWARDED);
                 let address = sender(parts, own, inner.settings.proxies).filter(|_| !is_forwarded);
                 let network = address.map_or(Network::Unknown, Network::of);
-                let facts = Facts { network, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
+                let gpc = text(&parts.headers, "sec-gpc");
+                let facts = Facts { network, gpc, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
                 let receipt = |receipt: Receipt| Good::Receipt(receipt.to_json());
                 let (name, result) = match route {
                     Route::Envelope => ("/v1/e", inner.envelope(body, now, held, &mut trace).await.map(receipt)),

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use firsthop_core::{Annotation, Error as CoreError, Flags, Frame, MAGIC, Timestamp, Trust, WorkerId};
 use firsthop_intake::{Account, Contents, Facts, Problem, Refusal, Rooted, native, segment};
 
-use super::{FRAME, asked, check_count, open_envelope, verify_envelope};
+use super::{FRAME, FirstHop, asked, check_count, first_hop::facts_of, open_envelope, verify_envelope};
 use crate::{
     journal::{
-        self, Arrival, Asked, At, Readable, SetAside,
+        self, Arrival, Asked, At, Noted, Readable, SetAside,
         quarantine::{CONFLICT, Item},
     },
-    tenants::{TenantFile, random_bytes},
+    tenants::{KeyFile, TenantFile, random_bytes},
 };
 
 /// What becomes of an entry.
@@ -35,6 +35,13 @@ pub(crate) enum Verdict {
 pub(crate) struct Today<'a> {
     pub(crate) rooted: &'a Rooted,
     pub(crate) file: &'a TenantFile,
+    pub(crate) keys: &'a KeyFile,
+}
+
+impl<'a> Today<'a> {
+    const fn first_hop(self) -> FirstHop<'a> {
+        FirstHop { file: self.file, keys: self.keys }
+    }
 }
 
 /// Decides on an entry again.
@@ -62,7 +69,7 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
     }
     let region = item.line.region.parse().unwrap_or_default();
     let here = At { time: Timestamp::from_millis(item.line.first_ms as u64), region, hop: WorkerId::new(0) };
-    let noted = item.annotation.as_deref().map(Annotation::from_bytes).transpose()?.unwrap_or_default();
+    let noted = item.annotation.as_deref().map(Noted::from_bytes).transpose()?.unwrap_or_default();
     let entry = Entry { item, today, time, at: here, noted };
     if !body.starts_with(&MAGIC) {
         return entry.segment(body, item.request.clone(), None);
@@ -75,27 +82,30 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
         return Err(CoreError::WriteKey.into());
     }
     let envelope = verify_envelope(&frame, today.rooted, today.file, time)?;
-    let noted = envelope.annotation;
+    let noted = Noted { annotation: envelope.annotation, notes: envelope.notes };
     let at = At {
-        time: Timestamp::from_millis(noted.received_ms).min(time),
+        time: Timestamp::from_millis(noted.annotation.received_ms).min(time),
         region: frame.header().region,
         hop: envelope.worker,
     };
     let entry = Entry { at, noted, ..entry };
-    if noted.refused.is_empty() {
-        return one(open_envelope(&envelope, today.rooted, time)?.arrival(body, at)?);
+    let first_hop = today.first_hop();
+    if noted.annotation.refused.is_empty() {
+        return one(open_envelope(&envelope, today.rooted, time)?.arrival(first_hop, &envelope, body, at)?);
     }
     entry.check_origin()?;
     if envelope.frame.starts_with(&MAGIC) {
         // The edge's word was no; here are all keys.
-        let unchecked =
-            firsthop_core::Envelope { annotation: Annotation { trust: Trust::Unchecked, ..noted }, ..envelope };
+        let unchecked = firsthop_core::Envelope {
+            annotation: Annotation { trust: Trust::Unchecked, ..noted.annotation },
+            ..envelope
+        };
         let mut opened = open_envelope(&unchecked, today.rooted, time)?;
         opened.annotation = opened.annotation.map(|annotation| Annotation { refused: "", ..annotation });
-        return one(opened.arrival(body, at)?);
+        return one(opened.arrival(first_hop, &unchecked, body, at)?);
     }
     // Messages of a call whose write key the edge had checked come without it. The frames that they become are this server's.
-    let shown = (noted.trust == Trust::WriteKey).then(|| today.file.write_keys.first().cloned()).flatten();
+    let shown = (noted.annotation.trust == Trust::WriteKey).then(|| today.file.write_keys.first().cloned()).flatten();
     let entry = Entry { at: At { time: at.time, ..here }, ..entry };
     entry.segment(&Bytes::copy_from_slice(envelope.frame), None, shown)
 }
@@ -108,7 +118,7 @@ fn one(arrival: Arrival) -> Result<Verdict, Problem> {
 fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
     let body = &item.body;
     let (noted, bytes) = journal::open_body(body)?;
-    let own = item.annotation.as_deref().map(Annotation::from_bytes).transpose()?;
+    let own = item.annotation.as_deref().map(Noted::from_bytes).transpose()?;
     let outer = Frame::parse(body)?;
     let hop = if noted.is_some() { firsthop_core::Envelope::worker(&outer)? } else { WorkerId::new(0) };
     let at = At {
@@ -128,7 +138,7 @@ struct Entry<'a> {
     today: Today<'a>,
     time: Timestamp,
     at: At,
-    noted: Annotation<'a>,
+    noted: Noted<'a>,
 }
 
 impl Entry<'_> {
@@ -156,9 +166,10 @@ impl Entry<'_> {
             }
         };
         check_count(frame)?;
-        let annotation = Annotation { trust, refused: "", ..self.noted };
+        let annotation = Annotation { trust, refused: "", ..self.noted.annotation };
         let frame = contents.of_frame(frame).ok_or(CoreError::Sealed)?;
-        one(Arrival::new(&self.item.body, &frame, true, self.at, Some(&annotation))?)
+        let facts = facts_of(&self.noted, self.at);
+        one(self.today.first_hop().arrive(&self.item.body, &frame, true, self.at, &facts, &annotation)?)
     }
 
     /// A call of Segment's. `shown`: a write key that stands for the one that was shown.
@@ -191,11 +202,13 @@ impl Entry<'_> {
             let detail = all.messages.first().map(|(_, detail)| detail.clone()).unwrap_or_default();
             return Err(Problem::new(all.refusal).with_detail(detail));
         }
-        let noted = Annotation { trust: Trust::WriteKey, refused: "", ..self.noted };
+        let noted = Annotation { trust: Trust::WriteKey, refused: "", ..self.noted.annotation };
+        let first_hop = self.today.first_hop();
+        let known = facts_of(&self.noted, self.at);
         let arrivals = accepted.frames.into_iter().map(|frame| {
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
-            Arrival::new(&body, &frame, true, self.at, Some(&noted))
+            first_hop.arrive(&body, &frame, true, self.at, &known, &noted)
         });
         let arrivals = arrivals.collect::<Result<Vec<_>, _>>()?;
         let rejected = accepted.rejected.into_iter().map(|rejected| {
@@ -206,7 +219,7 @@ impl Entry<'_> {
                 body: rejected.body.into(),
                 reason: Cow::Borrowed(code),
                 at: self.at,
-                annotation: Some(journal::encode(&Annotation { refused: code, ..noted })?),
+                annotation: Some(first_hop.aside(&known, &Annotation { refused: code, ..noted })?),
                 request: Some(Asked {
                     write_key: Some(accepted.write_key.clone()),
                     ..asked(segment::Call::Batch.path(), &facts)

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
-use firsthop_core::{Annotation, Error, Flags, Frame, Header, SourceId, TenantId};
+use firsthop_core::{Annotation, Error, Flags, Frame, Header, Notes, Rewritten, SourceId, TenantId, limits::MAX_NOTES};
 use firsthop_intake::content_digest;
 
 use super::counters::At;
@@ -21,6 +21,8 @@ pub(crate) struct Arrival {
     pub(super) at: At,
     /// What this server noted, encoded; none if all of it stands in the envelope.
     pub(super) annotation: Option<Box<[u8]>>,
+    /// What a hop says that has written it anew.
+    pub(super) rewritten: Option<Rewritten>,
     /// The events that have an id of another vendor's, in their order.
     pub(super) foreign: Vec<Foreign>,
 }
@@ -32,13 +34,13 @@ pub(crate) struct Foreign {
     pub(crate) index: u16,
     /// The source that its id makes.
     pub(crate) source: SourceId,
-    /// What it says: [`content_digest`].
+    /// What it says: [`content_digest`]; of a frame that was written anew, [`NO_DIGEST`].
     pub(crate) digest: [u8; 16],
 }
 
 impl Arrival {
     /// A frame that a first hop has checked, in the body in which it came. `foreign`: whether any of its events has an id of another
-    /// vendor's, which the check says. `annotation`: what this server noted on it; none if all of that stands in the envelope.
+    /// vendor's, which the check says. `noted`: what this server noted on it; none if all of that stands in the envelope.
     ///
     /// # Errors
     /// What [`Frame::check`] says of events: none, if it was checked.
@@ -47,7 +49,7 @@ impl Arrival {
         frame: &Frame<'_>,
         foreign: bool,
         at: At,
-        annotation: Option<&Annotation<'_>>,
+        noted: Option<&Noted<'_>>,
     ) -> Result<Self, Error> {
         let header = *frame.header();
         // Where a slice of the body stands in it.
@@ -57,7 +59,8 @@ impl Arrival {
             frame: from..from + frame.bytes().len(),
             header,
             at,
-            annotation: annotation.map(encode).transpose()?,
+            annotation: noted.map(Noted::encode).transpose()?,
+            rewritten: frame.rewritten(),
             foreign: if foreign { foreign_of(frame)? } else { Vec::new() },
         })
     }
@@ -69,7 +72,12 @@ impl Arrival {
 
     /// Whether its session's signature was checked: a frame that claims a session is let in by nothing else.
     pub(super) fn is_trusted(&self) -> bool {
-        self.header.flags.contains(Flags::TRUST)
+        is_trusted(&self.header, self.rewritten)
+    }
+
+    /// Whether its events are counted, and nothing of them is kept.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.rewritten.is_some_and(|rewritten| rewritten.suppressed)
     }
 
     pub(super) fn frame_bytes(&self) -> &[u8] {
@@ -77,21 +85,59 @@ impl Arrival {
     }
 }
 
-/// An annotation as it is stored.
-pub(crate) fn encode(annotation: &Annotation<'_>) -> Result<Box<[u8]>, Error> {
-    let mut buffer = [0; 256];
-    annotation.encode(&mut buffer).map(Box::from)
+/// Whether the signature of a frame's session was checked, by who stored it or by who wrote it anew.
+pub(super) fn is_trusted(header: &Header, rewritten: Option<Rewritten>) -> bool {
+    rewritten.map_or(header.flags.contains(Flags::TRUST), |rewritten| rewritten.trusted)
 }
+
+/// Whether a stored frame is one of which nothing is kept but its numbers.
+pub(crate) fn is_suppressed(frame: &Frame<'_>) -> bool {
+    frame.rewritten().is_some_and(|rewritten| rewritten.suppressed)
+}
+
+/// What first hops noted on a frame. As it is stored: an annotation, and if there are any, notes behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Noted<'a> {
+    pub(crate) annotation: Annotation<'a>,
+    pub(crate) notes: Option<Notes<'a>>,
+}
+
+impl<'a> From<Annotation<'a>> for Noted<'a> {
+    fn from(annotation: Annotation<'a>) -> Self {
+        Self { annotation, notes: None }
+    }
+}
+
+impl<'a> Noted<'a> {
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (annotation, rest) = Annotation::decode(bytes)?;
+        let notes = if rest.is_empty() { None } else { Some(Notes::from_bytes(rest)?) };
+        Ok(Self { annotation, notes })
+    }
+
+    pub(crate) fn encode(&self) -> Result<Box<[u8]>, Error> {
+        let mut buffer = [0; 256 + MAX_NOTES];
+        let mut len = self.annotation.encode(&mut buffer)?.len();
+        if let Some(notes) = &self.notes {
+            len += notes.encode(&mut buffer[len..])?.len();
+        }
+        Ok(buffer[..len].into())
+    }
+}
+
+/// In the place of a digest of what nobody may know any more: it is the same as any.
+pub(super) const NO_DIGEST: [u8; 16] = [0; 16];
 
 /// The events of a frame that have an id of another vendor's.
 pub(super) fn foreign_of(frame: &Frame<'_>) -> Result<Vec<Foreign>, Error> {
     let tenant: TenantId = frame.header().tenant;
     let (context, events) = frame.open()?;
     let mut foreign = Vec::new();
+    let rewritten = frame.rewritten().is_some();
     for (index, event) in events.enumerate() {
         let event = event?;
         if let Some(id) = event.id {
-            let digest = content_digest(&event, &event.context.apply(&context)?);
+            let digest = if rewritten { NO_DIGEST } else { content_digest(&event, &event.context.apply(&context)?) };
             foreign.push(Foreign { index: index as u16, source: SourceId::of_foreign(tenant, &id), digest });
         }
     }
@@ -128,11 +174,13 @@ pub(crate) struct Asked {
     pub(crate) write_key: Option<String>,
 }
 
-/// What became of a frame's events. The three counts add up to its count.
+/// What became of a frame's events. The counts add up to its count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// New, and on disk.
     pub(crate) stored: u32,
+    /// New, and counted; nothing of them is kept, because the visitor has not agreed.
+    pub(crate) suppressed: u32,
     /// On disk already.
     pub(crate) duplicate: u32,
     /// Of a known identity, with another content: in quarantine.

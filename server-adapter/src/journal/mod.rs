@@ -36,7 +36,7 @@ pub(crate) mod verify;
 mod writer;
 
 pub(crate) use self::{
-    arrival::{Arrival, Asked, SetAside, Verdict, encode},
+    arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
     counters::{At, Count},
     erase::{Found, names_escaped, scrub},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},

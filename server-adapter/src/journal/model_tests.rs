@@ -129,7 +129,7 @@ impl Store {
         let body = Bytes::from(sent.bytes());
         let frame = Frame::parse(&body).expect("a frame");
         let annotation = Annotation::default();
-        let arrival = Arrival::new(&body, &frame, true, AT, Some(&annotation)).expect("an arrival");
+        let arrival = Arrival::new(&body, &frame, true, AT, Some(&annotation.into())).expect("an arrival");
         let mut counts = Batch::default();
         self.connection.execute_batch("BEGIN").expect("begun");
         let before = (self.tables.last_frame, self.tables.quarantine);
@@ -223,7 +223,7 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
     let arrival = |content| {
         let body = Bytes::from(Sent { source: 0, first: 0, events: vec![Said { content, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
-        Arrival::new(&body, &frame, true, AT, Some(&Annotation::default())).expect("an arrival")
+        Arrival::new(&body, &frame, true, AT, Some(&Annotation::default().into())).expect("an arrival")
     };
     let begun = std::time::Instant::now();
     assert_eq!(journal.answer(journal.send_frame(arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
@@ -255,7 +255,7 @@ async fn one_that_cannot_be_stored_spoils_no_other() {
     let arrival = |first| {
         let body = Bytes::from(Sent { source: 0, first, events: vec![Said { content: 0, foreign: None }] }.bytes());
         let frame = Frame::parse(&body).expect("a frame");
-        Arrival::new(&body, &frame, true, AT, Some(&Annotation::default())).expect("an arrival")
+        Arrival::new(&body, &frame, true, AT, Some(&Annotation::default().into())).expect("an arrival")
     };
     let other = Connection::open(&path).expect("opens");
     other
@@ -274,7 +274,7 @@ async fn one_that_cannot_be_stored_spoils_no_other() {
     for first in 0..30 {
         let verdict = journal.store(arrival(first), memory.hold()).await.expect("stored");
         let new = u32::from(first == 13);
-        assert_eq!(verdict, Verdict { stored: new, duplicate: 1 - new, conflict: 0, lost: false }, "{first}");
+        assert_eq!(verdict, Verdict { stored: new, duplicate: 1 - new, ..Verdict::default() }, "{first}");
     }
     tokio::task::spawn_blocking(move || journal.close()).await.expect("closed");
     let total: i64 = other
@@ -295,7 +295,7 @@ fn many_runs_at_once() {
     store.tables.seen.settle_all(&store.connection).expect("settled");
     let all = Sent { source: 0, first: 0, events: vec![Said { content: 0, foreign: None }; 4000] };
     let began = std::time::Instant::now();
-    assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, conflict: 0, lost: false });
+    assert_eq!(store.store(&all), Verdict { stored: 2000, duplicate: 2000, ..Verdict::default() });
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
 }
 

@@ -17,7 +17,7 @@ pub(super) const PAGE: i32 = 16 * 1024;
 
 /// - `frames.body`: verbatim, the producer's frame or an edge's envelope around it.
 /// - `frames.ids`: how many of its events have an id of another vendor's.
-/// - `frames.annotation`: what this server noted; NULL if all of that stands in the envelope.
+/// - `frames.annotation`: what this server noted, an annotation and perhaps notes; NULL if all of that stands in the envelope.
 /// - `frames.accepted`: a bit for each event that was new with this frame, the first in the lowest bit of the first byte; NULL: all.
 /// - `frames.sum`: CRC-32 of the row's other columns ([`row_sum`]); the body has its own inside.
 /// - `seen`: a run of events, `first` to `last`, and the frame that brought it. `digest` of an event with an id of
@@ -78,7 +78,7 @@ INSERT INTO meta VALUES ('journal', random()), ('quarantine_bytes', 0), ('quaran
 ";
 
 /// The steps from version 2 on. What has landed is never changed either: somebody's file has taken it.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // What remains of a frame whose body was removed or rewritten.
     // - `erased`: a bit for each event that was erased, as in `frames.accepted`; NULL: none.
     // - `foreign_ids`: a bit for each event that had an id of another vendor's; NULL: none.
@@ -160,6 +160,9 @@ const MIGRATIONS: [&str; 3] = [
         why TEXT NOT NULL
     ) STRICT;
     INSERT INTO meta SELECT 'quarantine_last', COALESCE(MAX(id), 0) FROM quarantine;",
+    // Rules. The tables stay as they are, and builds of before must not write to them any more: behind an annotation there may be notes, and
+    // frames may be written anew, of which nothing is compared but identity, and nothing delivered if they are suppressed.
+    "SELECT 1;",
 ];
 
 /// Opens a journal to write, and makes it if it is not there.

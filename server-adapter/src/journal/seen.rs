@@ -42,8 +42,9 @@ pub(super) struct Run {
 /// Runs in the table's order: by source, then by number.
 type Runs = BTreeMap<(SourceId, u64), Run>;
 
-/// Runs that gather before they settle: about 6 MB.
-const GATHER: usize = 64 * 1024;
+/// Runs that gather before they settle: about 12 MB, and as much again while those before them settle. Visitors who come back write to
+/// pages all over the table: the more of them gather, the more go into each page.
+const GATHER: usize = 128 * 1024;
 /// Bytes of frames that a start may have to read again.
 const REREAD: u64 = 256 << 20;
 

@@ -1,18 +1,18 @@
 //! One frame into the tables: which of its events are new, which were there, which contradict what was there.
 
-use firsthop_core::{Annotation, Envelope, Error, Flags, Frame, Timestamp};
+use firsthop_core::{Envelope, Error, Flags, Frame, Timestamp};
 use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    arrival::{Arrival, Verdict},
+    arrival::{Arrival, NO_DIGEST, Noted, Verdict},
     counters::Batch,
     ledger::{Chain, Claim},
     quarantine::{CONFLICT, Entry, Kept, Quarantine},
     schema::{LedgerColumns, RowSum, row_sum},
     sealed::{Readable, Seals},
     seen::{Run, Seen},
-    tombstone::{self, ERASED_DIGEST, Tombstone},
+    tombstone::{self, Tombstone},
 };
 
 /// What the writer knows besides what is in the tables.
@@ -123,10 +123,11 @@ impl Tables {
         }
         for (outcome, reason, events) in [
             ("stored", "", verdict.stored),
+            ("suppressed", "", verdict.suppressed),
             ("duplicate", "", verdict.duplicate),
             ("quarantined", CONFLICT, conflicts),
             // Told once: a frame that comes again has nothing new in it.
-            ("dropped", "", if verdict.stored > 0 { header.dropped } else { 0 }),
+            ("dropped", "", if verdict.stored + verdict.suppressed > 0 { header.dropped } else { 0 }),
         ] {
             let frames = i64::from(events > 0);
             counts.add(arrival.at, outcome, reason, events.into(), frames);
@@ -146,7 +147,7 @@ impl Tables {
                 self.decide_mixed(connection, arrival, id, &mut decision)?;
             }
         }
-        let verdict = decision.verdict;
+        let mut verdict = decision.verdict;
         if verdict.stored > 0 {
             self.insert_frame(connection, arrival, id, &decision.accepted)?;
             self.last_frame = id;
@@ -155,8 +156,11 @@ impl Tables {
                 && arrival.is_trusted()
                 && let Some(claim) = Claim::of(arrival.frame_bytes(), true)
             {
-                claim.note(connection, arrival.at)?;
+                Claim { trusted: true, ..claim }.note(connection, arrival.at)?;
             }
+        }
+        if arrival.is_suppressed() {
+            (verdict.stored, verdict.suppressed) = (0, verdict.stored);
         }
         Ok(verdict)
     }
@@ -233,7 +237,8 @@ impl Tables {
                             stored.says(0, &self.seals.get()).map(|(digest, _)| digest)
                         }
                     };
-                    decision.repeat(known == Some(foreign.digest) || known == Some(ERASED_DIGEST));
+                    let any = [known, Some(foreign.digest)].contains(&Some(NO_DIGEST));
+                    decision.repeat(any || known == Some(foreign.digest));
                 }
             }
         }
@@ -345,7 +350,9 @@ fn compare(
     let bytes = arrival.frame_bytes();
     let stored = Stored::load(connection, frame)?;
     // A retry is the same bytes: nothing to decode.
-    if stored.frame_bytes() == Some(bytes) {
+    // Of what was written anew, by one attempt or the other, identity is all that is left.
+    let anew = |bytes: &[u8]| Frame::parse(bytes).is_ok_and(|frame| frame.rewritten().is_some());
+    if stored.frame_bytes() == Some(bytes) || arrival.rewritten.is_some() || stored.frame_bytes().is_some_and(anew) {
         seqs().for_each(|_| decision.repeat(true));
         return Ok(());
     }
@@ -411,13 +418,13 @@ impl Stored {
 
 /// What a stored body holds: the producer's frame, and what the first hop noted on it if that was an edge, in an
 /// envelope.
-pub(crate) fn open_body(body: &[u8]) -> Result<(Option<Annotation<'_>>, &[u8]), Error> {
+pub(crate) fn open_body(body: &[u8]) -> Result<(Option<Noted<'_>>, &[u8]), Error> {
     let frame = Frame::parse(body)?;
     if !frame.header().flags.contains(Flags::ENVELOPE) {
         return Ok((None, body));
     }
     let envelope = Envelope::open(&frame)?;
-    Ok((Some(envelope.annotation), envelope.frame))
+    Ok((Some(Noted { annotation: envelope.annotation, notes: envelope.notes }), envelope.frame))
 }
 
 /// What some events of a frame say: their digests, and their times, which a native producer sets once; by their numbers, in order.

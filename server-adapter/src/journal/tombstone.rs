@@ -11,7 +11,7 @@
 //! nothing is kept but that it was there: whatever comes with its identity is the same again.
 
 use firsthop_core::{
-    Alg, Annotation, Context, Error, Event, Flags, Frame, FrameWriter, Header, PropertiesWriter, Region, Timestamp,
+    Alg, Context, Error, Event, Flags, Frame, FrameWriter, Header, Notes, PropertiesWriter, Region, Timestamp,
     Unsigned, Value, WorkerId,
 };
 use firsthop_intake::{RegionSecrets, content_digest};
@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{
-    arrival::{encode, foreign_of},
+    arrival::{NO_DIGEST, Noted, foreign_of, is_suppressed, is_trusted},
     ledger::hop_of,
     quarantine,
     schema::{LedgerColumns, RowSum, row_sum},
@@ -31,8 +31,6 @@ use super::{
 pub(super) type Brief = [u8; 8];
 /// Of an erased event.
 const ERASED: Brief = [0; 8];
-/// What `seen` keeps of an erased event that has an id of another vendor's.
-pub(super) const ERASED_DIGEST: [u8; 16] = [0; 16];
 
 #[derive(Clone, Debug)]
 pub(super) struct Tombstone {
@@ -72,10 +70,13 @@ impl Tombstone {
         let (created, count) = (frame.header().created, usize::from(frame.header().count));
         let mut briefs = Vec::with_capacity(count * size_of::<Brief>());
         let mut foreign = None;
+        let rewritten = frame.rewritten().is_some();
         for (index, event) in events.enumerate() {
             let event = event?;
-            let digest = content_digest(&event, &event.context.apply(&context)?);
-            briefs.extend(brief(digest, event.time(created)));
+            let said =
+                || Ok::<_, Error>(brief(content_digest(&event, &event.context.apply(&context)?), event.time(created)));
+            // What was written anew, too, is the same as whatever comes with its identity.
+            briefs.extend(if rewritten { ERASED } else { said()? });
             if event.id.is_some() {
                 set(&mut foreign, index, count);
             }
@@ -254,10 +255,11 @@ impl Row {
     }
 
     /// What its columns do not say and its body does, while that is whole.
-    fn note_body(&mut self, header: &Header) {
+    fn note_body(&mut self, frame: &Frame<'_>) {
+        let header = frame.header();
         self.ledger.get_or_insert(LedgerColumns {
             hop: hop_of(&self.body).get().into(),
-            trust: header.flags.contains(Flags::TRUST).into(),
+            trust: is_trusted(header, frame.rewritten()).into(),
             dropped: header.dropped.into(),
         });
     }
@@ -428,20 +430,22 @@ pub(super) fn erase(
     let mut events = 0;
     let work = |row: &mut Row| -> Result<(Tombstone, Vec<_>), Error> {
         let body = std::mem::take(&mut row.body);
-        let (annotation, bytes) = open_body(&body)?;
+        let (noted, bytes) = open_body(&body)?;
         let readable = Readable::parse(bytes, secrets)?;
         let frame = readable.frame();
         let mut tombstone = known.map_or_else(|| Tombstone::of(&frame), Ok)?;
         let foreign: Vec<_> =
             foreign_of(&frame)?.into_iter().filter(|event| places.contains(&event.index.into())).collect();
         let before = row.len();
-        if let Some(annotation) = annotation
-            && row.annotation.is_none()
-        {
-            row.annotation = Some(encode(&annotation)?.into());
+        let own = row.annotation.as_deref().map(Noted::from_bytes).transpose()?;
+        if let Some(Noted { annotation, notes }) = own.or(noted) {
+            // An id of a click is a person's: most likely this one's.
+            let notes = notes.map(|notes| Notes { click_id: "", ..notes });
+            let kept = Noted { annotation, notes }.encode()?.into();
+            row.annotation = Some(kept);
         }
         row.body.clone_from(&body);
-        row.note_body(frame.header());
+        row.note_body(&frame);
         for &place in &places {
             let stored = row.accepted.has(place);
             tombstone.erase(place, stored);
@@ -450,7 +454,7 @@ pub(super) fn erase(
         }
         if row.accepted.count(row.count) == 0 {
             // What was noted of the request was of theirs alone.
-            row.annotation = Some(encode(&Annotation::default())?.into());
+            row.annotation = Some(Noted::default().encode()?.into());
         }
         row.body.clear();
         // As long as the row was, it is written over where it stands. A shorter one would let the database move its neighbours
@@ -467,7 +471,7 @@ pub(super) fn erase(
     let mut forget =
         connection.prepare_cached("UPDATE seen SET digest = ?3 WHERE source = ?1 AND first = 0 AND frame = ?2")?;
     for event in foreign {
-        forget.execute(params![&event.source.as_bytes()[..], id, ERASED_DIGEST])?;
+        forget.execute(params![&event.source.as_bytes()[..], id, NO_DIGEST])?;
     }
     let hop = row.ledger.map_or(0, |ledger| u32::try_from(ledger.hop).unwrap_or(0));
     Ok(Some(Erased { events, region: row.region.parse().unwrap_or_default(), hop: WorkerId::new(hop) }))
@@ -483,8 +487,9 @@ pub(super) fn remove(connection: &Connection, ids: &[i64], secrets: &RegionSecre
         let Some(mut row) = Row::load(connection, id)?.filter(|row| !row.body.is_empty()) else { continue };
         let known = Tombstone::load(connection, id)?;
         let size = row.body.len() as u64;
-        let read = || -> Result<(Tombstone, Header), Error> {
-            let (_, bytes) = open_body(&row.body)?;
+        let body = std::mem::take(&mut row.body);
+        let read = || -> Result<(Tombstone, Frame<'_>), Error> {
+            let (_, bytes) = open_body(&body)?;
             let frame = Frame::parse(bytes)?;
             let tombstone = match known {
                 Some(known) => known,
@@ -495,13 +500,21 @@ pub(super) fn remove(connection: &Connection, ids: &[i64], secrets: &RegionSecre
                     Err(error) => return Err(error),
                 },
             };
-            Ok((tombstone, *frame.header()))
+            Ok((tombstone, frame))
         };
-        let Ok((tombstone, header)) = read() else {
+        let Ok((mut tombstone, frame)) = read() else {
             tracing::error!(frame = id, "a stored frame cannot be read, and is not removed");
             continue;
         };
-        row.note_body(&header);
+        row.body.clone_from(&body);
+        row.note_body(&frame);
+        if is_suppressed(&frame) {
+            // The body said that they were never stored.
+            for place in 0..usize::from(row.count) {
+                tombstone.erase(place, row.accepted.has(place));
+                row.accepted.clear(place, row.count);
+            }
+        }
         (row.body, row.annotation) = (Vec::new(), None);
         blank.execute([id])?;
         bytes += size;

@@ -1,12 +1,12 @@
 //! Checks everything that is stored: CRC and signature of every frame, every row against its frame, every identity
 //! against the frames, and the counts.
 
-use firsthop_core::{Alg, Annotation, Envelope, Error as CoreError, Flags, Frame, LeaseScope, SourceId, TenantId};
+use firsthop_core::{Alg, Envelope, Error as CoreError, Flags, Frame, LeaseScope, SourceId, TenantId};
 use firsthop_intake::RegionSecrets;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    arrival::{Foreign, foreign_of},
+    arrival::{Foreign, Noted, foreign_of, is_suppressed, is_trusted},
     ledger, quarantine,
     schema::{LedgerColumns, RowSum, open_reader, row_sum},
     sealed::Readable,
@@ -26,6 +26,8 @@ pub struct Report {
     pub frames: u64,
     /// Events that those brought.
     pub events: u64,
+    /// Events that were counted, and of which nothing was kept.
+    pub suppressed: u64,
     /// Frames that came in an edge's envelope, whose signature was checked.
     pub envelopes: u64,
     /// Frames whose session's signature was checked.
@@ -205,10 +207,9 @@ impl Check<'_> {
         let accepted = Accepted::from_column(columns.accepted);
         let count = u16::try_from(columns.count).unwrap_or(u16::MAX);
         let events = u64::from(accepted.count(count));
+        let is_delivered = self.cursor.is_some_and(|cursor| id <= cursor);
         self.report.events += events;
-        if self.cursor.is_some_and(|cursor| id <= cursor) {
-            self.delivered += events;
-        }
+        self.delivered += if is_delivered { events } else { 0 };
         if let Some(tombstone) = Tombstone::load(connection, id)? {
             let body = blob(11)?.unwrap_or_default();
             return self.tombstone(&tombstone, body, &columns, &accepted, lookup);
@@ -222,6 +223,12 @@ impl Check<'_> {
             Err(what) => return Ok(Err(what)),
         };
         let frame = readable.frame();
+        if is_suppressed(&frame) {
+            // Their numbers are noted, and nothing of them is stored.
+            self.report.events -= events;
+            self.report.suppressed += events;
+            self.delivered -= if is_delivered { events } else { 0 };
+        }
         let Ok(foreign) = foreign_of(&frame) else { return Ok(Err("its events cannot be read".into())) };
         if foreign.len() as i64 != columns.ids {
             return Ok(Err("its row says another number of ids".into()));
@@ -290,7 +297,7 @@ impl Check<'_> {
         if !same {
             return Err("its header says another thing than its row".into());
         }
-        if columns.annotation.is_none_or(|bytes| Annotation::from_bytes(bytes).is_err()) {
+        if columns.annotation.is_none_or(|bytes| Noted::from_bytes(bytes).is_err()) {
             return Err("its annotation is missing or malformed".into());
         }
         frame.check().map(|_| ()).map_err(say)
@@ -339,13 +346,18 @@ impl Check<'_> {
         } else {
             return Err("it has no annotation".into());
         };
-        if columns.annotation.is_some_and(|bytes| Annotation::from_bytes(bytes).is_err()) {
+        if columns.annotation.is_some_and(|bytes| Noted::from_bytes(bytes).is_err()) {
             return Err("its annotation is malformed".into());
         }
         let header = frame.header();
+        let rewritten = frame.rewritten();
         let ledger = LedgerColumns {
-            hop: hop.into(),
-            trust: header.flags.contains(Flags::TRUST).into(),
+            // What this server has written anew may have come in an envelope, which is not there any more.
+            hop: match columns.ledger {
+                Some(columns) if rewritten.is_some() && hop == 0 => columns.hop,
+                _ => hop.into(),
+            },
+            trust: is_trusted(header, rewritten).into(),
             dropped: header.dropped.into(),
         };
         let same = header.tenant == self.tenant

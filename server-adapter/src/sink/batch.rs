@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use firsthop_core::{Annotation, Error, Frame, RegionKeyId, Timestamp};
+use firsthop_core::{Error, Frame, RegionKeyId, Timestamp};
 use firsthop_intake::{Contents, RegionSecrets};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::row::{Buffers, FrameRow, KeptRow, Row};
-use crate::journal::{self, Accepted};
+use crate::journal::{self, Accepted, Noted};
 
 /// A place in the journal's events: all up to and with this frame, and so many events of what follows it. Those that were erased
 /// since they were stored count, so that it stays the same place when more are.
@@ -112,6 +112,8 @@ impl Batch {
                 }
             }
             match stored.open(&self.bytes).filter(|open| open.frame.check().is_ok()) {
+                // Counted, and not stored.
+                Some(open) if journal::is_suppressed(&open.frame) => {}
                 Some(open) => {
                     let count = open.frame.header().count;
                     (stored.count, stored.events) = (count, stored.accepted.count(count) as usize);
@@ -212,7 +214,7 @@ impl Batch {
             // Was read before, in `read`.
             let Some(open) = stored.open(&self.bytes) else { continue };
             let Ok((context, events)) = open.frame.open() else { continue };
-            let shared = FrameRow::new(&open.frame, context, open.annotation, stored.received, &stored.region);
+            let shared = FrameRow::new(&open.frame, context, open.noted, stored.received, &stored.region);
             for (index, event) in events.enumerate() {
                 if let Ok(event) = event
                     && stored.accepted.has(index)
@@ -231,7 +233,7 @@ impl Batch {
 /// A stored frame that can be decoded.
 struct Open<'a> {
     frame: Frame<'a>,
-    annotation: Annotation<'a>,
+    noted: Noted<'a>,
 }
 
 impl Stored {
@@ -283,15 +285,15 @@ impl Stored {
     fn open<'a>(&self, bytes: &'a [u8]) -> Option<Open<'a>> {
         let (enveloped, frame) = journal::open_body(&bytes[self.body.clone()]).ok()?;
         // The server's own note is the later word.
-        let annotation = match &self.annotation {
-            Some(own) => Annotation::from_bytes(&bytes[own.clone()]).ok()?,
+        let noted = match &self.annotation {
+            Some(own) => Noted::from_bytes(&bytes[own.clone()]).ok()?,
             None => enveloped?,
         };
         let mut frame = Frame::parse(frame).ok()?;
         if let Some(opened) = &self.opened {
             frame = frame.with_opened(&bytes[opened.clone()]);
         }
-        Some(Open { frame, annotation })
+        Some(Open { frame, noted })
     }
 }
 

@@ -13,14 +13,19 @@ use super::{
     Delivery, Failure, Opened, Rejected, Saved, Sink,
     batch::{Batch, Limits, Position, meet},
     records::{Records, RecordsReader},
-    row::{Buffers, COLUMNS, Field, Row},
+    row::{Buffers, COLUMNS, Field, Row, rules_columns},
     spec::EVENTS,
 };
 use crate::{Error, journal, migrate::Schema};
 
 /// An events table. What changes after version 2, the first that was released, is a step.
-const SCHEMA: Schema =
-    Schema { what: "an events table", application: i32::from_be_bytes(*b"FHev"), first: 2, base: TABLES, steps: &[] };
+const SCHEMA: Schema = Schema {
+    what: "an events table",
+    application: i32::from_be_bytes(*b"FHev"),
+    first: 2,
+    base: TABLES,
+    steps: &[rules_columns!("events")],
+};
 
 /// Of one transaction: enough to make its commit cheap for each event.
 const LIMITS: Limits = Limits { events: 8192, bytes: 4 << 20 };
@@ -68,8 +73,10 @@ INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
 
 const INSERT: &str = "
 INSERT INTO events (event_id, received_at, time, kind, name, user_id, anonymous_id, session_id, url, title, referrer,
-    properties, context, country, pop, network, agent, traffic, trust, source, seq, vendor, foreign_id, consent, region)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
+    properties, context, country, pop, network, agent, traffic, trust, source, seq, vendor, foreign_id, consent, region, subdivision, city,
+    referrer_class, utm_source, utm_medium, utm_campaign, utm_term, utm_content, click_id, skew_ms, rules, effects)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26,
+    ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)
 ON CONFLICT (event_id) DO NOTHING";
 
 /// The table, open to be written.
@@ -95,7 +102,7 @@ impl Events {
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            connection.pragma_update(None, "cache_size", -4096)?;
+            connection.pragma_update(None, "cache_size", -8192)?;
             // A page that is written anew keeps nothing of what it was: some of that may be erased by then.
             connection.pragma_update(None, "secure_delete", "ON")?;
             // One large transaction shall not keep its disk for ever.
@@ -280,6 +287,14 @@ pub(crate) fn read_row<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Row<'
         foreign_id: some("foreign_id")?,
         consent: text("consent")?,
         region: text("region")?,
+        subdivision: some("subdivision")?,
+        city: some("city")?,
+        referrer_class: some("referrer_class")?,
+        utm: [some("utm_source")?, some("utm_medium")?, some("utm_campaign")?, some("utm_term")?, some("utm_content")?],
+        click_id: some("click_id")?,
+        skew_ms: row.get("skew_ms")?,
+        rules: some("rules")?,
+        effects: text("effects")?,
         traceparent: None,
     })
 }

@@ -19,7 +19,7 @@ use super::{
     Delivery, Failure, Next, Sink,
     batch::{Batch, Limits},
     deliver_in_parts,
-    row::{Buffers, Field, Row},
+    row::{Buffers, COLUMNS, Field, Row, TEXTS},
     spec::{PostgresSpec, PostgresTls},
     stop::until_stopped,
     tls,
@@ -30,7 +30,7 @@ const fn column_type(name: &str) -> &'static str {
     match name.as_bytes() {
         b"received_at" | b"time" => "timestamptz",
         b"properties" | b"context" => "jsonb",
-        b"seq" => "bigint",
+        b"seq" | b"skew_ms" => "bigint",
         _ => "text",
     }
 }
@@ -55,6 +55,12 @@ fn is_required(name: &str) -> bool {
     )
 }
 
+/// Columns that the first version did not have. None of them is required, so that a table of then can take them.
+fn is_later(name: &str) -> bool {
+    let first = Row::EMPTY.fields().iter().position(|(name, _)| *name == "subdivision");
+    Row::EMPTY.fields().iter().position(|(column, _)| *column == name) >= first
+}
+
 /// A table in a database.
 struct Postgres {
     /// Dropped before the runtime that it lives in.
@@ -69,10 +75,9 @@ struct Postgres {
 }
 
 /// A batch by columns.
-#[derive(Default)]
 struct Columns {
-    texts: [Vec<Option<String>>; 24],
-    seqs: Vec<i64>,
+    texts: [Vec<Option<String>>; TEXTS],
+    numbers: [Vec<Option<i64>>; COLUMNS - TEXTS],
 }
 
 pub(super) fn open(spec: &PostgresSpec, folder: &Path, stop: watch::Receiver<bool>) -> Result<Box<dyn Sink>, Failure> {
@@ -136,6 +141,17 @@ async fn prepare(client: &Client, table: &str) -> Result<Statement, tokio_postgr
     if !there {
         client.batch_execute(&format!("CREATE TABLE IF NOT EXISTS {table} ({})", definition(&names))).await?;
     }
+    // One that an older version made lacks what came later.
+    let sql =
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+    let known: Vec<String> = client.query(sql, &[&table]).await?.iter().map(|row| row.get(0)).collect();
+    let new = |name: &&str| is_later(name) && !known.iter().any(|known| known == name);
+    let missing: Vec<_> = names.iter().copied().filter(new).collect();
+    if !missing.is_empty() {
+        let add = missing.iter().map(|name| format!("ADD COLUMN IF NOT EXISTS \"{name}\" {}", column_type(name)));
+        let add = add.collect::<Vec<_>>().join(", ");
+        client.batch_execute(&format!("ALTER TABLE {table} {add}")).await?;
+    }
     let quoted = names.map(|name| format!("\"{name}\"")).join(", ");
     let arrays = names.iter().enumerate().map(|(i, name)| {
         let of = if column_type(name) == "bigint" { "bigint" } else { "text" };
@@ -169,7 +185,7 @@ impl Sink for Postgres {
 
     fn deliver(&mut self, batch: &Batch) -> Delivery {
         self.columns.fill(batch, &mut self.buffers, self.limits.events);
-        deliver_in_parts(self.columns.seqs.len(), |part| self.insert(part))
+        deliver_in_parts(self.columns.len(), |part| self.insert(part))
     }
 }
 
@@ -177,15 +193,15 @@ impl Postgres {
     fn insert(&mut self, part: Range<usize>) -> Next {
         let Self { client, insert, runtime, timeout, stop, columns, .. } = self;
         let texts: Vec<&[Option<String>]> = columns.texts.iter().map(|column| &column[part.clone()]).collect();
-        let seqs = &columns.seqs[part];
-        // The number stands where the row has it.
-        let mut texts = texts.iter();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(25);
+        let numbers: Vec<&[Option<i64>]> = columns.numbers.iter().map(|column| &column[part.clone()]).collect();
+        // Numbers stand where the row has them.
+        let (mut texts, mut numbers) = (texts.iter(), numbers.iter());
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(COLUMNS);
         for (_, field) in Row::EMPTY.fields() {
-            match (field, &seqs) {
-                (Field::Number(_), seqs) => parameters.push(seqs),
-                (_, _) => parameters.extend(texts.next().map(|column| column as &(dyn ToSql + Sync))),
-            }
+            parameters.extend(match field {
+                Field::Number(_) => numbers.next().map(|column| column as &(dyn ToSql + Sync)),
+                _ => texts.next().map(|column| column as &(dyn ToSql + Sync)),
+            });
         }
         let (client, timeout) = (&*client, *timeout);
         let bounded = async { tokio::time::timeout(timeout, client.execute(&*insert, &parameters)).await };
@@ -199,20 +215,30 @@ impl Postgres {
     }
 }
 
+impl Default for Columns {
+    fn default() -> Self {
+        Self { texts: [const { Vec::new() }; TEXTS], numbers: [const { Vec::new() }; COLUMNS - TEXTS] }
+    }
+}
+
 impl Columns {
+    fn len(&self) -> usize {
+        self.texts[0].len()
+    }
+
     fn fill(&mut self, batch: &Batch, buffers: &mut Buffers, most: usize) {
         self.texts.iter_mut().for_each(Vec::clear);
-        self.seqs.clear();
+        self.numbers.iter_mut().for_each(Vec::clear);
         // An error is only the end of it.
         let _ = batch.each(buffers, |index, row| {
             if index >= most {
                 return Err(());
             }
-            let mut texts = self.texts.iter_mut();
+            let (mut texts, mut numbers) = (self.texts.iter_mut(), self.numbers.iter_mut());
             for (_, field) in row.fields() {
                 let text = match field {
                     Field::Number(number) => {
-                        self.seqs.push(number);
+                        numbers.next().into_iter().for_each(|column| column.push(number));
                         continue;
                     }
                     Field::Text(text) => text.map(without_nul),

@@ -9,12 +9,17 @@ use super::{
     Failure, Rejected,
     batch::Position,
     events::read_row,
-    row::{Field, KeptRow, Row},
+    row::{Field, KeptRow, Row, rules_columns},
 };
 use crate::{Error, clock, journal, migrate::Schema};
 
-const SCHEMA: Schema =
-    Schema { what: "a record of sinks", application: i32::from_be_bytes(*b"FHsk"), first: 1, base: TABLES, steps: &[] };
+const SCHEMA: Schema = Schema {
+    what: "a record of sinks",
+    application: i32::from_be_bytes(*b"FHsk"),
+    first: 1,
+    base: TABLES,
+    steps: &[rules_columns!("dead")],
+};
 
 /// - `cursors`: all frames up to and with `frame`, and `within` events of what follows it. `mark` is the sink's own: what it must find
 ///   again to go on from there. `journal` and `sum` say which journal it was.

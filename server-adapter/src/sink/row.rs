@@ -2,10 +2,10 @@
 
 use std::{fmt::Write, io};
 
-use firsthop_core::{Annotation, Consent, Context, Event, Frame, Network, SourceId, Timestamp};
+use firsthop_core::{Campaign, Consent, Context, Effects, Event, Frame, Network, Notes, SourceId, Timestamp};
 use firsthop_intake::json::Json;
 
-use crate::clock;
+use crate::{clock, journal::Noted};
 
 /// Texts that are made anew for every row, in memory that is not.
 #[derive(Debug, Default)]
@@ -55,20 +55,76 @@ pub(crate) struct Row<'a> {
     pub(crate) foreign_id: Option<&'a str>,
     pub(crate) consent: &'a str,
     pub(crate) region: &'a str,
+    pub(crate) subdivision: Option<&'a str>,
+    pub(crate) city: Option<&'a str>,
+    pub(crate) referrer_class: Option<&'a str>,
+    /// source, medium, campaign, term, content
+    pub(crate) utm: [Option<&'a str>; 5],
+    pub(crate) click_id: Option<&'a str>,
+    pub(crate) skew_ms: Option<i64>,
+    pub(crate) rules: Option<&'a str>,
+    pub(crate) effects: &'a str,
     /// Of the request that made the frame, if it came with one and the frame is at hand. It stands beside the event, in no column.
     #[cfg_attr(not(feature = "sink-http"), allow(dead_code, reason = "only HTTP has a place for it"))]
     pub(crate) traceparent: Option<&'a str>,
 }
 
 /// Fields of a row.
-pub(super) const COLUMNS: usize = 25;
+pub(super) const COLUMNS: usize = 37;
+/// Those of them that are texts.
+pub(super) const TEXTS: usize = COLUMNS - 2;
+
+/// The step of a table of rows that brings what first hops' rules found and did. What was stored before says nothing of it.
+macro_rules! rules_columns {
+    ($table:literal) => {
+        concat!(
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN subdivision TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN city TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN referrer_class TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN utm_source TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN utm_medium TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN utm_campaign TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN utm_term TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN utm_content TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN click_id TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN skew_ms INTEGER;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN rules TEXT;",
+            "ALTER TABLE ",
+            $table,
+            " ADD COLUMN effects TEXT NOT NULL DEFAULT '';",
+        )
+    };
+}
+pub(super) use rules_columns;
 
 /// A field of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field<'a> {
     Text(Option<&'a str>),
     Json(&'a str),
-    Number(i64),
+    Number(Option<i64>),
 }
 
 impl<'a> Row<'a> {
@@ -100,12 +156,21 @@ impl<'a> Row<'a> {
         foreign_id: None,
         consent: "",
         region: "",
+        subdivision: None,
+        city: None,
+        referrer_class: None,
+        utm: [None; 5],
+        click_id: None,
+        skew_ms: None,
+        rules: None,
+        effects: "",
         traceparent: None,
     };
 
     /// Names and values, in the order of the columns.
     pub(crate) const fn fields(&self) -> [(&'static str, Field<'a>); COLUMNS] {
         use Field::{Json, Number, Text};
+        let [utm_source, utm_medium, utm_campaign, utm_term, utm_content] = self.utm;
         [
             ("event_id", Text(Some(self.event_id))),
             ("received_at", Text(Some(self.received_at))),
@@ -127,11 +192,23 @@ impl<'a> Row<'a> {
             ("traffic", Text(Some(self.traffic))),
             ("trust", Text(Some(self.trust))),
             ("source", Text(Some(self.source))),
-            ("seq", Number(self.seq)),
+            ("seq", Number(Some(self.seq))),
             ("vendor", Text(self.vendor)),
             ("foreign_id", Text(self.foreign_id)),
             ("consent", Text(Some(self.consent))),
             ("region", Text(Some(self.region))),
+            ("subdivision", Text(self.subdivision)),
+            ("city", Text(self.city)),
+            ("referrer_class", Text(self.referrer_class)),
+            ("utm_source", Text(utm_source)),
+            ("utm_medium", Text(utm_medium)),
+            ("utm_campaign", Text(utm_campaign)),
+            ("utm_term", Text(utm_term)),
+            ("utm_content", Text(utm_content)),
+            ("click_id", Text(self.click_id)),
+            ("skew_ms", Number(self.skew_ms)),
+            ("rules", Text(self.rules)),
+            ("effects", Text(Some(self.effects))),
         ]
     }
 
@@ -144,10 +221,10 @@ impl<'a> Row<'a> {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\":");
             match field {
-                Field::Text(None) => out.extend_from_slice(b"null"),
+                Field::Text(None) | Field::Number(None) => out.extend_from_slice(b"null"),
                 Field::Text(Some(text)) => write_text(out, text),
                 Field::Json(text) => out.extend_from_slice(text.as_bytes()),
-                Field::Number(number) => {
+                Field::Number(Some(number)) => {
                     let _ = io::Write::write_fmt(out, format_args!("{number}"));
                 }
             }
@@ -173,7 +250,11 @@ pub(super) struct FrameRow<'a> {
     context: Context<'a>,
     /// The shared context's text: for every event that adds nothing of its own.
     context_json: String,
-    annotation: Annotation<'a>,
+    noted: Noted<'a>,
+    rules: Option<String>,
+    effects: String,
+    /// URL and referrer of the frame's first event: what is noted of a page is noted of this one.
+    page: (Option<&'a str>, Option<&'a str>),
     header: &'a firsthop_core::Header,
     traceparent: Option<&'a str>,
 }
@@ -182,21 +263,28 @@ impl<'a> FrameRow<'a> {
     pub(super) fn new(
         frame: &'a Frame<'a>,
         context: Context<'a>,
-        annotation: Annotation<'a>,
+        noted: Noted<'a>,
         received: Timestamp,
         region: &'a str,
     ) -> Self {
         let mut json = Vec::new();
         write_json(&mut json, Json(rest_of(&context)));
+        let annotation = noted.annotation;
+        let notes = noted.notes.unwrap_or_default();
+        let first = frame.open().ok().and_then(|(_, mut events)| events.next()?.ok());
+        let first = first.and_then(|event| event.context.apply(&context).ok()).unwrap_or(context);
         Self {
             source: frame.header().source.to_string(),
             received_at: clock::format(received),
             network: (annotation.network != Network::Unknown).then(|| annotation.network.to_string()),
-            consent: consent(frame.header().consent),
+            consent: consent(frame.header().consent.without(notes.withdrawn)),
+            rules: (notes.rules != 0).then(|| format!("{:08x}", notes.rules)),
+            effects: effects(notes.effects),
+            page: (first.url, first.referrer),
             region,
             context,
             context_json: String::from_utf8(json).unwrap_or_default(),
-            annotation,
+            noted,
             header: frame.header(),
             traceparent: frame.traceparent(),
         }
@@ -230,7 +318,14 @@ impl<'a> FrameRow<'a> {
             write_json(&mut buffers.context, Json(rest_of(&context)));
         }
         let buffers = &*buffers;
-        let note = &self.annotation;
+        let note = &self.noted.annotation;
+        let none = Notes::default();
+        let notes = self.noted.notes.as_ref().unwrap_or(&none);
+        // What was noted of a page says nothing of an event that was on another.
+        let of_page = (context.url, context.referrer) == self.page;
+        let campaign = context.campaign.or_else(|| notes.campaign.filter(|_| of_page)).unwrap_or_default();
+        let Campaign { source: utm_source, medium, name, term, content } = campaign;
+        let stands_for_visit = notes.effects.contains(Effects::SESSION);
         Row {
             event_id: &buffers.event_id,
             received_at: &self.received_at,
@@ -239,7 +334,7 @@ impl<'a> FrameRow<'a> {
             name: event.name,
             user_id: context.user_id,
             anonymous_id: context.anonymous_id,
-            session_id: context.session_id,
+            session_id: context.session_id.or_else(|| stands_for_visit.then_some(&*self.source)),
             url: context.url,
             title: context.title,
             referrer: context.referrer,
@@ -261,6 +356,14 @@ impl<'a> FrameRow<'a> {
             foreign_id: event.id.map(|id| id.id),
             consent: &self.consent,
             region: self.region,
+            subdivision: known(notes.subdivision),
+            city: known(notes.city),
+            referrer_class: notes.referrer.as_str().filter(|_| of_page),
+            utm: [utm_source, medium, name, term, content],
+            click_id: known(notes.click_id).filter(|_| of_page),
+            skew_ms: Some(notes.skew_ms).filter(|skew| *skew != 0),
+            rules: self.rules.as_deref(),
+            effects: &self.effects,
             traceparent: self.traceparent,
         }
     }
@@ -285,21 +388,25 @@ where
 
 /// The purposes by name: `necessary analytics`.
 fn consent(consent: Consent) -> String {
-    let names = [
-        (Consent::NECESSARY, "necessary"),
-        (Consent::ANALYTICS, "analytics"),
-        (Consent::PREFERENCES, "preferences"),
-        (Consent::MARKETING, "marketing"),
-    ];
-    let granted: Vec<&str> = names.iter().filter(|(bit, _)| consent.contains(*bit)).map(|(_, name)| *name).collect();
+    let granted: Vec<&str> =
+        Consent::NAMES.iter().filter(|(bit, _)| consent.contains(*bit)).map(|(_, name)| *name).collect();
     granted.join(" ")
+}
+
+/// What rules did, by name: `gpc removed`. That the frame was rewritten for it goes without saying.
+fn effects(effects: Effects) -> String {
+    let effects = effects.without(Effects::REWRITTEN);
+    let done: Vec<&str> =
+        Effects::NAMES.iter().filter(|(bit, _)| effects.contains(*bit)).map(|(_, name)| *name).collect();
+    done.join(" ")
 }
 
 /// A row that stands by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeptRow {
-    texts: [Option<Box<str>>; 24],
+    texts: [Option<Box<str>>; TEXTS],
     seq: i64,
+    skew_ms: Option<i64>,
 }
 
 impl KeptRow {
@@ -309,13 +416,13 @@ impl KeptRow {
             Field::Json(text) => Some(Some(text.into())),
             Field::Number(_) => None,
         });
-        let mut kept = [const { None }; 24];
+        let mut kept = [const { None }; TEXTS];
         kept.iter_mut().zip(texts).for_each(|(kept, text)| *kept = text);
-        Self { texts: kept, seq: row.seq }
+        Self { texts: kept, seq: row.seq, skew_ms: row.skew_ms }
     }
 
     pub(super) fn row(&self) -> Row<'_> {
-        // In the order of `Row::fields`, without the number.
+        // In the order of `Row::fields`, without the numbers.
         let some = |at: usize| self.texts[at].as_deref();
         let text = |at: usize| some(at).unwrap_or_default();
         Row {
@@ -344,6 +451,14 @@ impl KeptRow {
             foreign_id: some(21),
             consent: text(22),
             region: text(23),
+            subdivision: some(24),
+            city: some(25),
+            referrer_class: some(26),
+            utm: [some(27), some(28), some(29), some(30), some(31)],
+            click_id: some(32),
+            skew_ms: self.skew_ms,
+            rules: some(33),
+            effects: text(34),
             traceparent: None,
         }
     }
@@ -356,8 +471,8 @@ mod tests {
     /// Every field another text, so that two that change places show.
     #[test]
     fn a_kept_row_is_the_row() {
-        let texts: Vec<String> = (0..24).map(|n| format!("t{n}\"\u{0}")).collect();
-        let mut kept = KeptRow { texts: [const { None }; 24], seq: 7 };
+        let texts: Vec<String> = (0..TEXTS).map(|n| format!("t{n}\"\u{0}")).collect();
+        let mut kept = KeptRow { texts: [const { None }; TEXTS], seq: 7, skew_ms: Some(-8) };
         kept.texts.iter_mut().zip(&texts).for_each(|(kept, text)| *kept = Some(text.as_str().into()));
         assert_eq!(KeptRow::new(&kept.row()), kept);
         kept.texts[5] = None;
@@ -366,9 +481,14 @@ mod tests {
         let mut json = Vec::new();
         kept.row().write_json(&mut json);
         let text = String::from_utf8(json).expect("UTF-8");
-        assert!(text.contains(r#""properties":{"n":12345678901234567890}"#) && text.contains(r#""seq":7,"#), "{text}");
+        assert!(
+            text.contains(r#""properties":{"n":12345678901234567890}"#)
+                && text.contains(r#""seq":7,"#)
+                && text.contains(r#""skew_ms":-8,"#),
+            "{text}"
+        );
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((value["name"].as_str(), value["user_id"].is_null()), (Some("t4\"\u{0}"), true));
-        assert_eq!(value.as_object().map(|object| object.len()), Some(25));
+        assert_eq!(value.as_object().map(|object| object.len()), Some(COLUMNS));
     }
 }

@@ -74,8 +74,8 @@ enum Ended {
 
 /// After a batch with fewer events than this, the next one begins no sooner than [`GATHER`] after it: a few rows cost nearly as
 /// many pages as many do. The first event after a silence waits for nothing.
-const SMALL: usize = 2048;
-const GATHER: Duration = Duration::from_millis(50);
+const SMALL: usize = 4096;
+const GATHER: Duration = Duration::from_millis(100);
 /// The longest that what is delivered is not made to last.
 const FLUSH: Duration = Duration::from_secs(1);
 /// The first pause after a failure, and the longest.
@@ -307,7 +307,7 @@ impl Shared {
             if on.flushed.1.elapsed() >= FLUSH {
                 self.flush(&mut on)?;
             }
-            if events < SMALL {
+            if events < SMALL.min(on.sink.limits().events) {
                 self.wait(GATHER.saturating_sub(began.elapsed()), false);
             }
         }

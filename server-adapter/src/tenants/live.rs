@@ -18,6 +18,7 @@ use super::{Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
     Error, Settings, clock,
     disk::Disk,
+    ingest::FirstHop,
     journal::{Journal, JournalStatus, Seals, shapes::Watched},
     sink::Sinks,
 };
@@ -58,6 +59,13 @@ pub(crate) struct Known {
     stamps: Stamps,
     /// The lease that was asked for last.
     lease: Mutex<Option<(KeyId, LeaseScope, LeaseKey)>>,
+}
+
+impl Known {
+    /// What this server does with a frame that nobody has read before.
+    pub(crate) const fn first_hop(&self) -> FirstHop<'_> {
+        FirstHop { file: &self.file, keys: &self.keys }
+    }
 }
 
 /// A tenant as one request sees it: a change of its files in the middle does not reach it.

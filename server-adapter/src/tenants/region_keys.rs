@@ -92,7 +92,7 @@ fn check_region(stored: &StoredTenant, region: Region) -> Result<(), Error> {
             "the tenant's data may be read in {home} only, and a frame for {region} would be refused here"
         )));
     }
-    match &stored.tenant.policy {
+    match stored.tenant.policy.as_ref().filter(|policy| !policy.regions.is_empty()) {
         Some(policy) if policy.region(region).is_none() => Err(Error::tenant(format!(
             "the policy in tenant.toml has no region {region}: a frame for it would be refused everywhere"
         ))),

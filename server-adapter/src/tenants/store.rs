@@ -234,7 +234,7 @@ impl Store {
         }
         let home = stored.tenant.region;
         let place = Place::Region(region);
-        match &stored.tenant.policy {
+        match stored.tenant.policy.as_ref().filter(|policy| !policy.regions.is_empty()) {
             Some(policy) if !policy.regions.iter().any(|of| policy.may_forward(of, place)) => {
                 return Err(Error::tenant(format!(
                     "by the policy in tenant.toml, an edge in {region} may neither read nor pass on anything"

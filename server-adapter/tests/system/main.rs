@@ -21,6 +21,7 @@ mod openapi;
 mod quarantine;
 mod reconcile;
 mod retention;
+mod rules;
 mod sealed;
 mod shapes;
 mod sinks;

@@ -305,7 +305,7 @@ impl Replay {
     fn would(&self, meant: &Meant) -> Result<Replayed, Error> {
         let now = clock::now();
         let rooted = meant.stored.tenant.account(&meant.stored.keys, now)?;
-        let today = Today { rooted: &rooted, file: &meant.stored.tenant };
+        let today = Today { rooted: &rooted, file: &meant.stored.tenant, keys: &meant.stored.keys };
         let mut sum = Replayed::default();
         let mut part = Part { after: 0, until: meant.until, entries: 1000, bytes: u64::MAX };
         let sql = || Error::database(&meant.path);

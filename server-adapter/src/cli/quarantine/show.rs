@@ -1,7 +1,7 @@
 //! `firsthop quarantine show`
 
 use clap::Args;
-use firsthop_core::{Annotation, Timestamp};
+use firsthop_core::Timestamp;
 use firsthop_intake::Problem;
 use serde_json::{Value, json};
 
@@ -12,9 +12,12 @@ use super::super::{
 use crate::{
     Error, clock,
     ingest::{Again, Today, judge},
-    journal::quarantine::{
-        CONFLICT, Item, Reader,
-        decode::{Decoded, annotation, decode, dump},
+    journal::{
+        Noted,
+        quarantine::{
+            CONFLICT, Item, Reader,
+            decode::{Decoded, annotation, decode, dump},
+        },
     },
 };
 
@@ -45,7 +48,8 @@ impl Show {
         })?;
         let now = clock::now();
         let rooted = stored.tenant.account(&stored.keys, now)?;
-        let replay = would(&judge(&item, Today { rooted: &rooted, file: &stored.tenant }, now), &item);
+        let replay =
+            would(&judge(&item, Today { rooted: &rooted, file: &stored.tenant, keys: &stored.keys }, now), &item);
         let decoded = decode(&item.body, &rooted.region_secrets);
         if self.json {
             return out.line(self.to_json(&item, &decoded, &replay));
@@ -84,8 +88,8 @@ impl Show {
             let key = request.write_key.as_deref().map(|key| format!(", write key {key}")).unwrap_or_default();
             row("request", &format!("POST {}, origin {origin}{key}", request.path))?;
         }
-        if let Some(noted) = item.annotation.as_deref().and_then(|bytes| Annotation::from_bytes(bytes).ok()) {
-            let words = annotation(&noted).into_iter().filter_map(|(name, value)| {
+        if let Some(noted) = item.annotation.as_deref().and_then(|bytes| Noted::from_bytes(bytes).ok()) {
+            let words = annotation(&noted.annotation).into_iter().filter_map(|(name, value)| {
                 let text = value.as_str().filter(|text| !text.is_empty())?.to_owned();
                 Some(format!("{name} {text}"))
             });
@@ -97,9 +101,9 @@ impl Show {
 
     fn to_json(&self, item: &Item, decoded: &Decoded, replay: &str) -> String {
         use base64::{Engine, prelude::BASE64_STANDARD};
-        let noted = item.annotation.as_deref().and_then(|bytes| Annotation::from_bytes(bytes).ok());
+        let noted = item.annotation.as_deref().and_then(|bytes| Noted::from_bytes(bytes).ok());
         let noted = noted.map(|noted| {
-            annotation(&noted)
+            annotation(&noted.annotation)
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect::<serde_json::Map<_, _>>()

@@ -281,10 +281,10 @@ pub(super) fn draw(connection: &Connection, scope: &Scope, secrets: &RegionSecre
     let mut scan = Scan::begin(connection, secrets)?;
     while !scan.step(connection, u64::MAX, |missing| balance.miss(&missing, scope))? {}
     let noted = i64::try_from(scan.noted).unwrap_or(i64::MAX);
-    let counted = balance.total.outcome("stored") + balance.total.outcome("erased");
+    let counted = ["stored", "suppressed", "erased"].iter().map(|outcome| balance.total.outcome(outcome)).sum::<i64>();
     if scope.is_all() && noted != counted {
         balance.faults.push(format!(
-            "{counted} events are counted as stored or erased, and {noted} are noted as seen: `firsthop verify` says more"
+            "{counted} events are counted as stored, suppressed or erased, and {noted} are noted as seen: `firsthop verify` says more"
         ));
     }
     Ok(balance)

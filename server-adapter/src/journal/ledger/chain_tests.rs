@@ -55,7 +55,7 @@ impl Books {
         let body = Bytes::copy_from_slice(writer.finish(&Unsigned).expect("finished"));
         let frame = Frame::parse(&body).expect("a frame");
         let at = At { time, region: Region::ANY, hop: WorkerId::new(hop) };
-        let arrival = Arrival::new(&body, &frame, false, at, Some(&Annotation::default())).expect("an arrival");
+        let arrival = Arrival::new(&body, &frame, false, at, Some(&Annotation::default().into())).expect("an arrival");
         let sent = self.journal.send_frame(arrival);
         let verdict = self.runtime.block_on(self.journal.answer(sent)).expect("stored");
         assert_eq!(u64::from(verdict.stored), events);

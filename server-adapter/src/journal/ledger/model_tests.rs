@@ -156,7 +156,8 @@ impl Store {
     fn store(&mut self, sent: &Sent, fails: bool) {
         let body = sent.bytes();
         let frame = Frame::parse(&body).expect("a frame");
-        let arrival = Arrival::new(&body, &frame, false, sent.at(), Some(&Annotation::default())).expect("an arrival");
+        let arrival =
+            Arrival::new(&body, &frame, false, sent.at(), Some(&Annotation::default().into())).expect("an arrival");
         self.transact(fails, |connection, tables, counts| {
             tables.store(connection, &arrival, counts).expect("stored");
         });

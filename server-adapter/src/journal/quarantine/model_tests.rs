@@ -115,7 +115,7 @@ impl Sent {
 
 fn arrival(body: &Bytes) -> Arrival {
     let frame = Frame::parse(body).expect("a frame");
-    Arrival::new(body, &frame, true, AT, Some(&Annotation::default())).expect("an arrival")
+    Arrival::new(body, &frame, true, AT, Some(&Annotation::default().into())).expect("an arrival")
 }
 
 struct Store {

@@ -280,7 +280,11 @@ fn observe(
 ) {
     let Ok((_, bytes)) = journal::open_body(body) else { return };
     let Ok(readable) = Readable::parse(bytes, secrets) else { return };
-    let Ok((_, events)) = readable.frame().open() else { return };
+    let frame = readable.frame();
+    if journal::is_suppressed(&frame) {
+        return;
+    }
+    let Ok((_, events)) = frame.open() else { return };
     for (index, event) in events.enumerate() {
         if let Ok(event) = event
             && accepted.has(index)

@@ -77,24 +77,6 @@ pub(super) fn is_gpc(value: Option<&str>) -> bool {
     value.is_some_and(|value| value.trim() == "1")
 }
 
-/// The purpose that a category of a consent manager stands for (Segment's `context.consent.categoryPreferences`): by the names that they
-/// come with, and the numbers of OneTrust's. None for what nobody can know.
-#[must_use]
-pub fn purpose_of(category: &str) -> Option<Consent> {
-    let is = |names: &[&str]| names.iter().any(|name| category.trim().eq_ignore_ascii_case(name));
-    if is(&["necessary", "essential", "strictly necessary", "required", "C0001"]) {
-        Some(Consent::NECESSARY)
-    } else if is(&["analytics", "performance", "statistics", "measurement", "C0002"]) {
-        Some(Consent::ANALYTICS)
-    } else if is(&["preferences", "functional", "functionality", "personalization", "C0003"]) {
-        Some(Consent::PREFERENCES)
-    } else if is(&["marketing", "advertising", "ads", "targeting", "C0004"]) {
-        Some(Consent::MARKETING)
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,20 +120,6 @@ mod tests {
             (None, false),
         ] {
             assert_eq!(is_gpc(value), expected, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn categories_of_others() {
-        for (category, purpose) in [
-            ("Advertising", Some(Consent::MARKETING)),
-            ("C0002", Some(Consent::ANALYTICS)),
-            ("c0003", Some(Consent::PREFERENCES)),
-            (" Strictly Necessary ", Some(Consent::NECESSARY)),
-            ("DataSharing", None),
-            ("", None),
-        ] {
-            assert_eq!(purpose_of(category), purpose, "{category}");
         }
     }
 }

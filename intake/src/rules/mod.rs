@@ -45,7 +45,7 @@ use sha2::{Digest, Sha256};
 pub use self::{
     apply::{Applied, apply, unread},
     clock::ClockRule,
-    consent::{ConsentRule, Purpose, Without, purpose_of},
+    consent::{ConsentRule, Purpose, Without},
     page::{CampaignRule, KeepClickIds},
     place::{PlaceRule, Precision},
     referrer::ReferrerRule,

@@ -8,7 +8,7 @@ import { existsSync, readFileSync, readdirSync, renameSync, rmSync, statSync, wr
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { withoutHashes } from './names.mjs';
+import { withoutNames } from './names.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const ROOT = path.dirname(HERE);
@@ -93,4 +93,7 @@ run(environment.ESBUILD_BIN, ['js/worker.js', '--bundle', '--minify', '--format=
 renameSync(around, path.join(made, 'index.js'));
 
 const wasm = path.join(made, 'index_bg.wasm');
-writeFileSync(wasm, withoutHashes(readFileSync(wasm)));
+const { module, names } = withoutNames(readFileSync(wasm));
+writeFileSync(wasm, module);
+// `wasm-function[123]` in a trace is the line that begins with 123.
+writeFileSync(path.join(made, 'names.txt'), names);

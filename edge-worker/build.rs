@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut count = 0;
     for path in &files {
         let (Some(name), Some(extension)) = (path.file_name(), path.extension()) else { continue };
-        // For bundlers: a page takes the script, and the Worker is small.
-        if name == "firsthop-sealed.mjs" {
+        // For bundlers, which have them from npm: a page takes the script, or the module with its own .wasm, and the Worker is small.
+        if name == "firsthop-sealed.mjs" || name == "firsthop.inline.mjs" {
             continue;
         }
         let Some((_, media)) = TYPES.iter().find(|(known, _)| extension == *known) else { continue };

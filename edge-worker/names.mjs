@@ -1,52 +1,49 @@
-// Function names in a module, without the hash that the compiler puts behind each of them: it says nothing in a trace, and it does not
-// compress, so that names would be a tenth of what is uploaded.
+// Function names of a module, apart from it: they are a tenth of what every point of presence would load, and only who reads a trace needs them.
 
-const NAME_SECTION = 0;
+const CUSTOM = 0;
 const FUNCTIONS = 1;
+/** What the compiler puts behind a name to tell it from others like it. */
 const HASH = /::h[0-9a-f]{16}(?=$|\.\d+$)/;
 
-/** The module with shorter names. */
-export function withoutHashes(module) {
+/** The module without its names, and the names: one to a line, behind the number that a trace shows. */
+export function withoutNames(module) {
   const parts = [module.subarray(0, 8)];
+  let names = '';
   for (let at = 8; at < module.length; ) {
-    const id = module[at];
     const [length, start] = number(module, at + 1);
-    const end = start + length;
-    const content = module.subarray(start, end);
-    parts.push(Buffer.of(id), ...sized(id === NAME_SECTION ? custom(content) : content));
-    at = end;
-  }
-  return Buffer.concat(parts);
-}
-
-/** A custom section: the one that is called `name` consists of parts, of which one has the functions' names. */
-function custom(content) {
-  const [length, start] = number(content, 0);
-  if (content.toString('utf8', start, start + length) !== 'name') return content;
-  const parts = [content.subarray(0, start + length)];
-  for (let at = start + length; at < content.length; ) {
-    const id = content[at];
-    const [size, from] = number(content, at + 1);
-    const part = content.subarray(from, from + size);
-    parts.push(Buffer.of(id), ...sized(id === FUNCTIONS ? functions(part) : part));
-    at = from + size;
-  }
-  return Buffer.concat(parts);
-}
-
-function functions(part) {
-  let [count, at] = number(part, 0);
-  const parts = [leb(count)];
-  while (count-- > 0) {
-    const [index, behind] = number(part, at);
-    const [length, start] = number(part, behind);
+    const content = module.subarray(start, start + length);
+    if (module[at] === CUSTOM && nameOf(content) === 'name') names += functionsOf(content);
+    else parts.push(module.subarray(at, start + length));
     at = start + length;
-    parts.push(leb(index), ...sized(Buffer.from(part.toString('utf8', start, at).replace(HASH, ''))));
   }
-  return Buffer.concat(parts);
+  return { module: Buffer.concat(parts), names };
 }
 
-const sized = (bytes) => [leb(bytes.length), bytes];
+/** What a custom section is called. */
+function nameOf(section) {
+  const [length, start] = number(section, 0);
+  return section.toString('utf8', start, start + length);
+}
+
+/** The section consists of parts, of which one has the functions' names. */
+function functionsOf(section) {
+  let lines = '';
+  const [length, first] = number(section, 0);
+  for (let at = first + length; at < section.length; ) {
+    const [size, start] = number(section, at + 1);
+    if (section[at] === FUNCTIONS) {
+      let [count, next] = number(section, start);
+      while (count-- > 0) {
+        const [index, behind] = number(section, next);
+        const [bytes, from] = number(section, behind);
+        next = from + bytes;
+        lines += `${index} ${section.toString('utf8', from, next).replace(HASH, '')}\n`;
+      }
+    }
+    at = start + size;
+  }
+  return lines;
+}
 
 /** An unsigned LEB128 number, and where it ends. */
 function number(bytes, at) {
@@ -56,13 +53,4 @@ function number(bytes, at) {
     value += (byte & 0x7f) * 2 ** shift;
     if (byte < 0x80) return [value, at];
   }
-}
-
-function leb(value) {
-  const bytes = [];
-  do {
-    bytes.push((value & 0x7f) | (value > 0x7f ? 0x80 : 0));
-    value = Math.floor(value / 128);
-  } while (value > 0);
-  return Buffer.from(bytes);
 }

@@ -10,8 +10,14 @@ export const shared = () => ({ headOf, takeAwaited, WOKEN });
 /** What is read of a request: names of headers and of Cloudflare's facts. Rust says which (`arrival.rs`). */
 let wanted = { headers: [], facts: [] };
 
+/** How often Rust was started in this isolate: after a failure it starts anew, and numbers its tasks from the beginning. */
+let started = 0;
+
 export function want(headers, facts) {
+  // What was under way is not known to the new instance.
+  sleeping.clear();
   wanted = { headers: headers.split('\n'), facts: facts.split('\n') };
+  return started++;
 }
 
 /** What stands for a header or a fact that is not there. */

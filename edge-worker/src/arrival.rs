@@ -41,10 +41,10 @@ pub(crate) struct Standing<'a> {
     pub(crate) forwarded: Option<&'a str>,
 }
 
-/// Says what is wanted of a request, once for each instance.
-pub(crate) fn want() {
+/// Says what is wanted of a request, once for each instance. Returns the how-manieth instance of the isolate this is, from 0.
+pub(crate) fn want() -> u32 {
     let headers: Vec<_> = Facts::HEADERS.into_iter().chain([ADDRESS, FORWARDED]).collect();
-    glue::want(&headers.join("\n"), &CF.join("\n"));
+    glue::want(&headers.join("\n"), &CF.join("\n"))
 }
 
 impl<'a> Arrival<'a> {

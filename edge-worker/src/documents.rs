@@ -45,10 +45,10 @@ pub(crate) struct Documents {
 enum Known {
     /// The server has not been asked yet, or what it said cannot be believed.
     Nothing,
-    /// There is no policy.
+    /// There never was a policy.
     Without,
-    /// This one, of this version.
-    Policy(u64, Rc<Policy>),
+    /// This one, of this version; or that there is none any more, which has a version too, so that the last one does not come back.
+    Policy(u64, Option<Rc<Policy>>),
 }
 
 impl Documents {
@@ -62,7 +62,7 @@ impl Documents {
             _ if self.key.is_none() => Some(None),
             Known::Nothing => None,
             Known::Without => Some(None),
-            Known::Policy(_, policy) => Some(Some(Rc::clone(policy))),
+            Known::Policy(_, policy) => Some(policy.clone()),
         }
     }
 
@@ -78,7 +78,7 @@ impl Documents {
             return;
         };
         match self.read(key, signed).await {
-            Ok((version, policy)) => *self.policy.borrow_mut() = Known::Policy(version, Rc::new(policy)),
+            Ok((version, policy)) => *self.policy.borrow_mut() = Known::Policy(version, policy.map(Rc::new)),
             Err(why) => console_error!(
                 "{{\"event\":\"document-refused\",\"kind\":\"policy\",\"tenant\":\"{}\",\"code\":\"{why}\"}}",
                 self.tenant
@@ -86,7 +86,7 @@ impl Documents {
         }
     }
 
-    async fn read(&self, key: &[u8; 32], signed: &Signed) -> Result<(u64, Policy), &'static str> {
+    async fn read(&self, key: &[u8; 32], signed: &Signed) -> Result<(u64, Option<Policy>), &'static str> {
         let bytes = signed.signed_bytes().map_err(|unfit| unfit.code())?;
         if !holds(key, &signed.signature, &bytes).await.unwrap_or(false) {
             return Err("document-signature");
@@ -95,8 +95,11 @@ impl Documents {
             Known::Policy(version, _) => *version,
             _ => 0,
         };
-        let document = signed.read::<Policy>(Kind::Policy, self.tenant, newest).map_err(|unfit| unfit.code())?;
-        document.body.check().map_err(|_| "document-unsound")?;
+        let document =
+            signed.read::<Option<Policy>>(Kind::Policy, self.tenant, newest).map_err(|unfit| unfit.code())?;
+        if let Some(policy) = &document.body {
+            policy.check().map_err(|_| "document-unsound")?;
+        }
         Ok((document.version, document.body))
     }
 }

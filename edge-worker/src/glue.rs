@@ -12,7 +12,8 @@ extern "C" {
     pub(crate) fn shared() -> JsValue;
 
     /// Says which headers and facts a request's head consists of, one to a line.
-    pub(crate) fn want(headers: &str, facts: &str);
+    /// Returns how often that was said before in this isolate.
+    pub(crate) fn want(headers: &str, facts: &str) -> u32;
 
     /// Leaves with JavaScript what this step waits for.
     pub(crate) fn wait(promise: &Promise);

@@ -42,7 +42,7 @@ use worker::{
 /// Called once when the module is started.
 #[wasm_bindgen(start, private)]
 fn start() {
-    arrival::want();
+    steps::start(arrival::want());
 }
 
 /// The glue that this module is linked with: `js/worker.js` works with the same one.

@@ -33,6 +33,7 @@ type Task = Pin<Box<dyn Future<Output = Result<Response, JsValue>>>>;
 
 thread_local! {
     static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { places: Vec::new(), free: Vec::new() }) };
+    static INSTANCE: Cell<u32> = const { Cell::new(0) };
     static STEP: Cell<Step> = const { Cell::new(Step::None) };
 }
 
@@ -76,6 +77,19 @@ impl Wake for Alarm {
     }
 }
 
+/// Bits of a task's number that say its place; those above say of which instance.
+const PLACE_BITS: u32 = 20;
+
+/// Says which instance of the isolate this is.
+pub(crate) fn start(instance: u32) {
+    INSTANCE.set(instance);
+}
+
+/// A task's number: no other's, not of an instance of before either. What a request of that one waited for must not reach a request of this one.
+fn number_of(place: u32) -> u32 {
+    INSTANCE.get() << PLACE_BITS | place
+}
+
 /// Begins with a request. Returns the answer, or the number of the task that waits.
 pub(crate) fn begin(task: impl Future<Output = Result<Response, JsValue>> + 'static) -> JsValue {
     let place = TASKS.with_borrow_mut(Tasks::place);
@@ -83,8 +97,10 @@ pub(crate) fn begin(task: impl Future<Output = Result<Response, JsValue>> + 'sta
 }
 
 /// Goes on with a request. `value` is what came of what it waited for, and `because` says how: 0 fulfilled, 1 rejected, 2 woken.
-pub(crate) fn resume(place: u32, value: JsValue, because: u32) -> JsValue {
-    let task = TASKS.with_borrow_mut(|tasks| tasks.places.get_mut(place as usize)?.take());
+pub(crate) fn resume(number: u32, value: JsValue, because: u32) -> JsValue {
+    let place = number & ((1 << PLACE_BITS) - 1);
+    let is_ours = number == number_of(place);
+    let task = TASKS.with_borrow_mut(|tasks| tasks.places.get_mut(place as usize).filter(|_| is_ours)?.take());
     let Some(task) = task else {
         // After a failure the Worker was started anew, and knows nothing of what was under way.
         return Promise::reject(&JsValue::from_str("no such task")).into();
@@ -98,7 +114,8 @@ pub(crate) fn resume(place: u32, value: JsValue, because: u32) -> JsValue {
 }
 
 fn step(place: u32, mut task: Task, given: Step) -> JsValue {
-    let alarm = Arc::new(Alarm { task: place, rang: AtomicBool::new(false) });
+    let number = number_of(place);
+    let alarm = Arc::new(Alarm { task: number, rang: AtomicBool::new(false) });
     STEP.set(given);
     let polled = task.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&alarm))));
     STEP.set(Step::None);
@@ -109,10 +126,10 @@ fn step(place: u32, mut task: Task, given: Step) -> JsValue {
         }
         Poll::Pending => {
             if Arc::strong_count(&alarm) > 1 || alarm.rang.load(Ordering::Relaxed) {
-                glue::sleep(place, alarm.rang.load(Ordering::Relaxed));
+                glue::sleep(number, alarm.rang.load(Ordering::Relaxed));
             }
             tasks.places[place as usize] = Some(task);
-            place.into()
+            number.into()
         }
     })
 }

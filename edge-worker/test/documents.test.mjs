@@ -88,6 +88,21 @@ describe('a policy document', { concurrency: true }, () => {
     assert.deepEqual([server.stored.length, hosts[1].requests.length], [1, 0]);
   });
 
+  test('may be taken back: an edge that had it serves its region, and so does one that comes new', async () => {
+    const region = await RegionHost.start();
+    stopAfter(region);
+    const { server, send, tenant } = await pair({ tenants: [new PolicyTenant(6, policy(region))] });
+    assert.equal((await send(tenant.frame({ source: newSource() }), FAR)).status, 200);
+    assert.deepEqual([server.stored.length, region.requests.length], [0, 1]);
+    server.leaseAlways = (response) => json(response, 200, { ...tenant.lease(), documents: [tenant.document({ version: 8, policy: null })] });
+    const strange = () => tenant.frame({ source: newSource(), writeKey: `fh_${tenant.id}_${'n'.repeat(24)}` });
+    await until('it is taken back', async () => (await send(strange(), NEAR)) && (await send(tenant.frame({ source: newSource() }), FAR)) && server.stored.length > 0, { every: 500 });
+    const before = region.requests.length;
+    const fresh = await pair({ tenants: [tenant], server });
+    assert.equal((await fresh.send(tenant.frame({ source: newSource() }), FAR)).status, 200);
+    assert.equal(region.requests.length, before);
+  });
+
   test('may be none: the edge serves its region', async () => {
     const { server, send, tenant } = await pair({ tenants: [new PolicyTenant(5, undefined)] });
     assert.equal((await send(tenant.frame({ source: newSource() }), FAR)).status, 200);

@@ -39,7 +39,10 @@ pub fn native(bytes: &[u8]) {
     let facts = Facts { origin: Some("https://shop.example"), ..Facts::at(NOW) };
     for bytes in [Some(bytes.to_vec()), mended(bytes)].into_iter().flatten() {
         match native::receive(&bytes, &facts, |id| (id == account.tenant.id).then_some(&account)) {
-            Ok(accepted) => drop(common::content(&accepted.frame).expect("every event can be read")),
+            Ok(accepted) => {
+                let frame = accepted.readable().expect("what is sealed is sealed to the one key that the account has");
+                drop(common::content(&frame).expect("every event can be read"));
+            }
             Err(refused) => assert!(!refused.problem.to_json().is_empty()),
         }
     }

@@ -170,7 +170,10 @@ impl Store {
 
     /// Asks the server and keeps what it says, also that it does not know the enrolment. Whether it said that.
     async fn ask_server(&self, edge: &Edge, tenant: TenantId) -> Result<bool> {
-        let Some(enrolled) = edge.enrolled(tenant) else { return Ok(false) };
+        let Some(enrolled) = edge.enrolled(tenant) else {
+            self.forget()?;
+            return Ok(false);
+        };
         self.fetching.set(Some(now()));
         let answer = enrolled.ask(edge).await;
         self.asked.set(now());
@@ -186,7 +189,7 @@ impl Store {
             }
             Err(Failure::Revoked) => {
                 console_error!("{{\"event\":\"enrolment-refused\",\"tenant\":\"{tenant}\"}}");
-                self.own.run("DELETE FROM kept WHERE name IN ('answer', 'since')", &[])?;
+                self.forget()?;
                 self.keep("revoked", JsValue::from_f64(1.0))?;
                 (None, true)
             }
@@ -212,7 +215,13 @@ impl Store {
         let wanted = age(Timestamp::from_millis(self.number("wanted")?), now()) <= WANTED;
         match tenant {
             Some(tenant) if wanted => self.ask_server(&edge, tenant).await.map(drop),
-            _ => Ok(()),
+            // Keys that nobody asks for are not to lie about: whoever comes again gets new ones.
+            _ => self.forget(),
         }
+    }
+
+    fn forget(&self) -> Result<()> {
+        self.open()?;
+        self.own.run("DELETE FROM kept WHERE name IN ('answer', 'since')", &[])
     }
 }

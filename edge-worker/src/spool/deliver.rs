@@ -41,7 +41,8 @@ pub(super) async fn deliver(object: &Rc<Object>) -> Result<()> {
     }
     // If this ends in the middle, by a restart or a defect, what waits is not forgotten.
     object.wake_at(began + SAFETY).await?;
-    let Some(edge) = object.edge() else { return Ok(()) };
+    // Not set up: it is tried again later, and not at once.
+    let edge = object.edge().ok_or("not set up")?;
     loop {
         let due = open.table.due(now().as_millis(), WINDOW)?;
         if due.is_empty() {
@@ -80,7 +81,16 @@ struct Failed {
 impl Failed {
     /// Whether it says nothing of the others.
     fn is_its_own(&self) -> bool {
-        self.fate == Fate::Unfit || self.frame.strikes >= STRIKES
+        self.fate == Fate::Unfit || self.frame.strikes >= STRIKES && !self.is_of_the_server()
+    }
+
+    /// Whether it says nothing of the frame, even if others got through: the server wants less, or names a time for what it cannot do now.
+    const fn is_of_the_server(&self) -> bool {
+        match self.fate {
+            Fate::Limited => true,
+            Fate::Away => self.asked.is_some(),
+            _ => false,
+        }
     }
 }
 
@@ -141,12 +151,14 @@ impl Round {
 
     /// Draws the conclusions. Whether it is of use to go on.
     ///
-    /// If some got through, the others' failures are their own: each is held back, and with it what is behind it of its source. If none
-    /// did, the server is away, and nothing is held against any of them but what is said of their very bytes.
+    /// If some got through, the others' failures are their own, unless the server speaks of itself: each is held back, and with it what is
+    /// behind it of its source. If none did, the server is away, and nothing is held against any of them but what is said of their very bytes.
     fn settle(&self, open: &Open, pace: Pace) -> Result<bool> {
         let some_got_through = self.delivered.get() > 0;
         let failed = self.failed.borrow();
-        for failed in failed.iter().filter(|failed| some_got_through || failed.is_its_own()) {
+        for failed in
+            failed.iter().filter(|failed| failed.is_its_own() || some_got_through && !failed.is_of_the_server())
+        {
             let strikes = failed.frame.strikes + 1;
             let pause = match strikes.checked_sub(STRIKES) {
                 // It takes somebody to look into it.
@@ -164,7 +176,8 @@ impl Round {
             Fate::Limited => 1,
             _ => 0,
         };
-        match failed.iter().filter(|failed| !some_got_through && !failed.is_its_own()).min_by_key(weight) {
+        let of_all = |failed: &&Failed| !failed.is_its_own() && (!some_got_through || failed.is_of_the_server());
+        match failed.iter().filter(of_all).min_by_key(weight) {
             Some(first) => {
                 let asked = failed.iter().filter_map(|failed| failed.asked).max();
                 open.standing.borrow_mut().failed(&first.fate, asked, pace, &open.table)?;
@@ -184,9 +197,11 @@ impl Round {
         now().as_millis() >= self.until
     }
 
-    /// None has got through, and not for reasons of its own.
+    /// None has got through, and not for reasons of its own; or the server wants no more for now.
     fn is_hopeless(&self) -> bool {
-        self.delivered.get() == 0 && self.failed.borrow().iter().any(|failed| !failed.is_its_own())
+        let none_got_through = self.delivered.get() == 0;
+        let failed = self.failed.borrow();
+        failed.iter().any(|failed| !failed.is_its_own() && (none_got_through || failed.is_of_the_server()))
     }
 }
 

@@ -134,7 +134,8 @@ impl Object {
         }
         let body = arrival::body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?.to_vec();
         let taken = self.take(body, path == "behind", query.parse().unwrap_or_default())?;
-        if taken == status::TAKEN {
+        // Also for one that was here before: what took it may have failed before it came to this.
+        if taken == status::TAKEN || taken == status::AGAIN {
             self.arm().await?;
         }
         Ok((taken, None))

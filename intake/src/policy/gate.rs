@@ -64,13 +64,13 @@ pub enum Step<'a> {
 /// names no region belongs to the visitor's, and where that is not known, or not served, to the first region of the policy.
 #[must_use]
 pub fn gate<'a>(policy: Option<&'a Policy>, hop: &Hop, arriving: &Arriving<'_>) -> Step<'a> {
+    // Whoever passed it on knows of a region that this hop does not, or not yet: a page that keeps its frame for a while loses nothing by that.
+    let unserved = Step::Refuse(if arriving.forwarded.is_some() { Refusal::ForwardLoop } else { Refusal::WrongRegion });
     let Some(policy) = policy.filter(|policy| !policy.regions.is_empty()) else {
         let is_served = arriving.region == Region::ANY || arriving.region == hop.serves;
-        return if is_served { Step::Process } else { Step::Refuse(Refusal::WrongRegion) };
+        return if is_served { Step::Process } else { unserved };
     };
-    let Some(region) = policy.region(wanted(policy, arriving)) else {
-        return Step::Refuse(Refusal::WrongRegion);
-    };
+    let Some(region) = policy.region(wanted(policy, arriving)) else { return unserved };
     if hop.serves == region.code && policy.may_process(region, hop.place) {
         return Step::Process;
     }

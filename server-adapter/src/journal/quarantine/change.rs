@@ -308,13 +308,18 @@ pub(super) fn replay(
         let mut verdict = tables.admit(connection, arrival)?;
         if was_conflict {
             // What else its frame has was counted when it came: only what was in conflict can have become something else.
-            let others = verdict.stored + verdict.conflict;
+            let others = verdict.stored + verdict.suppressed + verdict.conflict;
             verdict.duplicate = u32::try_from(row.events).unwrap_or(0).saturating_sub(others);
         }
-        let dropped = if verdict.stored > 0 && !was_conflict { arrival.header.dropped } else { 0 };
+        let dropped = if verdict.stored + verdict.suppressed > 0 && !was_conflict { arrival.header.dropped } else { 0 };
         // In the hour in which it is decided, for the hop whose frame it is.
         let at = At { time: now, ..arrival.at };
-        for (outcome, events) in [("stored", verdict.stored), ("duplicate", verdict.duplicate), ("dropped", dropped)] {
+        for (outcome, events) in [
+            ("stored", verdict.stored),
+            ("duplicate", verdict.duplicate),
+            ("suppressed", verdict.suppressed),
+            ("dropped", dropped),
+        ] {
             counts.add(at, outcome, "", events.into(), i64::from(events > 0));
         }
         replayed.stored += u64::from(verdict.stored);

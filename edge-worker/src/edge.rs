@@ -32,7 +32,7 @@ pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) spools: Objects,
     pub(crate) lease_stores: Objects,
-    pub(crate) tenants: Vec<Enrolled>,
+    tenants: Vec<Enrolled>,
 }
 
 impl Edge {

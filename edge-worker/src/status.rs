@@ -47,8 +47,8 @@ pub(crate) async fn answer(arrival: &Arrival<'_>, env: &Env, form: Form) -> Repl
         return refuse(Refusal::StatusToken);
     }
     let Some(edge) = Edge::get(env) else { return refuse(Refusal::Unavailable) };
-    let mut tenants = Vec::with_capacity(edge.tenants.len());
-    for enrolled in &edge.tenants {
+    let mut tenants = Vec::with_capacity(edge.tenants().len());
+    for enrolled in edge.tenants() {
         if enrolled.account(now()).is_none() || enrolled.is_due(now()) {
             enrolled.fetch(&edge, false).await;
         }

@@ -13,28 +13,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
+import { until } from '../../edge-worker/test/wait.mjs';
 import { startWorker } from '../../edge-worker/test/worker.mjs';
 import { servePages } from '../../tools/browser.mjs';
 
+export { until };
+
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
-
-/** Waits until `probe` returns something true and returns that, or throws with what it was waiting for. */
-export async function until(what, probe, { within = 60_000, every = 50 } = {}) {
-  const deadline = Date.now() + within;
-  let last;
-  for (;;) {
-    try {
-      const value = await probe();
-      if (value) return value;
-      last = value;
-    } catch (error) {
-      last = error;
-    }
-    if (Date.now() > deadline) throw new Error(`waited ${within} ms for ${what}; last: ${last?.stack ?? last}`);
-    await sleep(every);
-  }
-}
 
 /**
  * The first of some ports that are free: the server must come back on the same one after a kill. They are below those that the system

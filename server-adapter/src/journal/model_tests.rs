@@ -82,6 +82,28 @@ impl Sent {
     }
 }
 
+/// The connection of a model's store.
+pub(super) fn connection(folder: &std::path::Path) -> Connection {
+    let connection = schema::open_writer(&folder.join("journal.db")).expect("opens");
+    // A model of thousands of commits needs no disk.
+    connection.pragma_update(None, "synchronous", "OFF").expect("set");
+    connection
+}
+
+/// What a start finds there.
+pub(super) fn tables_of(connection: &Connection) -> Tables {
+    Tables {
+        seen: Seen::load(connection, &RegionSecrets::default()).expect("read"),
+        quarantine: Quarantine::load(connection, 1 << 30).expect("there"),
+        last_frame: connection
+            .query_row("SELECT COALESCE(MAX(id), 0) FROM frames", [], |row| row.get(0))
+            .expect("read"),
+        overflow: 0,
+        chain: Chain::load(connection).expect("read"),
+        seals: Seals::default(),
+    }
+}
+
 struct Store {
     connection: Connection,
     tables: Tables,
@@ -89,22 +111,9 @@ struct Store {
 
 impl Store {
     fn new(folder: &std::path::Path) -> Self {
-        let connection = schema::open_writer(&folder.join("journal.db")).expect("opens");
-        // A model of thousands of commits needs no disk.
-        connection.pragma_update(None, "synchronous", "OFF").expect("set");
-        let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
-        let seen = Seen::load(&connection, &RegionSecrets::default()).expect("read");
-        Self {
-            connection,
-            tables: Tables {
-                seen,
-                quarantine,
-                last_frame: 0,
-                overflow: 0,
-                chain: Chain::default(),
-                seals: Seals::default(),
-            },
-        }
+        let connection = connection(folder);
+        let tables = tables_of(&connection);
+        Self { connection, tables }
     }
 
     /// What a restart finds.

@@ -26,17 +26,18 @@ fn one(client: &mut Client, tenant: &Tenant, id: &str, user: &str, event: &str) 
     client.segment("/v1/track", &tenant.key, &json).status
 }
 
-/// The files under a folder that have these bytes.
-fn grep(folder: &Path, needle: &str) -> Vec<String> {
+/// The files under a folder that have these bytes, by name.
+pub(crate) fn grep(folder: &Path, needle: impl AsRef<[u8]>) -> Vec<String> {
+    let needle = needle.as_ref();
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(grep(&path, needle));
         } else if let Ok(bytes) = fs::read(&path)
-            && bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+            && bytes.windows(needle.len()).any(|window| window == needle)
         {
-            found.push(path.display().to_string());
+            found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
         }
     }
     found

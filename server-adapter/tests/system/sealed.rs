@@ -1,9 +1,7 @@
 //! Frames that are sealed to their region: read here, and kept as they came.
 
 use std::{
-    fs,
-    path::Path,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +15,7 @@ use firsthop_intake::document::{Kind, RegionKeys, Signed};
 use crate::{
     common::{Folder, Page, Server, Tenant, now, random},
     edges::{Edge, envelope},
+    erase::grep,
 };
 
 fn eu() -> Region {
@@ -49,22 +48,6 @@ fn until(server: &Server, what: &str, mut is: impl FnMut() -> bool) {
         assert!(Instant::now() < due, "{what}\n{}", server.log());
         thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// The files under a folder that have these bytes.
-fn grep(folder: &Path, needle: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(grep(&path, needle));
-        } else if let Ok(bytes) = fs::read(&path)
-            && bytes.windows(needle.len()).any(|window| window == needle)
-        {
-            found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
-        }
-    }
-    found
 }
 
 /// Takes the region keys out of `keys.toml`, and returns what puts them back.

@@ -13,15 +13,12 @@ use rusqlite::Connection;
 
 use super::{
     balance::{Balance, Scope, State, draw},
-    chain::Chain,
     missing::{Missing, Scan},
 };
-use crate::journal::Seals;
 use crate::journal::{
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
-    quarantine::Quarantine,
-    schema,
+    model_tests::{connection, tables_of},
     seen::Seen,
     store::Tables,
     writer::set_aside,
@@ -119,21 +116,9 @@ struct Store {
 
 impl Store {
     fn new(folder: &std::path::Path) -> Self {
-        let connection = schema::open_writer(&folder.join("journal.db")).expect("opens");
-        connection.pragma_update(None, "synchronous", "OFF").expect("set");
-        let quarantine = Quarantine::load(&connection, 1 << 30).expect("there");
-        let seen = Seen::load(&connection, &RegionSecrets::default()).expect("read");
-        Self {
-            connection,
-            tables: Tables {
-                seen,
-                quarantine,
-                last_frame: 0,
-                overflow: 0,
-                chain: Chain::default(),
-                seals: Seals::default(),
-            },
-        }
+        let connection = connection(folder);
+        let tables = tables_of(&connection);
+        Self { connection, tables }
     }
 
     fn transact(&mut self, fails: bool, work: impl FnOnce(&Connection, &mut Tables, &mut Batch)) {

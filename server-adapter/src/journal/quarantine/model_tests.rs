@@ -6,18 +6,14 @@ use bytes::Bytes;
 use firsthop_core::{
     Annotation, Event, Frame, FrameWriter, Header, Region, SourceId, TenantId, Timestamp, Unsigned, WorkerId,
 };
-use firsthop_intake::RegionSecrets;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use super::{CONFLICT, Judged, Note, Quarantine, Sentence, change, verify};
-use crate::journal::Seals;
+use super::{CONFLICT, Judged, Note, Sentence, change, verify};
 use crate::journal::{
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
-    ledger::Chain,
-    schema,
-    seen::Seen,
+    model_tests::{connection, tables_of},
     store::Tables,
     writer::{is_damage, set_aside},
 };
@@ -131,24 +127,9 @@ struct Store {
 
 impl Store {
     fn new(folder: &std::path::Path) -> Self {
-        let connection = schema::open_writer(&folder.join("journal.db")).expect("opens");
-        connection.pragma_update(None, "synchronous", "OFF").expect("set");
-        let tables = Self::load(&connection);
+        let connection = connection(folder);
+        let tables = tables_of(&connection);
         Self { connection, tables, came: 0, gone: 0, identities: BTreeMap::new() }
-    }
-
-    fn load(connection: &Connection) -> Tables {
-        let last_frame =
-            connection.query_row("SELECT COALESCE(MAX(id), 0) FROM frames", [], |row| row.get(0)).expect("read");
-        let quarantine = Quarantine::load(connection, 1 << 30).expect("there");
-        Tables {
-            seen: Seen::load(connection, &RegionSecrets::default()).expect("read"),
-            quarantine,
-            last_frame,
-            overflow: 0,
-            chain: Chain::load(connection).expect("read"),
-            seals: Seals::default(),
-        }
     }
 
     /// In a transaction that perhaps fails.
@@ -277,7 +258,7 @@ impl Store {
                 }
             }
             Step::Fail(step) => self.step(step, true),
-            Step::Restart => self.tables = Self::load(&self.connection),
+            Step::Restart => self.tables = tables_of(&self.connection),
         }
     }
 

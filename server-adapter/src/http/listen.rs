@@ -138,10 +138,11 @@ async fn accept<S>(
         let traffic = &server.inner.traffic;
         traffic.opened();
         let Some(place) = connections.enter(address.ip()) else {
-            // The socket is new, so this fits; who does not read it learns less.
-            let _ = stream.try_write(&turned_away);
+            // Counted before it is said: whoever reads the answer finds it in the metrics.
             traffic.refused(full().code());
             traffic.closed(Closed::Refused);
+            // The socket is new, so this fits; who does not read it learns less.
+            let _ = stream.try_write(&turned_away);
             continue;
         };
         // Answers are small and complete; none shall wait for another packet.

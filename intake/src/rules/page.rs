@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use firsthop_core::{
-    Campaign, Consent,
+    Campaign, Consent, Effects,
     limits::{MAX_CLICK_ID, MAX_PARAMETER},
 };
 use serde::{Deserialize, Serialize};
@@ -151,8 +151,36 @@ impl CampaignRule {
     }
 }
 
+/// What is left of URLs.
+#[derive(Clone, Copy)]
+pub(super) struct Urls<'r> {
+    /// Nothing that may name somebody.
+    pub(super) bare: bool,
+    /// No click ids, by this rule.
+    pub(super) cut: Option<&'r CampaignRule>,
+}
+
+impl Urls<'_> {
+    pub(super) fn of<'a>(self, url: &'a str, effects: &mut Effects) -> Cow<'a, str> {
+        if self.bare {
+            return Cow::Borrowed(bare(url));
+        }
+        let cut = self.cut.and_then(|rule| rule.cut(url));
+        if cut.is_some() {
+            *effects = effects.with(Effects::CUT_CLICK_IDS);
+        }
+        cut.unwrap_or(Cow::Borrowed(url))
+    }
+
+    /// The same of a text, if it is one: whole, or from its path or its query on.
+    pub(super) fn in_text<'a>(self, text: &'a str, effects: &mut Effects) -> Cow<'a, str> {
+        let is_url = text.starts_with(['/', '?']) || text.contains("://");
+        if is_url && !text.contains(' ') { self.of(text, effects) } else { Cow::Borrowed(text) }
+    }
+}
+
 /// A URL without what may name somebody: query and fragment.
-pub(super) fn bare(url: &str) -> &str {
+fn bare(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }
 

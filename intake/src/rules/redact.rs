@@ -9,7 +9,8 @@ use firsthop_core::{
 };
 
 use super::{
-    IdRule, Rules, ValuesRule, Without, page,
+    IdRule, Rules, ValuesRule, Without,
+    page::Urls,
     values::{Copier, hashed},
 };
 
@@ -52,10 +53,10 @@ impl Redaction<'_> {
     fn write_in(&self, frame: &Frame<'_>, room: usize) -> Result<(Vec<u8>, Effects), Error> {
         let header = Header { flags: Flags::default(), alg: Alg::None, ..*frame.header() };
         let mut writer = FrameWriter::new(vec![0; room], &header)?;
-        if let Some(traceparent) = frame.traceparent() {
+        let suppressed = self.without == Without::Suppress;
+        if let Some(traceparent) = frame.traceparent().filter(|_| !suppressed) {
             writer.extension(ExtensionKind::Traceparent, traceparent.as_bytes())?;
         }
-        let suppressed = self.without == Without::Suppress;
         writer.extension(ExtensionKind::Rewritten, &Rewritten { trusted: self.trusted, suppressed }.to_bytes())?;
         let (shared, events) = frame.open()?;
         let mut effects = Effects::default();
@@ -105,8 +106,12 @@ impl Redaction<'_> {
         // The name of these is an id.
         let name = match event.kind {
             EventKind::Group | EventKind::Alias if anonymous => Cow::Borrowed(""),
-            EventKind::Alias => self.id(self.rules.ids.user, Some(event.name), effects).unwrap_or_default(),
-            _ => Cow::Borrowed(event.name),
+            // A user's or a visitor's: nobody says which.
+            EventKind::Alias => {
+                let ids = &self.rules.ids;
+                self.id(ids.user.max(ids.anonymous), Some(event.name), effects).unwrap_or_default()
+            }
+            _ => self.urls().in_text(event.name, effects),
         };
         write(&Event { name: &name, context, properties, ..*event })
     }
@@ -120,8 +125,8 @@ impl Redaction<'_> {
         write: impl FnOnce(&Context<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let anonymous = self.without == Without::Anonymise;
-        let url = self.url(context.url, effects);
-        let referrer = self.url(context.referrer, effects);
+        let url = context.url.map(|url| self.urls().of(url, effects));
+        let referrer = context.referrer.map(|url| self.urls().of(url, effects));
         let ids = &self.rules.ids;
         let user_id = self.id(ids.user, context.user_id, effects).filter(|_| !anonymous);
         let anonymous_id = self.id(ids.anonymous, context.anonymous_id, effects).filter(|_| !anonymous);
@@ -146,16 +151,8 @@ impl Redaction<'_> {
         self.rules.campaign.cut_click_ids && !self.rules.campaign.may_keep_click_ids(self.granted)
     }
 
-    fn url<'a>(&self, url: Option<&'a str>, effects: &mut Effects) -> Option<Cow<'a, str>> {
-        let url = url?;
-        if self.without == Without::Anonymise {
-            return Some(Cow::Borrowed(page::bare(url)));
-        }
-        let cut = if self.cuts() { self.rules.campaign.cut(url) } else { None };
-        if cut.is_some() {
-            *effects = effects.with(Effects::CUT_CLICK_IDS);
-        }
-        Some(cut.unwrap_or(Cow::Borrowed(url)))
+    fn urls(&self) -> Urls<'_> {
+        Urls { bare: self.without == Without::Anonymise, cut: self.cuts().then_some(&self.rules.campaign) }
     }
 
     fn id<'a>(&self, rule: IdRule, id: Option<&'a str>, effects: &mut Effects) -> Option<Cow<'a, str>> {
@@ -180,11 +177,12 @@ impl Redaction<'_> {
         writer: &'b mut PropertiesWriter<Vec<u8>>,
         effects: &mut Effects,
     ) -> Result<Properties<'b>, Error> {
-        if rule.is_empty() || values.is_empty() {
+        let urls = self.urls();
+        if values.is_empty() || rule.is_empty() && !urls.bare && urls.cut.is_none() {
             return Ok(values);
         }
         writer.clear();
-        let mut copier = Copier { rule, key: self.key, effects: *effects };
+        let mut copier = Copier { rule, key: self.key, urls, effects: *effects };
         copier.block(values, writer)?;
         *effects = copier.effects;
         writer.finish()

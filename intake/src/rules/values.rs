@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use firsthop_core::{Effects, Error, HashKey, List, Properties, PropertiesWriter, Value, limits::MAX_DEPTH};
 use serde::{Deserialize, Serialize};
 
-use super::{RulesError, check_list};
+use super::{RulesError, check_list, page::Urls};
 
 /// Which values are kept. An entry names a value by the keys that lead to it, with dots between them: `customer.address.zip`; `*` is any
 /// key, and what stands in lists counts as if it stood in their place. An entry means all that is below it.
@@ -24,14 +24,14 @@ pub struct ValuesRule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdsRule {
-    /// Of signed-in users; and the previous id of an `alias`.
+    /// Of signed-in users.
     pub user: IdRule,
-    /// Of visitors.
+    /// Of visitors. The previous id of an `alias` is of either: the stricter of both holds for it.
     pub anonymous: IdRule,
 }
 
-/// What becomes of an id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What becomes of an id; the stricter is the greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdRule {
     /// It stays.
@@ -132,6 +132,8 @@ fn leads(entry: &str, path: &[&str]) -> Option<Lead> {
 pub(super) struct Copier<'r> {
     pub(super) rule: &'r ValuesRule,
     pub(super) key: Option<&'r HashKey>,
+    /// What is left of texts that are URLs.
+    pub(super) urls: Urls<'r>,
     /// What was done.
     pub(super) effects: Effects,
 }
@@ -201,6 +203,9 @@ impl Copier<'_> {
                 self.items(list, path, to)?;
                 to.end()
             }
+            Value::Str(text) if fate == Fate::Keep => {
+                to.write(key, Value::Str(&self.urls.in_text(text, &mut self.effects)))
+            }
             _ if fate == Fate::Keep => to.write(key, value),
             Value::Str(text) => self.hash(key, text.as_bytes(), to),
             Value::Bytes(bytes) => self.hash(key, bytes, to),
@@ -239,7 +244,8 @@ mod tests {
         let writer = || PropertiesWriter::new(vec![0; 4096], vec![0; 4096]);
         let (mut from, mut to) = (writer(), writer());
         read_entries(json, &mut from).expect("JSON");
-        let mut copier = Copier { rule, key, effects: Effects::default() };
+        let urls = Urls { bare: false, cut: None };
+        let mut copier = Copier { rule, key, urls, effects: Effects::default() };
         copier.block(from.finish().expect("whole"), &mut to).expect("copied");
         let mut text = to_string(Json(to.finish().expect("whole")));
         while let Some(at) = text.as_bytes().windows(32).position(|text| text.iter().all(u8::is_ascii_hexdigit)) {

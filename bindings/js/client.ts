@@ -25,7 +25,7 @@ const enum Limit {
 type Args = any[];
 
 /** When and where a call was made. */
-interface Moment {
+export interface Moment {
   now: number;
   url: string;
   title: string;
@@ -46,8 +46,11 @@ const snapshot = (args: Args): Args => {
   }
 };
 
-/** @param instantiate makes an instance of the module */
-export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
+/**
+ * @param instantiate makes an instance of the module
+ * @param queued of the call at hand, if it was made before this code was there
+ */
+export function createFirsthop(instantiate: () => Promise<Wasm>, queued?: () => Moment | undefined): Firsthop {
   const reporter = createReporter();
   const { emit, fail, guard } = reporter;
   const losses = { count: 0 };
@@ -73,7 +76,7 @@ export function createFirsthop(instantiate: () => Promise<Wasm>): Firsthop {
   /** A public method. It waits for its turn, and finds its callback wherever that stands. */
   const method = (act: (args: Args) => void, mostHeld = Limit.Held as number) =>
     guard((...args) => {
-      const made: Moment = { now: Date.now(), url: location.href, title: document.title };
+      const made: Moment = { now: Date.now(), url: location.href, title: document.title, ...queued?.() };
       const callback = args.find(isFunction);
       if (callback) {
         // Whatever becomes of the event: a visitor may be waiting.

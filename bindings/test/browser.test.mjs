@@ -147,6 +147,11 @@ test('what a page tracks before the script has come arrives, and whoever kept th
     window.kept = firsthop;
     firsthop.load({ endpoint, writeKey });
     firsthop.track('early', { n: 1 });
+    window.called = Date.now();
+    // A page that moves on before the script is there.
+    while (Date.now() < called + 20);
+    history.pushState(null, '', '/bare#elsewhere');
+    document.title = 'Elsewhere';
     const script = document.createElement('script');
     script.src = `${endpoint}/sdk/firsthop.js`;
     await new Promise((resolve) => {
@@ -168,6 +173,11 @@ test('what a page tracks before the script has come arrives, and whoever kept th
   }, { snippet: SNIPPET, endpoint: edge.origin, writeKey: WRITE_KEY });
   assert.deepEqual(edge.events().map(({ name }) => name), ['early', 'through the snippet', 'pushed', 'pushed too']);
   assert.equal(await page.evaluate(() => window.replaced), false, 'the second script changes nothing');
+  const [early, ...later] = edge.events();
+  const place = ({ context: { url, title } }) => [url, title];
+  assert.deepEqual(place(early), [`${shop.origin}/bare`, 'Bare'], 'where it was called');
+  assert.ok(early.time <= (await page.evaluate(() => called)), 'when it was called');
+  for (const event of later) assert.deepEqual(place(event), [`${shop.origin}/bare#elsewhere`, 'Elsewhere']);
 });
 
 test('a page that goes to another sends what it had', async (t) => {

@@ -81,7 +81,7 @@ test('the SDK is loaded from the endpoint in the address, which is then clean', 
   const sdk = `(() => {
     const queue = window.firsthop, on = {}, api = { calls: [] };
     let seq = 0;
-    for (const method of queue.methods) api[method] = (...args) => {
+    for (const method of Object.keys(queue).filter((key) => typeof queue[key] === 'function')) api[method] = (...args) => {
       api.calls.push([method, ...args]);
       if (method === 'on') on[args[0]] = args[1];
       if (!['track', 'page', 'identify'].includes(method)) return;

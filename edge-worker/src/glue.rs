@@ -8,8 +8,10 @@ use worker::{
 
 #[wasm_bindgen(module = "/js/glue.js")]
 extern "C" {
-    /// What `js/worker.js` needs of it.
-    pub(crate) fn shared() -> JsValue;
+    /// What `js/worker.js` needs of it. It does not fail; but two functions with nothing to convert on the way would both be linked directly,
+    /// which wasm-bindgen writes down as one key of an object twice, and esbuild and wrangler warn of that.
+    #[wasm_bindgen(catch)]
+    pub(crate) fn shared() -> Result<JsValue, JsValue>;
 
     /// Says which headers and facts a request's head consists of, one to a line.
     /// Returns how often that was said before in this isolate.

@@ -47,7 +47,7 @@ fn start() {
 
 /// The glue that this module is linked with: `js/worker.js` works with the same one.
 #[wasm_bindgen]
-pub fn glue() -> JsValue {
+pub fn glue() -> Result<JsValue, JsValue> {
     glue::shared()
 }
 

@@ -39,6 +39,9 @@ pub(super) enum Command {
     List {
         #[command(flatten)]
         chosen: Chosen,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
     },
     /// End a key: it is published no longer. Its private half stays, for what was sealed to it.
     Retire {
@@ -91,8 +94,17 @@ impl Command {
                 }
                 out.line("Pages learn of it from what `firsthop region-key config` prints.")
             }
-            Self::List { chosen } => {
+            Self::List { chosen, json } => {
                 let stored = chosen.folder.store()?.find(chosen.tenant.as_deref())?;
+                if json {
+                    return stored.keys.region_keys.iter().try_for_each(|key| {
+                        out.line(json!({
+                            "key": key.id.get(), "region": key.region.to_string(), "state": state(&stored, key, now),
+                            "from": clock::format(key.from), "until": key.until.map(clock::format),
+                            "public": crate::ledger::hex(&key.published().public),
+                        }))
+                    });
+                }
                 let time = |time: Option<Timestamp>| time.map_or_else(|| "-".into(), clock::format);
                 let rows: Vec<_> = stored
                     .keys

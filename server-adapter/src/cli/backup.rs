@@ -7,6 +7,7 @@ use clap::Args;
 use super::{
     Folder,
     out::{Bar, Out},
+    verify::closed,
 };
 use crate::{Error, backup};
 
@@ -71,10 +72,15 @@ impl Restore {
         bar.clear();
         for tenant in restored {
             match tenant.report {
-                Some(report) => out.line(format_args!(
-                    "{}: {} events in {} frames, all of it as it was written",
-                    tenant.name, report.events, report.frames
-                ))?,
+                Some(report) => {
+                    out.line(format_args!(
+                        "{}: {} events in {} frames, all of it as it was written",
+                        tenant.name, report.events, report.frames
+                    ))?;
+                    if let Some(said) = closed(&report) {
+                        out.line(format_args!("{}: WARNING: {said}", tenant.name))?;
+                    }
+                }
                 None => out.line(format_args!("{}: had no journal yet", tenant.name))?,
             }
         }

@@ -148,6 +148,19 @@ fn absent(stored: &StoredTenant, out: &mut Out) -> Result<Option<u64>, Error> {
     Ok(Some(0))
 }
 
+/// What is to be said of frames whose region keys are not here.
+pub(super) fn closed(report: &crate::Report) -> Option<String> {
+    let keys: Vec<&str> = report.missing_keys.iter().map(String::as_str).collect();
+    (report.closed > 0).then(|| {
+        format!(
+            "{} frames are sealed to region keys that keys.toml does not have ({}): they are whole outside, and what is in them was not checked. \
+             Put these keys back into keys.toml, from a copy that has them; until then no sink gets these events",
+            report.closed,
+            keys.join(", ")
+        )
+    })
+}
+
 fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
     let name = &stored.tenant.name;
     let began = Instant::now();
@@ -165,6 +178,9 @@ fn check(stored: &StoredTenant, out: &mut Out) -> Result<u64, Error> {
             "{name}: {} frames are sealed, and open with the region keys that are here",
             report.sealed
         ))?;
+    }
+    if let Some(said) = closed(&report) {
+        out.line(format_args!("{name}: {said}"))?;
     }
     let (redacted, removed) = (report.redacted, report.removed);
     if redacted > 0 {

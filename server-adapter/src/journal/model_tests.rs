@@ -93,7 +93,7 @@ pub(super) fn connection(folder: &std::path::Path) -> Connection {
 /// What a start finds there.
 pub(super) fn tables_of(connection: &Connection) -> Tables {
     Tables {
-        seen: Seen::load(connection, &RegionSecrets::default()).expect("read"),
+        seen: Seen::load(connection).expect("read"),
         quarantine: Quarantine::load(connection, 1 << 30).expect("there"),
         last_frame: connection
             .query_row("SELECT COALESCE(MAX(id), 0) FROM frames", [], |row| row.get(0))
@@ -118,7 +118,7 @@ impl Store {
 
     /// What a restart finds.
     fn restart(&mut self) {
-        self.tables.seen = Seen::load(&self.connection, &RegionSecrets::default()).expect("read");
+        self.tables.seen = Seen::load(&self.connection).expect("read");
     }
 
     /// What retention does, to all that is there.

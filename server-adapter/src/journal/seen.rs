@@ -11,19 +11,20 @@
 //! sources write in turn: a commit of 40 small frames would write 40 pages. So runs gather in memory and go into the
 //! table in the table's order, some with every commit, many to a page. Nothing depends on that memory: the frames of
 //! the same transaction say it all, and `meta.settled` says from which frame on they have to be asked.
+//!
+//! One kind of frame does not say it to everybody: what ids of other vendors' stand in a sealed one, only its region key tells, and that may be
+//! taken away. So its runs go into the table with it.
 
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
 };
 
-use firsthop_core::SourceId;
-use firsthop_intake::RegionSecrets;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use firsthop_core::{Flags, Frame, SourceId};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::{
     arrival::foreign_of,
-    sealed::Readable,
     store::{Accepted, open_body},
 };
 
@@ -84,7 +85,7 @@ struct Open {
 
 impl Seen {
     /// Reads the frames whose runs may not be in the table.
-    pub(super) fn load(connection: &Connection, secrets: &RegionSecrets) -> rusqlite::Result<Self> {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut seen = Self::default();
         let settled = settled(connection)?;
         let mut statement = connection.prepare(
@@ -94,7 +95,7 @@ impl Seen {
         let mut rows = statement.query([settled])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            for (source, run) in runs_of(row, id, &mut body, secrets)? {
+            for (source, run) in runs_of(row, id, &mut body)? {
                 seen.young.insert((source, run.first), run);
             }
             seen.young_bytes += row.get::<_, i64>(6)? as u64;
@@ -183,6 +184,13 @@ impl Seen {
         Ok(known)
     }
 
+    /// Writes the runs that the open transaction has added for its last frame, `frame`, at once.
+    pub(super) fn write_through(&self, connection: &Connection, frame: i64) -> rusqlite::Result<()> {
+        let mut write = Write::new(connection)?;
+        let added = self.open.added.iter().rev().map_while(|key| Some((key, self.young.get(key)?)));
+        added.take_while(|(_, run)| run.frame == frame).try_for_each(|((source, _), run)| write.run(*source, run))
+    }
+
     /// At the end of a transaction, after frames of so many bytes, of which the last is `frame`: writes some of the
     /// runs that settle. Twice as many as were added, so that they are done before the young ones are too many.
     pub(super) fn settle(&mut self, connection: &Connection, frame: i64, bytes: u64) -> rusqlite::Result<()> {
@@ -195,13 +203,10 @@ impl Seen {
     fn settle_some(&mut self, connection: &Connection, budget: usize) -> rusqlite::Result<()> {
         let Some(settling) = &mut self.settling else { return Ok(()) };
         let Some(next) = settling.next else { return Ok(()) };
-        // After a crash some are there already.
-        let mut insert = connection
-            .prepare_cached("INSERT INTO seen VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (source, first) DO NOTHING")?;
+        let mut write = Write::new(connection)?;
         let mut rest = settling.runs.range(next..);
         for ((source, _), run) in rest.by_ref().take(budget) {
-            let (first, last) = (run.first as i64, run.last as i64);
-            insert.execute(params![&source.as_bytes()[..], first, last, run.frame, run.digest])?;
+            write.run(*source, run)?;
         }
         let next = rest.next().map(|(key, _)| *key);
         if next.is_none() {
@@ -291,6 +296,22 @@ impl Seen {
     }
 }
 
+/// Writes runs into the table. After a crash, or of a sealed frame, some are there already.
+struct Write<'c>(CachedStatement<'c>);
+
+impl<'c> Write<'c> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        connection
+            .prepare_cached("INSERT INTO seen VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (source, first) DO NOTHING")
+            .map(Self)
+    }
+
+    fn run(&mut self, source: SourceId, run: &Run) -> rusqlite::Result<()> {
+        let (first, last) = (run.first as i64, run.last as i64);
+        self.0.execute(params![&source.as_bytes()[..], first, last, run.frame, run.digest]).map(drop)
+    }
+}
+
 /// The last frame all of whose runs, and those of all before, are in the table.
 pub(super) fn settled(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT value FROM meta WHERE key = 'settled'", [], |row| row.get(0))
@@ -322,23 +343,22 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Run> {
 }
 
 /// The runs of a row of `frames`: id, source, first_seq, count, ids, accepted. The body is read only if it has to be.
-fn runs_of(
-    row: &Row<'_>,
-    id: i64,
-    body: &mut rusqlite::Statement<'_>,
-    secrets: &RegionSecrets,
-) -> rusqlite::Result<Vec<(SourceId, Run)>> {
+fn runs_of(row: &Row<'_>, id: i64, body: &mut rusqlite::Statement<'_>) -> rusqlite::Result<Vec<(SourceId, Run)>> {
     let source = SourceId::new(row.get(1)?);
     let (first, count): (i64, u16) = (row.get(2)?, row.get(3)?);
     let accepted = Accepted::from_column(row.get_ref(5)?.as_blob_or_null()?);
     let mut foreign = Vec::new();
     if row.get::<_, i64>(4)? > 0 {
         let body: Vec<u8> = body.query_row([id], |row| row.get(0))?;
-        let read = open_body(&body).and_then(|(_, bytes)| foreign_of(&Readable::parse(bytes, secrets)?.frame()));
-        match read {
-            Ok(found) => foreign = found,
-            // Damaged on disk, or its region key was taken away; `firsthop verify` says so. What comes again may come in.
-            Err(_) => return Ok(Vec::new()),
+        let frame = open_body(&body).and_then(|(_, bytes)| Frame::parse(bytes));
+        match frame {
+            // They are in the table.
+            Ok(frame) if frame.header().flags.contains(Flags::SEALED) => return Ok(Vec::new()),
+            frame => match frame.and_then(|frame| foreign_of(&frame)) {
+                Ok(found) => foreign = found,
+                // Damaged on disk; `firsthop verify` says so. What comes again may come in.
+                Err(_) => return Ok(Vec::new()),
+            },
         }
     }
     let own = own_runs(first as u64, count, &accepted, |index| foreign.iter().any(|event| event.index == index));

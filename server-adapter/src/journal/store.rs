@@ -151,6 +151,9 @@ impl Tables {
         if verdict.stored > 0 {
             self.insert_frame(connection, arrival, id, &decision.accepted)?;
             self.last_frame = id;
+            if !arrival.foreign.is_empty() && header.flags.contains(Flags::SEALED) {
+                self.seen.write_through(connection, id)?;
+            }
             // What is known by another vendor's id is not known by its number.
             if !arrival.foreign.is_empty()
                 && arrival.is_trusted()

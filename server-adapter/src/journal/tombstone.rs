@@ -11,8 +11,8 @@
 //! nothing is kept but that it was there: whatever comes with its identity is the same again.
 
 use firsthop_core::{
-    Alg, Context, Error, Event, Flags, Frame, FrameWriter, Header, Notes, PropertiesWriter, Region, Timestamp,
-    Unsigned, Value, WorkerId,
+    Alg, Context, Error, Event, Flags, Frame, FrameWriter, Header, Notes, Properties, PropertiesWriter, Region,
+    Timestamp, Unsigned, Value, WorkerId,
 };
 use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -85,9 +85,12 @@ impl Tombstone {
     }
 
     /// Of a frame that nobody can open any more: by its bytes it is known again, and whatever else comes under its numbers is a repeat.
-    fn unread(frame: &Frame<'_>) -> Self {
-        let briefs = vec![0; usize::from(frame.header().count) * size_of::<Brief>()];
-        Self { erased: None, foreign: None, hash: quarantine::hash(frame.bytes()), briefs, stored_sum: None }
+    /// `ids`: whether some of its events are known by another vendor's id. Which of them nobody knows, so each counts as one.
+    fn unread(frame: &Frame<'_>, ids: bool) -> Self {
+        let count = usize::from(frame.header().count);
+        let foreign = ids.then(|| vec![0xff; count.div_ceil(8)]);
+        let briefs = vec![0; count * size_of::<Brief>()];
+        Self { erased: None, foreign, hash: quarantine::hash(frame.bytes()), briefs, stored_sum: None }
     }
 
     pub(super) fn load(connection: &Connection, frame: i64) -> rusqlite::Result<Option<Self>> {
@@ -143,6 +146,11 @@ impl Tombstone {
             erased[index / 8] |= 1 << (index % 8);
         }
         self.briefs.as_chunks_mut::<8>().0[index] = ERASED;
+    }
+
+    /// Whether nothing is known of what the event at this place said.
+    fn has_forgotten(&self, index: usize) -> bool {
+        self.briefs.as_chunks::<8>().0.get(index) == Some(&ERASED)
     }
 
     /// CRC-32 of the frame's row as it is now, and of this. `frames.sum` stays what it was: by it a sink knows where it is.
@@ -354,51 +362,102 @@ impl Subject {
 
     /// The frame without this person's events: blank in their places, so that the others keep theirs. It is signed by nobody, and sealed to nobody. `size`: how
     /// long it is to be; the first blank event is filled up with what means nothing. If it cannot be that long, it is shorter.
-    fn redact(&self, frame: &Frame<'_>, erased: &[usize], size: usize) -> Result<Vec<u8>, Error> {
-        let shortest = self.redact_with(frame, erased, 0, 0)?;
+    fn redact(
+        &self,
+        frame: &Frame<'_>,
+        erased: &[usize],
+        tombstone: &Tombstone,
+        size: usize,
+    ) -> Result<Vec<u8>, Error> {
+        let shared = self.left_of_context(frame, erased, tombstone)?;
+        let shortest = redact_with(frame, &shared, erased, 0, 0)?;
         // A text in properties brings a few bytes with it, and one more where its length needs another; a name makes up for that.
         for text in (0..size.saturating_sub(shortest.len())).rev().take(2 * NAME) {
-            let longer = match self.redact_with(frame, erased, text, 0) {
+            let longer = match redact_with(frame, &shared, erased, text, 0) {
                 Ok(longer) => longer.len(),
                 // More than an event may have.
                 Err(_) => break,
             };
             if (0..NAME).contains(&size.wrapping_sub(longer)) {
-                return self.redact_with(frame, erased, text, size - longer);
+                return redact_with(frame, &shared, erased, text, size - longer);
             }
         }
         match size.checked_sub(shortest.len()) {
-            Some(name @ 1..NAME) => self.redact_with(frame, erased, 0, name),
+            Some(name @ 1..NAME) => redact_with(frame, &shared, erased, 0, name),
             _ => Ok(shortest),
         }
     }
 
-    fn redact_with(&self, frame: &Frame<'_>, erased: &[usize], text: usize, name: usize) -> Result<Vec<u8>, Error> {
-        let header = Header { flags: Flags::default(), alg: Alg::None, ..*frame.header() };
-        let (mut shared, events) = frame.open()?;
-        // An event of somebody else's says so itself where the shared context says this person: nothing else is lost by it.
-        if shared.user_id.is_some() && shared.user_id == self.user.as_deref() {
-            shared.user_id = None;
-        }
-        if shared.anonymous_id.is_some() && shared.anonymous_id == self.anonymous.as_deref() {
-            shared.anonymous_id = None;
-        }
-        let (text, name) = ("-".repeat(text), "-".repeat(name));
-        let (mut shape, mut words) = ([0; 16], vec![0; text.len() + 16]);
-        let mut filling = PropertiesWriter::new(&mut shape[..], &mut words[..]);
-        if !text.is_empty() {
-            filling.put("-", Value::Str(&text))?;
-        }
-        let mut filling = Some(Event { name: &name, properties: filling.finish()?, ..Event::default() });
-        let mut buffer = vec![0; frame.bytes().len() + text.len() + 1024];
-        let mut writer = FrameWriter::new(&mut buffer[..], &header)?;
-        writer.context(&shared)?;
+    /// Of the context that a frame's events share, what those that are left say by it: what each of them says itself was of the others.
+    fn left_of_context<'a>(
+        &self,
+        frame: &Frame<'a>,
+        erased: &[usize],
+        tombstone: &Tombstone,
+    ) -> Result<Context<'a>, Error> {
+        let (shared, events) = frame.open()?;
+        let mut left = Vec::new();
         for (index, event) in events.enumerate() {
             let event = event?;
-            writer.event(&if erased.contains(&index) { filling.take().unwrap_or_default() } else { event })?;
+            let is_gone = erased.contains(&index) || tombstone.has_forgotten(index) && is_blank(&event);
+            if !is_gone {
+                left.push(event.context.apply(&Context::EMPTY)?);
+            }
         }
-        writer.finish(&Unsigned).map(<[u8]>::to_vec)
+        let says = |says: fn(&Context<'_>) -> bool| !left.iter().all(says);
+        let is = |said: &str, id: &Option<String>| Some(said) == id.as_deref();
+        Ok(Context {
+            // An event of somebody else's says so itself where the shared context says this person: nothing else is lost by it.
+            user_id: shared.user_id.filter(|id| says(|own| own.user_id.is_some()) && !is(id, &self.user)),
+            anonymous_id: shared
+                .anonymous_id
+                .filter(|id| says(|own| own.anonymous_id.is_some()) && !is(id, &self.anonymous)),
+            session_id: shared.session_id.filter(|_| says(|own| own.session_id.is_some())),
+            locale: shared.locale.filter(|_| says(|own| own.locale.is_some())),
+            timezone: shared.timezone.filter(|_| says(|own| own.timezone.is_some())),
+            user_agent: shared.user_agent.filter(|_| says(|own| own.user_agent.is_some())),
+            url: shared.url.filter(|_| says(|own| own.url.is_some())),
+            title: shared.title.filter(|_| says(|own| own.title.is_some())),
+            referrer: shared.referrer.filter(|_| says(|own| own.referrer.is_some())),
+            screen: shared.screen.filter(|_| says(|own| own.screen.is_some())),
+            campaign: shared.campaign.filter(|_| says(|own| own.campaign.is_some())),
+            extra: if says(|own| !own.extra.is_empty()) { shared.extra } else { Properties::EMPTY },
+        })
     }
+}
+
+/// Whether an event is what stands in an erased one's place.
+fn is_blank(event: &Event<'_>) -> bool {
+    let is_filling = |text: &str| text.bytes().all(|byte| byte == b'-');
+    is_filling(event.name)
+        && event.properties.into_iter().all(|(key, _)| is_filling(key))
+        && Event { name: "", properties: Properties::EMPTY, ..*event } == Event::default()
+}
+
+fn redact_with(
+    frame: &Frame<'_>,
+    shared: &Context<'_>,
+    erased: &[usize],
+    text: usize,
+    name: usize,
+) -> Result<Vec<u8>, Error> {
+    let header = Header { flags: Flags::default(), alg: Alg::None, ..*frame.header() };
+    let (_, events) = frame.open()?;
+    let (text, name) = ("-".repeat(text), "-".repeat(name));
+    let (mut shape, mut words) = ([0; 16], vec![0; text.len() + 16]);
+    let mut filling = PropertiesWriter::new(&mut shape[..], &mut words[..]);
+    if !text.is_empty() {
+        filling.put("-", Value::Str(&text))?;
+    }
+    let mut filling = Some(Event { name: &name, properties: filling.finish()?, ..Event::default() });
+    let mut buffer = vec![0; frame.bytes().len() + text.len() + 1024];
+    let mut writer = FrameWriter::new(&mut buffer[..], &header)?;
+    writer.context(shared)?;
+    for (index, event) in events.enumerate() {
+        let event = event?;
+        writer.event(&if erased.contains(&index) { filling.take().unwrap_or_default() } else { event })?;
+    }
+    writer.finish(&Unsigned).map(<[u8]>::to_vec)
 }
 
 /// Most that the name of a blank event makes up for.
@@ -460,7 +519,7 @@ pub(super) fn erase(
         // As long as the row was, it is written over where it stands. A shorter one would let the database move its neighbours
         // about, and leave copies of them where they were; and some of those are to be erased next.
         let size = (body.len() + before).saturating_sub(row.len());
-        row.body = subject.redact(&frame, &places, size)?;
+        row.body = subject.redact(&frame, &places, &tombstone, size)?;
         Ok((tombstone, foreign))
     };
     let Ok((tombstone, foreign)) = work(&mut row) else {
@@ -495,8 +554,8 @@ pub(super) fn remove(connection: &Connection, ids: &[i64], secrets: &RegionSecre
                 Some(known) => known,
                 None => match Readable::parse(bytes, secrets) {
                     Ok(readable) => Tombstone::of(&readable.frame())?,
-                    // Its key was taken away. Its time is over all the same.
-                    Err(Error::Sealed) if row.ids == 0 => Tombstone::unread(&frame),
+                    // Its key was taken away, or another has its number. Its time is over all the same.
+                    Err(Error::Sealed | Error::Seal) => Tombstone::unread(&frame, row.ids > 0),
                     Err(error) => return Err(error),
                 },
             };

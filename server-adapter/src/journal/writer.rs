@@ -265,7 +265,7 @@ fn load(connection: &Connection, shared: &Shared, most_quarantine: u64) -> rusql
     shared.totals.set(Totals::load(connection)?);
     shared.stats.quarantine_bytes.set(quarantine.bytes());
     let seals = shared.seals.clone();
-    let seen = Seen::load(connection, &seals.get())?;
+    let seen = Seen::load(connection)?;
     Ok(Tables { seen, seals, quarantine, last_frame: last_frame.unwrap_or(0), overflow: 0, chain })
 }
 

@@ -10,7 +10,6 @@ use rusqlite::{Connection, params};
 
 use super::missing::{Missing, Place, Scan};
 use crate::{Error, journal::open_reader, tenants::StoredTenant};
-use firsthop_intake::RegionSecrets;
 
 /// What to reconcile.
 #[derive(Clone, Debug)]
@@ -270,15 +269,15 @@ pub fn reconcile(stored: &StoredTenant, scope: &Scope) -> Result<Balance, Error>
     let draw = || -> rusqlite::Result<Balance> {
         // One snapshot for all of it.
         connection.execute_batch("BEGIN")?;
-        draw(&connection, scope, &stored.keys.region_secrets())
+        draw(&connection, scope)
     };
     draw().map_err(Error::database(&path))
 }
 
-pub(super) fn draw(connection: &Connection, scope: &Scope, secrets: &RegionSecrets) -> rusqlite::Result<Balance> {
+pub(super) fn draw(connection: &Connection, scope: &Scope) -> rusqlite::Result<Balance> {
     let mut balance = Balance::default();
     balance.count(connection, scope)?;
-    let mut scan = Scan::begin(connection, secrets)?;
+    let mut scan = Scan::begin(connection)?;
     while !scan.step(connection, u64::MAX, |missing| balance.miss(&missing, scope))? {}
     let noted = i64::try_from(scan.noted).unwrap_or(i64::MAX);
     let counted = ["stored", "suppressed", "erased"].iter().map(|outcome| balance.total.outcome(outcome)).sum::<i64>();

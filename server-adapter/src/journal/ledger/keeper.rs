@@ -232,7 +232,7 @@ impl Round {
         }
         let path = self.tenants.journal(live.id);
         let connection = open_reader(&path)?;
-        let scan = Scan::begin(&connection, &journal.seals().get()).map_err(Error::database(&path))?;
+        let scan = Scan::begin(&connection).map_err(Error::database(&path))?;
         self.at = Some(Look { live, known, connection, scan, missing: BTreeMap::new() });
         Ok(())
     }

@@ -17,7 +17,6 @@ use std::{
 };
 
 use firsthop_core::{Epoch, Flags, Frame, Region, SourceId, Timestamp};
-use firsthop_intake::RegionSecrets;
 use rusqlite::{Connection, Row, Rows, Statement, params, types::ValueRef};
 
 use super::{
@@ -97,8 +96,8 @@ enum Known {
 
 impl Scan {
     /// From the first source on. Reads which runs have not settled.
-    pub(crate) fn begin(connection: &Connection, secrets: &RegionSecrets) -> rusqlite::Result<Self> {
-        Ok(Self { young: Seen::load(connection, secrets)?, after: None, noted: 0 })
+    pub(crate) fn begin(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self { young: Seen::load(connection)?, after: None, noted: 0 })
     }
 
     /// Goes on for about so many rows, and tells what each source misses. Says whether all sources are done.

@@ -7,7 +7,6 @@ use firsthop_core::{
     Alg, Annotation, Epoch, Event, Flags, Frame, FrameWriter, Header, MacKey, Region, SourceId, TenantId, Timestamp,
     Unsigned, WorkerId,
 };
-use firsthop_intake::RegionSecrets;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -165,14 +164,14 @@ impl Store {
 
     fn balance(&self, scope: &Scope) -> Balance {
         self.connection.execute_batch("BEGIN").expect("begun");
-        let balance = draw(&self.connection, scope, &RegionSecrets::default()).expect("drawn");
+        let balance = draw(&self.connection, scope).expect("drawn");
         self.connection.execute_batch("COMMIT").expect("ended");
         balance
     }
 
     /// The scan in slices of one row.
     fn slices(&self) -> (Vec<Missing>, u64) {
-        let mut scan = Scan::begin(&self.connection, &RegionSecrets::default()).expect("begun");
+        let mut scan = Scan::begin(&self.connection).expect("begun");
         let mut found = Vec::new();
         while !scan.step(&self.connection, 1, |missing| found.push(missing)).expect("a step") {}
         (found, scan.noted)
@@ -317,7 +316,7 @@ proptest! {
                     });
                 }
                 Step::Seal => store.tables.seen.seal(),
-                Step::Restart => store.tables.seen = Seen::load(&store.connection, &RegionSecrets::default()).expect("read"),
+                Step::Restart => store.tables.seen = Seen::load(&store.connection).expect("read"),
                 Step::Fail(sent) => store.store(sent, true),
             }
         }

@@ -9,13 +9,13 @@ use std::borrow::Cow;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use firsthop_core::{Annotation, Error as CoreError, Flags, Frame, MAGIC, Timestamp, Trust, WorkerId};
+use firsthop_core::{Annotation, Envelope, Error as CoreError, Flags, Frame, MAGIC, Timestamp, Trust, WorkerId};
 use firsthop_intake::{Account, Contents, Facts, Problem, Refusal, Rooted, native, segment};
 
 use super::{FRAME, FirstHop, asked, check_count, first_hop::facts_of, open_envelope, verify_envelope};
 use crate::{
     journal::{
-        self, Arrival, Asked, At, Noted, Readable, SetAside,
+        Arrival, Asked, At, Noted, Readable, SetAside,
         quarantine::{CONFLICT, Item},
     },
     tenants::{KeyFile, TenantFile, random_bytes},
@@ -96,10 +96,7 @@ fn decide(item: &Item, today: Today<'_>, time: Timestamp) -> Result<Verdict, Pro
     entry.check_origin()?;
     if envelope.frame.starts_with(&MAGIC) {
         // The edge's word was no; here are all keys.
-        let unchecked = firsthop_core::Envelope {
-            annotation: Annotation { trust: Trust::Unchecked, ..noted.annotation },
-            ..envelope
-        };
+        let unchecked = Envelope { annotation: Annotation { trust: Trust::Unchecked, ..noted.annotation }, ..envelope };
         let mut opened = open_envelope(&unchecked, today.rooted, time)?;
         opened.annotation = opened.annotation.map(|annotation| Annotation { refused: "", ..annotation });
         return one(opened.arrival(first_hop, &unchecked, body, at)?);
@@ -114,22 +111,32 @@ fn one(arrival: Arrival) -> Result<Verdict, Problem> {
     Ok(Verdict::Good(vec![arrival], Vec::new()))
 }
 
-/// Somebody answered for it when it came; what it contradicts may be gone, so the tables are asked again.
+/// Somebody answered for it when it came; what it contradicts may be gone, so the tables are asked again. The rules are those of today, as for
+/// whatever comes.
 fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
     let body = &item.body;
-    let (noted, bytes) = journal::open_body(body)?;
     let own = item.annotation.as_deref().map(Noted::from_bytes).transpose()?;
     let outer = Frame::parse(body)?;
-    let hop = if noted.is_some() { firsthop_core::Envelope::worker(&outer)? } else { WorkerId::new(0) };
+    let envelope = outer.header().flags.contains(Flags::ENVELOPE).then(|| Envelope::open(&outer)).transpose()?;
     let at = At {
         time: Timestamp::from_millis(item.line.first_ms as u64),
         region: item.line.region.parse().unwrap_or_default(),
-        hop,
+        hop: envelope.as_ref().map_or(WorkerId::new(0), |envelope| envelope.worker),
     };
+    let bytes = envelope.as_ref().map_or(&body[..], |envelope| envelope.frame);
     let readable = Readable::parse(bytes, &today.rooted.region_secrets)?;
     let frame = readable.frame();
     frame.check()?;
-    one(Arrival::new(body, &frame, true, at, own.as_ref())?)
+    let first_hop = today.first_hop();
+    one(match (&envelope, own) {
+        (Some(envelope), own) => {
+            first_hop.arrive_from(body, (envelope, &frame), true, at, own.map(|own| own.annotation))?
+        }
+        (None, own) => {
+            let noted = own.unwrap_or_default();
+            first_hop.arrive(body, &frame, true, at, &facts_of(&noted, at), &noted.annotation)?
+        }
+    })
 }
 
 /// An entry at a time, as whoever had it first.

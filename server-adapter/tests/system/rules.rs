@@ -35,6 +35,10 @@ fn set(tenant: &Tenant, rules: &str) {
 
 /// A frame by write key of one event, with this consent.
 fn frame(tenant: &Tenant, consent: Consent, source: SourceId) -> Vec<u8> {
+    frame_of(tenant, consent, source, "Bought")
+}
+
+fn frame_of(tenant: &Tenant, consent: Consent, source: SourceId, name: &str) -> Vec<u8> {
     let header = Header { consent, ..Header::new(tenant.id, source, now()) };
     let mut writer = FrameWriter::new(vec![0; 4096], &header).expect("room");
     writer.extension(ExtensionKind::WriteKey, tenant.key.as_bytes()).expect("room");
@@ -49,7 +53,7 @@ fn frame(tenant: &Tenant, consent: Consent, source: SourceId) -> Vec<u8> {
     properties.put("email", Value::Str("ada@example.com")).expect("room");
     properties.put("card", Value::Str("4111")).expect("room");
     let properties = properties.finish().expect("closed");
-    writer.event(&Event { kind: EventKind::Track, name: "Bought", properties, ..Event::default() }).expect("room");
+    writer.event(&Event { kind: EventKind::Track, name, properties, ..Event::default() }).expect("room");
     writer.finish(&Unsigned).expect("finished").to_vec()
 }
 
@@ -162,6 +166,45 @@ fn what_an_edge_has_held_back_or_rewritten_is_the_same_event() {
     assert_eq!(tenant.events(&format!("SELECT COUNT(*) FROM events WHERE {noted} AND properties NOT LIKE '%sku%'")), 2);
     let total = reconcile(&folder);
     assert_eq!(total["unaccounted"], 0, "{total}");
+    server.stop();
+    folder.ok(&["verify"]);
+}
+
+/// A conflict was let in before there were rules, and is replayed under those of today: directly sent, and by way of an edge.
+#[test]
+fn what_was_in_conflict_is_replayed_by_the_rules_of_today() {
+    let (folder, tenant, mut server) = shop("");
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let mut edge = Edge::new(&server, &token);
+    let mut client = server.client();
+    for by_edge in [false, true] {
+        let source = SourceId::v7(now(), random());
+        assert_eq!(client.frame(&frame(&tenant, Consent::ANALYTICS, source)).receipt().stored, 1);
+        let other = frame_of(&tenant, Consent::ANALYTICS, source, "Sold");
+        let answer = if by_edge { envelope(&mut client, &edge.forward(&other).0) } else { client.frame(&other) };
+        assert_eq!(answer.receipt().conflict, 1);
+    }
+    tenant.settle();
+    server.stop();
+    // What they contradict is gone: as if the journal had lost it.
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal
+        .execute_batch(
+            "DELETE FROM frames; DELETE FROM seen; DELETE FROM counters WHERE outcome = 'stored';
+             UPDATE meta SET value = 0 WHERE key = 'settled'",
+        )
+        .expect("deleted");
+    drop(journal);
+    std::fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    set(&tenant, "[policy.rules.properties]\ndeny = [\"card\"]\nhash = [\"email\"]\n");
+    let mut server = folder.serve();
+    let said = folder.ok(&["quarantine", "replay", "--all", "--json"]);
+    let said: Json = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&said["replayed"]["left"], &said["replayed"]["stored"]), (&2.into(), &2.into()), "{said}");
+    tenant.settle();
+    let sold = "SELECT COUNT(*) FROM events WHERE name = 'Sold' AND effects LIKE '%removed hashed%'";
+    assert_eq!(tenant.events(sold), 2);
+    assert_eq!((bodies_with(&tenant, "4111"), bodies_with(&tenant, "ada@example.com")), (0, 0));
     server.stop();
     folder.ok(&["verify"]);
 }

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use crate::common::{Client, Folder, Page, Tenant};
+use firsthop_core::{
+    Context, ContextDelta, Event, ExtensionKind, FrameWriter, Header, PropertiesWriter, SourceId, Unsigned, Value,
+};
+
+use crate::common::{Client, Folder, Page, Tenant, now, random};
 
 const PERSON: &str = "person-4711@example.com";
 const ANONYMOUS: &str = "anonymous-0815-of-the-person";
@@ -114,6 +118,84 @@ fn nothing_of_a_person_is_left_and_all_of_the_others() {
     assert_eq!(server.client().frame(&native).receipt().duplicate, 7);
     server.stop();
     assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
+    folder.ok(&["reconcile"]);
+}
+
+/// A frame of a page: its events share a context, and two of them, if there are so many, are another person's.
+fn page_frame(tenant: &Tenant, events: usize, others: bool) -> Vec<u8> {
+    let header = Header::new(tenant.id, SourceId::new(random()), now());
+    let mut writer = FrameWriter::new(vec![0; 400_000], &header).expect("room");
+    writer.extension(ExtensionKind::WriteKey, tenant.key.as_bytes()).expect("room");
+    let block = || PropertiesWriter::new(vec![0; 512], vec![0; 512]);
+    let mut extra = block();
+    extra.put("email", Value::Str("trait-of-the-person")).expect("room");
+    let shared = Context {
+        user_id: Some(PERSON),
+        anonymous_id: Some("their-device"),
+        url: Some("https://shop.example/url-of-the-person"),
+        title: Some("title-of-both"),
+        extra: extra.finish().expect("closed"),
+        ..Context::default()
+    };
+    writer.context(&shared).expect("room");
+    let mut theirs = block();
+    theirs
+        .put("what", Value::Str("text-of-the-person, of some length so that events are as long as they are"))
+        .expect("room");
+    let properties = theirs.finish().expect("closed");
+    let mut other_extra = block();
+    other_extra.put("email", Value::Str("trait-of-another")).expect("room");
+    let own = Context {
+        user_id: Some("other-9"),
+        anonymous_id: Some("another-device"),
+        url: Some("https://shop.example/url-of-another"),
+        extra: other_extra.finish().expect("closed"),
+        ..Context::default()
+    };
+    let mut delta = [0; 512];
+    let delta = ContextDelta::encode(&own, &mut delta).expect("room");
+    for index in 0..events {
+        let context = if others && index < 2 { delta } else { ContextDelta::NONE };
+        writer.event(&Event { name: "Seen", context, properties, ..Event::default() }).expect("room");
+    }
+    writer.finish(&Unsigned).expect("finished").to_vec()
+}
+
+/// What the events of a frame share goes with the last of those that it is of, in small frames and in large ones.
+#[test]
+fn what_a_persons_events_share_goes_with_them() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    let sizes = [1, 3, 40, 500, 2, 3000, 10];
+    for (events, others) in sizes.into_iter().flat_map(|events| [(events, false), (events, events > 2)]) {
+        one(&mut client, &tenant, &format!("n-{events}-{others}"), "neighbour", "Beside");
+        assert_eq!(client.frame(&page_frame(&tenant, events, others)).receipt().stored as usize, events);
+    }
+    tenant.settle();
+    let rows = tenant.events("SELECT COUNT(*) FROM events");
+    folder.ok(&["erase", "--yes", "--user", PERSON]);
+    for needle in [PERSON, "their-device", "url-of-the-person", "trait-of-the-person"] {
+        assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
+    }
+    // All that the others say, by the shared context too, is as it was.
+    let others = "user_id = 'other-9' AND title = 'title-of-both' AND url LIKE '%url-of-another' AND context LIKE '%trait-of-another%'";
+    let count = |what: &str| tenant.events(&format!("SELECT COUNT(*) FROM events WHERE {what}"));
+    assert_eq!((count(others), count("user_id = 'neighbour'")), (2 * 5, 12));
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows - 2 * 3556 + 2 * 5);
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("as it was written"), "{said}");
+    folder.ok(&["erase", "--yes", "--anonymous", "another-device"]);
+    for needle in ["title-of-both", "trait-of-another", "another-device", "text-of-the-person", "other-9"] {
+        assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
+    }
+    server.stop();
+    for needle in [PERSON, "url-of-the-person", "text-of-the-person", "title-of-both"] {
+        assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
+    }
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 12);
+    folder.ok(&["verify"]);
     folder.ok(&["reconcile"]);
 }
 

@@ -6,7 +6,7 @@
 
 use std::{path::Path, time::Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::Error;
 
@@ -95,6 +95,19 @@ impl Schema {
             ))),
             None => Err(Error::Fault(format!("{}: not {}", path.display(), self.what))),
         }
+    }
+
+    /// Opens a file that sinks write, to read: one of this build's version, or one that is empty because a server is about to make it. Says
+    /// whether there is something in it.
+    pub(crate) fn open_reader(&self, path: &Path) -> Result<(Connection, bool), Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(Error::database(path))?;
+        connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(Error::database(path))?;
+        let is_made = self.found(&connection, path)?.is_some();
+        if is_made {
+            self.check(&connection, path)?;
+        }
+        Ok((connection, is_made))
     }
 
     /// The file's version, if it is one that this build knows. None: the file is empty.

@@ -10,7 +10,6 @@
 //!   tenants/ID/sinks.db      where sinks are, and what they refused; if there are such
 //!   tenants/ID/schema.db     what `firsthop schema` shows
 //!   tenants/ID/events.db     only if the journal could not make it again
-//!   tenants/ID/sinks.db      if there are sinks besides the events table
 //! ```
 //!
 //! It is made beside its place and renamed at the end, after everything is on disk: what has the name is whole.

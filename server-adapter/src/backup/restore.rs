@@ -17,6 +17,7 @@ use crate::{
         self,
         verify::{Report, verify},
     },
+    sink,
     tenants::{Store, StoredTenant, make_folder, sync_folder},
 };
 
@@ -110,6 +111,7 @@ fn tenant(entry: &Entry, from: &Path, store: &Store, progress: Progress<'_>) -> 
     if stored.journal().exists() {
         // An older build's is brought up to this one's, in the copy.
         journal::bring_up(&stored.journal())?;
+        sink::bring_up(&stored.events(), &stored.sinks())?;
         let name = format!("{}: verify", entry.name);
         let found = verify(&stored, |done, total| progress(&name, done, total))?;
         if found.fault_count > 0 {
@@ -119,7 +121,9 @@ fn tenant(entry: &Entry, from: &Path, store: &Store, progress: Progress<'_>) -> 
                 entry.name, found.fault_count
             )));
         }
-        File::open(stored.journal()).and_then(|file| file.sync_all()).map_err(Error::io(&stored.journal()))?;
+        for file in [stored.journal(), stored.events(), stored.sinks()].iter().filter(|file| file.exists()) {
+            File::open(file).and_then(|file| file.sync_all()).map_err(Error::io(file))?;
+        }
         report = Some(found);
     }
     stored.publish_again(clock::now())?;

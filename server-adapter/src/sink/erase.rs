@@ -30,7 +30,7 @@ pub(crate) enum Rows {
 }
 
 /// Every column that may tell of a person.
-const TELLING: [&str; 15] = [
+const TELLING: [&str; 23] = [
     "received_at",
     "time",
     "name",
@@ -46,6 +46,14 @@ const TELLING: [&str; 15] = [
     "pop",
     "network",
     "foreign_id",
+    "subdivision",
+    "city",
+    "utm_source",
+    "utm_medium",
+    "utm_campaign",
+    "utm_term",
+    "utm_content",
+    "click_id",
 ];
 /// The time of a row that is blank.
 const NEVER: &str = "000000000000000000000000";

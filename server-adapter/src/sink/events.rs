@@ -299,12 +299,14 @@ pub(crate) fn read_row<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Row<'
     })
 }
 
-/// Opens an events table to read. A server may be writing to it.
+/// Opens an events table to read. A server may be writing to it, or about to make it.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(Error::database(path))?;
-    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(Error::database(path))?;
-    Ok(connection)
+    SCHEMA.open_reader(path).map(|(connection, _)| connection)
+}
+
+/// Brings a table that nobody serves up to this build's version.
+pub(super) fn bring_up(path: &Path) -> Result<(), Error> {
+    SCHEMA.prepare(&journal::open_private(path).map_err(Error::database(path))?, path)
 }
 
 /// The table at one moment, for `verify`.

@@ -107,6 +107,17 @@ impl Failure {
     }
 }
 
+/// Brings the files that sinks keep up to this build's versions. One that is not there is not made.
+pub(crate) fn bring_up(events: &Path, sinks: &Path) -> Result<(), crate::Error> {
+    if events.exists() {
+        events::bring_up(events)?;
+    }
+    if sinks.exists() {
+        Records::open(sinks, spec::EVENTS)?;
+    }
+    Ok(())
+}
+
 /// Erases a person from what a sink keeps of its own accord. What it has delivered is not the server's any more.
 pub(crate) fn erase_kept(spec: &spec::SinkSpec, folder: &Path, subject: &Subject) -> Result<(), crate::Error> {
     match spec {

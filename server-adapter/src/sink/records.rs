@@ -290,11 +290,8 @@ impl RecordsReader {
         if !path.exists() {
             return Ok(None);
         }
-        let connection = super::events::open_reader(path)?;
-        let version: i32 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::database(path))?;
-        // One that is being made.
-        Ok((version > 0).then_some(Self(connection)))
+        let (connection, is_made) = SCHEMA.open_reader(path)?;
+        Ok(is_made.then_some(Self(connection)))
     }
 
     pub(crate) fn known(&self, sink: &str) -> rusqlite::Result<Known> {

@@ -74,6 +74,12 @@ impl Sinks {
             kind: Kind::Events(events),
             was_open: AtomicBool::default(),
         };
+        // Also where no sink writes to them any more: commands read them, and an erasure must find every column.
+        if plan.has_records()
+            && let Err(error) = plan.records()
+        {
+            tracing::error!(%tenant, %error, "what sinks have noted cannot be opened");
+        }
         let opened = plan.open(watch::Sender::new(false).subscribe()).map_err(|failure| Error::Fault(failure.what))?;
         let table = Runner::start(plan, follower.clone(), Some(opened))?;
         let sinks = Self {

@@ -59,6 +59,43 @@ fn what_the_first_release_wrote_is_read_and_gone_on_with() {
     again.stop();
 }
 
+/// `sinks.db` and `events.db` of an older build, of which nothing writes to the first any more: commands say what to do, a server that
+/// starts brings both up, and so does a restore.
+#[test]
+fn what_sinks_noted_under_an_older_build_is_read() {
+    let folder = Folder::new();
+    let tenant = version_2(&folder);
+    let records = || Connection::open(tenant.folder.join("sinks.db")).expect("opens");
+    let version = || records().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).expect("a number");
+    let older = include_str!("../fixtures/version-2/sinks.sql");
+    records().execute_batch(older).expect("SQL");
+    // What was refused is not in the table.
+    let table = Connection::open(tenant.folder.join("events.db")).expect("opens");
+    table.execute("DELETE FROM events WHERE rowid = 1", []).expect("deleted");
+    drop(table);
+    let backup = folder.path.with_file_name("backup");
+    folder.ok(&["backup", "--events", "--to", backup.to_str().expect("text")]);
+    for command in [&["sinks", "list"][..], &["sinks", "dead"], &["events"]] {
+        let said = folder.fails(command);
+        assert!(
+            said.contains("schema version") && said.contains("`firsthop serve` brings it up"),
+            "{command:?}: {said}"
+        );
+    }
+    let mut server = folder.serve();
+    assert_eq!(version(), 2);
+    let dead = folder.ok(&["sinks", "dead", "--sink", "events", "--json"]);
+    assert!(dead.contains("Refused by an older build"), "{dead}");
+    server.stop();
+
+    let other = Folder::new();
+    other.ok(&["restore", "--from", backup.to_str().expect("text")]);
+    for command in [&["sinks", "list"][..], &["sinks", "dead"], &["events"]] {
+        other.ok(command);
+    }
+    other.serve().stop();
+}
+
 /// A build that is older than the file does not touch it, and says what to do.
 #[test]
 fn what_a_newer_build_wrote_is_refused() {

@@ -56,6 +56,11 @@ impl Documents {
         Self { tenant, key, policy: RefCell::new(Known::Nothing) }
     }
 
+    /// Whether there is a key to check any with.
+    pub(crate) const fn are_taken(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The region policy, or that there is none. Nothing: nobody knows, so nothing may be read yet.
     pub(crate) fn policy(&self) -> Option<Option<Rc<Policy>>> {
         match &*self.policy.borrow() {
@@ -66,23 +71,42 @@ impl Documents {
         }
     }
 
-    /// Takes what the server has sent, as far as it holds.
-    pub(crate) async fn take(&self, documents: &[Signed]) {
-        let Some(key) = &self.key else { return };
-        let Some(signed) = documents.iter().find(|signed| signed.kind == Kind::Policy.as_str()) else {
+    /// The policy's version; 0 without one.
+    pub(crate) fn version(&self) -> u64 {
+        match &*self.policy.borrow() {
+            Known::Policy(version, _) => *version,
+            _ => 0,
+        }
+    }
+
+    /// Forgets them: whoever sent them is not to be asked any longer.
+    pub(crate) fn forget(&self) {
+        *self.policy.borrow_mut() = Known::Nothing;
+    }
+
+    /// Takes what the server has sent, as far as it holds. Returns what of it is now in force; nothing if that is something else.
+    pub(crate) async fn take<'a>(&self, documents: &'a [Signed]) -> Option<&'a [Signed]> {
+        let Some(key) = &self.key else { return Some(&[]) };
+        let Some(at) = documents.iter().position(|signed| signed.kind == Kind::Policy.as_str()) else {
             // Not sent is not taken back: there was one, and somebody may have left it out.
             let mut held = self.policy.borrow_mut();
             if matches!(*held, Known::Nothing) {
                 *held = Known::Without;
             }
-            return;
+            return matches!(*held, Known::Without).then_some(&[]);
         };
-        match self.read(key, signed).await {
-            Ok((version, policy)) => *self.policy.borrow_mut() = Known::Policy(version, policy.map(Rc::new)),
-            Err(why) => console_error!(
-                "{{\"event\":\"document-refused\",\"kind\":\"policy\",\"tenant\":\"{}\",\"code\":\"{why}\"}}",
-                self.tenant
-            ),
+        match self.read(key, &documents[at]).await {
+            Ok((version, policy)) => {
+                *self.policy.borrow_mut() = Known::Policy(version, policy.map(Rc::new));
+                Some(&documents[at..=at])
+            }
+            Err(why) => {
+                let tenant = self.tenant;
+                console_error!(
+                    "{{\"event\":\"document-refused\",\"kind\":\"policy\",\"tenant\":\"{tenant}\",\"code\":\"{why}\"}}"
+                );
+                None
+            }
         }
     }
 
@@ -91,12 +115,8 @@ impl Documents {
         if !holds(key, &signed.signature, &bytes).await.unwrap_or(false) {
             return Err("document-signature");
         }
-        let newest = match &*self.policy.borrow() {
-            Known::Policy(version, _) => *version,
-            _ => 0,
-        };
         let document =
-            signed.read::<Option<Policy>>(Kind::Policy, self.tenant, newest).map_err(|unfit| unfit.code())?;
+            signed.read::<Option<Policy>>(Kind::Policy, self.tenant, self.version()).map_err(|unfit| unfit.code())?;
         if let Some(policy) = &document.body {
             policy.check().map_err(|_| "document-unsound")?;
         }

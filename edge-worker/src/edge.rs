@@ -12,7 +12,7 @@ use firsthop_intake::{Leased, Problem, Refusal, native, policy::Policy};
 
 use crate::{
     config::Config,
-    lease::Enrolled,
+    lease::{Enrolled, Want},
     object::Objects,
     platform::{LONG, hmac, now, random_bytes},
 };
@@ -99,42 +99,36 @@ impl Edge {
             let Some(enrolled) = asked.get() else { return Ok((decided, None)) };
             let is_known = enrolled.account(now()).is_some();
             let may_change = matches!(refusal(&decided), Some(Refusal::Core(Error::WriteKey | Error::Origin)));
-            if !is_news && (!is_known || may_change && enrolled.may_be_old(now())) {
-                enrolled.fetch(self, is_known).await;
+            if !is_news && (!is_known || may_change && enrolled.may_be_old()) {
+                enrolled.fetch(self, Want::Keys, is_known).await;
                 is_news = true;
                 continue;
             }
             if !is_known {
                 return Err(Refusal::Unavailable.into());
             }
-            self.renew(ctx, enrolled);
+            self.renew(ctx, enrolled, Want::Keys);
             return Ok((decided, Some(enrolled)));
         }
     }
 
     /// A tenant's region policy, if it has one. What is not known yet is asked for; as long as it is not, nothing may be read.
-    pub(crate) async fn policy(
-        self: &Rc<Self>,
-        ctx: &Context,
-        enrolled: &Enrolled,
-    ) -> Result<Option<Rc<Policy>>, Problem> {
+    pub(crate) async fn policy(self: &Rc<Self>, enrolled: &Enrolled) -> Result<Option<Rc<Policy>>, Problem> {
         if enrolled.documents.policy().is_none() {
-            enrolled.fetch(self, false).await;
+            enrolled.fetch(self, Want::Documents, false).await;
         }
-        let policy = enrolled.documents.policy().ok_or(Refusal::Unavailable)?;
-        self.renew(ctx, enrolled);
-        Ok(policy)
+        Ok(enrolled.documents.policy().ok_or(Refusal::Unavailable)?)
     }
 
     /// Fetches behind the request's back what has grown old.
-    fn renew(self: &Rc<Self>, ctx: &Context, enrolled: &Enrolled) {
-        if !enrolled.is_due(now()) {
+    pub(crate) fn renew(self: &Rc<Self>, ctx: &Context, enrolled: &Enrolled, want: Want) {
+        if !enrolled.is_due(want, now()) {
             return;
         }
         let (edge, tenant) = (Rc::clone(self), enrolled.tenant);
         ctx.wait_until(async move {
             if let Some(enrolled) = edge.enrolled(tenant) {
-                enrolled.fetch(&edge, false).await;
+                enrolled.fetch(&edge, want, false).await;
             }
         });
     }

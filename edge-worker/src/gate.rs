@@ -7,20 +7,48 @@ use worker::{Context, js_sys::Uint8Array};
 use firsthop_core::{HEADER_LEN, Header, Region, WriteKey};
 use firsthop_intake::{
     Problem, Refusal,
-    policy::{Arriving, Hop, Step, gate},
+    policy::{Arriving, Hop, Policy, RegionPolicy, Step, gate},
     segment,
 };
 
-use crate::{arrival::Arrival, edge::Edge, hop::Failure, lease::Enrolled, platform::now};
+use crate::{
+    arrival::Arrival,
+    edge::Edge,
+    hop::Failure,
+    lease::{Enrolled, Want},
+    platform::now,
+};
 
 /// What the gate allows.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Passage {
     /// To read it here.
     Process,
-    /// To pass it on unread, for a region, to a host.
-    Forward(Region, String),
+    /// To pass it on unread.
+    Forward(Onward),
 }
+
+/// Where to: a region of a policy.
+#[derive(Clone)]
+pub(crate) struct Onward {
+    policy: Rc<Policy>,
+    pub(crate) region: Region,
+}
+
+impl Onward {
+    /// The region's host, to put a path behind.
+    pub(crate) fn host(&self) -> &str {
+        self.policy.region(self.region).and_then(RegionPolicy::address).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Onward {
+    fn eq(&self, other: &Self) -> bool {
+        (self.region, self.host()) == (other.region, other.host())
+    }
+}
+
+impl Eq for Onward {}
 
 /// Decides on a native frame by its fixed header. What has none that can be read is nobody's, and is told so where it is read.
 pub(crate) async fn frame(
@@ -68,16 +96,20 @@ async fn decide(
     region: Region,
 ) -> Result<Passage, Failure> {
     let fail = |problem| Failure::of(problem, enrolled.tenant);
-    let Some(policy) = edge.policy(ctx, enrolled).await.map_err(fail)? else {
+    let policy = edge.policy(enrolled).await.map_err(fail)?;
+    let standing = &arrival.standing;
+    let hop = Hop::new(edge.config.region, edge.config.is_confined, standing.colo);
+    // Where nothing may be read there is no use for keys: those of before, if the policy was another one, end with their hour.
+    let has_use = enrolled.has_keys() && hop.may_read(policy.as_deref());
+    edge.renew(ctx, enrolled, if has_use { Want::Keys } else { Want::Documents });
+    let Some(policy) = policy else {
         // Nothing to look for: a frame for another region is refused where its header is checked.
         return Ok(Passage::Process);
     };
-    let standing = &arrival.standing;
-    let hop = Hop::new(edge.config.region, edge.config.is_confined, standing.colo);
     let arriving = Arriving { region, visitor: standing.visitor, forwarded: standing.forwarded };
     match gate(Some(&policy), &hop, &arriving) {
         Step::Process => Ok(Passage::Process),
-        Step::Forward { region, host } => Ok(Passage::Forward(region, host.into())),
+        Step::Forward { region, .. } => Ok(Passage::Forward(Onward { policy, region })),
         Step::Refuse(refusal) => Err(fail(refusal.into())),
     }
 }

@@ -58,8 +58,8 @@ fn live() -> Reply {
 async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
     let body = arrival::body(arrival.request, native::MAX_BODY).await?;
-    if let Passage::Forward(region, host) = gate::frame(&edge, ctx, arrival, &body).await? {
-        return Ok(pass_on(arrival, region, &host, &body).await?);
+    if let Passage::Forward(onward) = gate::frame(&edge, ctx, arrival, &body).await? {
+        return Ok(pass_on(arrival, &onward, &body).await?);
     }
     let body = body.to_vec();
     let facts = Facts { mac: edge.computed(&body).await, ..arrival.facts(now()) };
@@ -104,8 +104,8 @@ fn spooled(header: &Header, again: bool) -> Receipt {
 async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
     let body = arrival::body(arrival.request, segment::MAX_BODY).await?;
-    if let Passage::Forward(region, host) = gate::vendor(&edge, ctx, arrival).await? {
-        return Ok(pass_on(arrival, region, &host, &body).await?);
+    if let Passage::Forward(onward) = gate::vendor(&edge, ctx, arrival).await? {
+        return Ok(pass_on(arrival, &onward, &body).await?);
     }
     let body = body.to_vec();
     let facts = arrival.facts(now());

@@ -3,7 +3,15 @@
 //! An isolate has them from the region's store, a Durable Object ([`object`]), and that has them from the server: it renews them ahead of
 //! time, and keeps them through restarts and while the server is away. They end by themselves with their epoch. An enrolment that the
 //! server no longer knows ends at once.
+//!
+//! ```text
+//!            gate                                   decide
+//!  isolate ── Documents: is there a policy? ──►       ── Keys: may be read here ──►   store ── the same ──► server
+//! ```
+//!
+//! An isolate asks for the tenant's documents first, and for keys only when they say that it may read: where it may not, no key ever comes.
 
+mod answer;
 mod object;
 
 use std::{
@@ -13,15 +21,13 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::Deserialize;
 use worker::{Delay, console_error};
 
-use firsthop_core::{
-    Epoch, KeyId, LeaseKey, LeaseRing, Region, RegionKeyId, RegionSecretKey, SourceId, TenantId, Timestamp, WorkerId,
-};
-use firsthop_intake::{Account as _, Leased, Origins, Refusal, Tenant, document::Signed};
+use firsthop_core::{Region, SourceId, TenantId, Timestamp};
+use firsthop_intake::{DOCUMENTS, Leased, Refusal, WANT, document::Signed};
 
+use self::answer::{Answer, Held};
 use crate::{
     config::Enrolment,
     documents::Documents,
@@ -42,8 +48,15 @@ const POLL: Duration = Duration::from_millis(10);
 const PAUSE: u64 = 10_000;
 /// The same while nothing serves: no event can be taken until the server is back.
 const PAUSE_WITHOUT: u64 = 1_000;
-/// Bounds on what the server may ask for as time between two renewals, in seconds.
-const REFRESH: std::ops::RangeInclusive<u64> = 10..=3600;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// What the tenant tells its edges, and no key.
+    Documents,
+    /// The same, and the keys.
+    Keys,
+}
 
 /// One tenant that this edge is enrolled for.
 pub(crate) struct Enrolled {
@@ -52,12 +65,12 @@ pub(crate) struct Enrolled {
     tokens: Vec<Enrolment>,
     held: RefCell<Option<Held>>,
     pub(crate) documents: Documents,
-    /// When the fetch under way began.
-    fetching: Cell<Option<Timestamp>>,
+    /// When the server said what the documents are, and for how long that is good, in milliseconds.
+    told: Cell<(Timestamp, u64)>,
+    /// One for each that may be wanted.
+    turns: [Turn; 2],
     /// The server has refused what was signed with them: there may be others by now.
     doubted: Cell<bool>,
-    /// When the last fetch ended.
-    fetched: Cell<Timestamp>,
     /// This isolate as a source of envelopes, one per tenant so that each tenant's numbers have no gaps.
     source: Cell<Option<SourceId>>,
     next_batch: Cell<u64>,
@@ -65,19 +78,43 @@ pub(crate) struct Enrolled {
     pub(crate) spools: Vec<Cell<Known>>,
 }
 
-struct Held {
-    account: Rc<Leased>,
-    /// When the server answered.
-    since: Timestamp,
-    refresh_ms: u64,
-    /// As they came: nobody has verified them yet.
-    documents: Vec<Signed>,
+/// One fetch at a time, and not too often.
+///
+/// A request must not await another one's promise: the platform ties I/O to the request that began it, and ends
+/// it with that request. So it looks at the shared state by a timer of its own, and takes over when the other
+/// request should have been done long ago.
+#[derive(Debug, Default)]
+struct Turn {
+    /// When the fetch under way began.
+    began: Cell<Option<Timestamp>>,
+    /// When the last one ended.
+    ended: Cell<Timestamp>,
 }
 
-impl Held {
-    /// Whether there is a lease in it to sign with now.
-    fn serves(&self, now: Timestamp) -> bool {
-        self.account.current(now).is_ok()
+impl Turn {
+    /// Whether somebody is at it, and not one that must have been cut off.
+    fn is_taken(&self, patience: u64) -> bool {
+        self.began.get().is_some_and(|began| age(began, now()) <= patience)
+    }
+
+    /// Waits for whoever is at it.
+    async fn wait(&self, patience: u64) {
+        while self.is_taken(patience) {
+            Delay::from(POLL).await;
+        }
+    }
+
+    fn is_over(&self, pause: u64) -> bool {
+        age(self.ended.get(), now()) >= pause
+    }
+
+    fn begin(&self) {
+        self.began.set(Some(now()));
+    }
+
+    fn end(&self) {
+        self.ended.set(now());
+        self.began.set(None);
     }
 }
 
@@ -93,9 +130,9 @@ impl Enrolled {
                     tokens: vec![enrolment.clone()],
                     held: RefCell::default(),
                     documents: Documents::new(enrolment.tenant, document_key(enrolments, enrolment.tenant)),
-                    fetching: Cell::default(),
+                    told: Cell::default(),
+                    turns: Default::default(),
                     doubted: Cell::default(),
-                    fetched: Cell::default(),
                     source: Cell::default(),
                     next_batch: Cell::default(),
                     spools: (0..shards).map(|_| Cell::default()).collect(),
@@ -111,17 +148,25 @@ impl Enrolled {
         held.as_ref().filter(|held| held.serves(now)).map(|held| Rc::clone(&held.account))
     }
 
-    /// Since when what is held is as it is, and until when it can be signed with.
-    pub(crate) fn span(&self) -> Option<(Timestamp, Timestamp)> {
-        let held = self.held.borrow();
-        let (since, last) = held.as_ref().map(|held| (held.since, held.account.leases.last_epoch()))?;
-        Some((since, Epoch::new(last?.get() + 1).start()))
+    /// Whether this isolate has ever had keys.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.held.borrow().is_some()
+    }
+
+    const fn turn(&self, want: Want) -> &Turn {
+        &self.turns[want as usize]
     }
 
     /// Whether it is time to renew what is held.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        let due = self.held.borrow().as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms);
-        (due || self.doubted.get()) && !self.is_fetching(now) && self.may_fetch(now, PAUSE)
+    pub(crate) fn is_due(&self, want: Want, now: Timestamp) -> bool {
+        let is_old = match want {
+            Want::Documents => self.documents.are_taken() && age(self.told.get().0, now) >= self.told.get().1,
+            Want::Keys => {
+                let held = self.held.borrow();
+                self.doubted.get() || held.as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms)
+            }
+        };
+        is_old && !self.turn(want).is_taken(PATIENCE) && self.turn(want).is_over(PAUSE)
     }
 
     /// Notes that the server refuses what is signed with these leases: a root may have ended at once, or the enrolment.
@@ -130,17 +175,8 @@ impl Enrolled {
     }
 
     /// Whether what is held may be too old to judge a request that names something unknown.
-    pub(crate) fn may_be_old(&self, now: Timestamp) -> bool {
-        self.may_fetch(now, PAUSE)
-    }
-
-    /// Whether a request is at it, and not one that should have been done long ago and must have been cut off.
-    fn is_fetching(&self, now: Timestamp) -> bool {
-        self.fetching.get().is_some_and(|began| age(began, now) <= PATIENCE)
-    }
-
-    fn may_fetch(&self, now: Timestamp, pause: u64) -> bool {
-        age(self.fetched.get(), now) >= pause
+    pub(crate) fn may_be_old(&self) -> bool {
+        self.turn(Want::Keys).is_over(PAUSE)
     }
 
     /// The number of the next envelope, and whose it is.
@@ -152,63 +188,76 @@ impl Enrolled {
         (source, batch)
     }
 
-    /// Fetches the tenant's leases from the store, unless that was tried a moment ago; `news` if the store shall look whether the server
-    /// has newer ones. If another request is at it, waits for that.
-    ///
-    /// A request must not await another one's promise: the platform ties I/O to the request that began it, and ends
-    /// it with that request. So it looks at the shared state by a timer of its own, and takes over when the other
-    /// request should have been done long ago.
-    pub(crate) async fn fetch(&self, edge: &Edge, news: bool) {
-        while self.is_fetching(now()) {
-            Delay::from(POLL).await;
-        }
-        let pause = if self.account(now()).is_some() { PAUSE } else { PAUSE_WITHOUT };
-        if !self.may_fetch(now(), pause) {
+    /// Fetches what is wanted from the store, unless that was tried a moment ago; `news` if the store shall look whether the server
+    /// has newer. If another request is at it, waits for that.
+    pub(crate) async fn fetch(&self, edge: &Edge, want: Want, news: bool) {
+        let turn = self.turn(want);
+        turn.wait(PATIENCE).await;
+        let serves = match want {
+            Want::Documents => self.documents.policy().is_some(),
+            Want::Keys => self.account(now()).is_some(),
+        };
+        if !turn.is_over(if serves { PAUSE } else { PAUSE_WITHOUT }) {
             return;
         }
-        self.fetching.set(Some(now()));
-        let kept = object::ask(edge, self.tenant, news || self.doubted.take()).await;
-        match kept {
-            Some(Kept::Leases { answer, since }) => match self.read(&answer, edge.config.region, since) {
-                Ok(mut held) => {
-                    self.documents.take(&std::mem::take(&mut held.documents)).await;
-                    *self.held.borrow_mut() = Some(held);
-                }
-                Err(why) => no_lease(self.tenant, Failure::Away(why)),
-            },
-            Some(Kept::Revoked) => *self.held.borrow_mut() = None,
-            // The store has told the log why.
-            Some(Kept::Nothing) => {}
-            None => no_lease(self.tenant, Failure::Away("the store of leases does not answer")),
-        }
+        turn.begin();
+        self.look(edge, want, news || want == Want::Keys && self.doubted.take()).await;
         // Only now: who waits for it shall find what it brought.
-        self.fetched.set(now());
-        self.fetching.set(None);
+        turn.end();
+    }
+
+    /// Asks the store, and takes what it has. Returns what it says of itself, if it has what is wanted.
+    pub(crate) async fn look(&self, edge: &Edge, want: Want, news: bool) -> Option<Kept> {
+        match object::ask(edge, self.tenant, want, news).await {
+            Some(Given::Kept(kept, answer)) => {
+                if let Some(documents) = &kept.documents {
+                    self.documents.take(documents).await;
+                }
+                self.told.set((Timestamp::from_millis(kept.told), kept.refresh));
+                if want == Want::Keys
+                    && let Some((since, _)) = kept.leases
+                {
+                    match self.read(&answer, edge.config.region, Timestamp::from_millis(since)) {
+                        Ok(held) => *self.held.borrow_mut() = Some(held),
+                        Err(why) => no_lease(self.tenant, Failure::Away(why)),
+                    }
+                }
+                Some(kept)
+            }
+            Some(Given::Revoked) => {
+                *self.held.borrow_mut() = None;
+                self.documents.forget();
+                None
+            }
+            // The store has told the log why.
+            Some(Given::Nothing) => None,
+            None => {
+                no_lease(self.tenant, Failure::Away("the store of leases does not answer"));
+                None
+            }
+        }
     }
 
     /// Reads what the server answered at `since`, if it is for one of this edge's tokens.
     fn read(&self, answer: &[u8], region: Region, since: Timestamp) -> Result<Held, &'static str> {
         let answer = Answer::read(answer)?;
-        let enrolment = self.tokens.iter().find(|token| token.worker == WorkerId::new(answer.worker));
+        let enrolment = self.tokens.iter().find(|token| token.worker == answer.worker());
         answer.held(enrolment.ok_or("answer for another enrolment")?, region, since)
     }
 
     /// Asks the server, with each token in turn. What it answers is read before it is believed.
-    async fn ask(&self, edge: &Edge) -> Result<(Vec<u8>, Held), Failure> {
+    async fn ask(&self, edge: &Edge, want: Want) -> Result<Fresh, Failure> {
         let mut failure = Failure::Away("no token");
         for enrolment in &self.tokens {
             let bearer = format!("Bearer {}", enrolment.token);
             let url = format!("{}/v1/leases", edge.config.leases);
-            let answer = post(&url, &[("authorization", &bearer)], None, TIMEOUT).await;
-            match answer {
-                Some(answer) if answer.status == 200 => {
-                    let region = edge.config.region;
-                    let held = Answer::read(&answer.body).and_then(|answer| answer.held(enrolment, region, now()));
-                    match held {
-                        Ok(held) => return Ok((answer.body, held)),
-                        Err(why) => failure = Failure::Away(why),
-                    }
-                }
+            let headers = [("authorization", &bearer[..]), (WANT, DOCUMENTS)];
+            let headers = &headers[..if want == Want::Documents { 2 } else { 1 }];
+            match post(&url, headers, None, TIMEOUT).await {
+                Some(answer) if answer.status == 200 => match Fresh::read(answer.body, enrolment, edge, want) {
+                    Ok(fresh) => return Ok(fresh),
+                    Err(why) => failure = Failure::Away(why),
+                },
                 // Only the server's own word: a proxy's 401 says nothing of the enrolment.
                 Some(answer) if answer.is_problem(Refusal::Enrolment) => failure = failure.or_revoked(),
                 Some(answer) => failure = Failure::Status(answer.status),
@@ -219,10 +268,46 @@ impl Enrolled {
     }
 }
 
-/// What the store has.
-enum Kept {
-    /// The server's answer, and when it came.
-    Leases { answer: Vec<u8>, since: Timestamp },
+/// What the server has just said.
+struct Fresh {
+    documents: Vec<Signed>,
+    refresh_ms: u64,
+    /// The answer as it came, if keys were asked for and are in it.
+    keys: Option<Vec<u8>>,
+}
+
+impl Fresh {
+    fn read(body: Vec<u8>, enrolment: &Enrolment, edge: &Edge, want: Want) -> Result<Self, &'static str> {
+        let region = edge.config.region;
+        let mut answer = Answer::read(&body)?;
+        answer.check(enrolment, region)?;
+        let (documents, refresh_ms) = (std::mem::take(&mut answer.documents), answer.refresh_ms());
+        if want == Want::Documents {
+            // A server of before knows no other wish than keys. They are not looked at, and not kept.
+            return Ok(Self { documents, refresh_ms, keys: None });
+        }
+        answer.held(enrolment, region, now())?;
+        Ok(Self { documents, refresh_ms, keys: Some(body) })
+    }
+}
+
+/// What the store says of itself.
+#[derive(Deserialize)]
+pub(crate) struct Kept {
+    /// When the server said what the documents are.
+    pub(crate) told: u64,
+    /// For how long that is good.
+    refresh: u64,
+    /// The newest that were signed. None: what the server has sent cannot be believed.
+    documents: Option<Vec<Signed>>,
+    /// If there are any to sign with: since when they are as they are, and until when.
+    pub(crate) leases: Option<(u64, u64)>,
+}
+
+/// What the store gives.
+enum Given {
+    /// What it has; if keys were wanted, the server's answer.
+    Kept(Kept, Vec<u8>),
     /// The server does not know the enrolment.
     Revoked,
     /// Nothing that serves.
@@ -236,14 +321,6 @@ fn no_lease(tenant: TenantId, failure: Failure) {
 /// What a tenant's documents verify with, by any of its tokens: one of before there were any brings no key.
 fn document_key(enrolments: &[Enrolment], tenant: TenantId) -> Option<[u8; 32]> {
     enrolments.iter().filter(|enrolment| enrolment.tenant == tenant).find_map(|enrolment| enrolment.document_key)
-}
-
-fn key(text: &str) -> Result<[u8; 32], &'static str> {
-    let mut key = [0; 32];
-    match BASE64.decode_slice(text, &mut key) {
-        Ok(32) => Ok(key),
-        _ => Err("bad key"),
-    }
 }
 
 /// How long ago something was; 0 if the clock says that it is still to come.
@@ -280,80 +357,5 @@ impl Failure {
             Self::Away("no token") | Self::Revoked => Self::Revoked,
             away => away,
         }
-    }
-}
-
-/// The server's answer (`POST /v1/leases`).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer<'a> {
-    tenant: &'a str,
-    name: String,
-    region: &'a str,
-    worker: u32,
-    write_keys: Vec<String>,
-    origins: Vec<String>,
-    #[serde(borrow)]
-    leases: Vec<Lease<'a>>,
-    /// A server of before sends none.
-    #[serde(default)]
-    documents: Vec<Signed>,
-    /// Only there if this edge may open what is sealed to its region.
-    #[serde(default, borrow)]
-    region_secrets: Vec<RegionSecret<'a>>,
-    refresh_after: u64,
-}
-
-#[derive(Deserialize)]
-struct RegionSecret<'a> {
-    id: u32,
-    key: &'a str,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Lease<'a> {
-    key_id: u32,
-    epoch: u32,
-    key: &'a str,
-}
-
-impl<'a> Answer<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, &'static str> {
-        serde_json::from_slice(body).map_err(|_| "unreadable answer")
-    }
-
-    /// Takes the answer, if it is for what was asked.
-    fn held(self, enrolment: &Enrolment, region: Region, now: Timestamp) -> Result<Held, &'static str> {
-        let tenant: TenantId = self.tenant.parse().map_err(|_| "bad tenant")?;
-        if tenant != enrolment.tenant || WorkerId::new(self.worker) != enrolment.worker {
-            return Err("answer for another enrolment");
-        }
-        if self.region != region.as_str() {
-            return Err("enrolled for another region than REGION");
-        }
-        let mut leases = LeaseRing::new();
-        for lease in &self.leases {
-            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key(lease.key)?));
-        }
-        let secret = |secret: &RegionSecret<'_>| {
-            Ok((region, RegionSecretKey::new(RegionKeyId::new(secret.id), key(secret.key)?)))
-        };
-        let region_secrets = self.region_secrets.iter().map(secret).collect::<Result<_, &str>>()?;
-        let tenant = Tenant {
-            id: tenant,
-            name: self.name,
-            region,
-            worker: enrolment.worker,
-            write_keys: self.write_keys,
-            origins: Origins::parse(&self.origins).map_err(|_| "bad origins")?,
-        };
-        let refresh_ms = self.refresh_after.clamp(*REFRESH.start(), *REFRESH.end()) * 1000;
-        Ok(Held {
-            account: Rc::new(Leased { tenant, leases, region_secrets }),
-            since: now,
-            refresh_ms,
-            documents: self.documents,
-        })
     }
 }

@@ -1,4 +1,5 @@
-//! `/statusz` and `/metrics`: what waits, until when there are leases, and what this isolate has done. For the operator alone.
+//! `/statusz` and `/metrics`: what waits, which policy is in force, until when there are leases, and what this isolate has done. For the operator
+//! alone. What it says of leases is the store's word: to answer this, no key comes to an isolate that has none.
 
 use std::fmt::Write as _;
 
@@ -6,7 +7,6 @@ use futures_util::future::join_all;
 use subtle::ConstantTimeEq as _;
 use worker::Env;
 
-use firsthop_core::Timestamp;
 use firsthop_intake::{Problem, Refusal};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     counters,
     edge::Edge,
-    lease::Enrolled,
+    lease::{Enrolled, Kept, Want},
     platform::now,
     reply::Reply,
     spool::{Report, report},
@@ -23,6 +23,8 @@ use crate::{
 /// What is known of one tenant.
 pub(crate) struct Tenant<'a> {
     enrolled: &'a Enrolled,
+    /// What the region's store of leases says of itself.
+    kept: Option<Kept>,
     /// Its spool: the sum of its shards, and how many of them did not say.
     spool: Report,
     silent: u32,
@@ -49,12 +51,10 @@ pub(crate) async fn answer(arrival: &Arrival<'_>, env: &Env, form: Form) -> Repl
     let Some(edge) = Edge::get(env) else { return refuse(Refusal::Unavailable) };
     let mut tenants = Vec::with_capacity(edge.tenants().len());
     for enrolled in edge.tenants() {
-        if enrolled.account(now()).is_none() || enrolled.is_due(now()) {
-            enrolled.fetch(&edge, false).await;
-        }
+        let kept = enrolled.look(&edge, Want::Documents, false).await;
         let shards = join_all((0..edge.config.spool.shards).map(|shard| report(&edge, enrolled.tenant, shard))).await;
         let silent = shards.iter().filter(|report| report.is_none()).count() as u32;
-        tenants.push(Tenant { enrolled, spool: shards.into_iter().flatten().sum(), silent });
+        tenants.push(Tenant { enrolled, kept, spool: shards.into_iter().flatten().sum(), silent });
     }
     let (media, text) = form(&edge.config, &tenants);
     Reply::bytes(200, &[("content-type", media), ("cache-control", "no-store")], text.into_bytes())
@@ -74,14 +74,17 @@ pub(crate) fn to_json(config: &Config, tenants: &[Tenant<'_>]) -> (&'static str,
     json.push_str(r#"},"refused":{"#);
     list(&mut json, counters::refusals());
     json.push_str(r#"}},"tenants":["#);
-    for (at, Tenant { enrolled, spool, silent }) in tenants.iter().enumerate() {
+    for (at, Tenant { enrolled, kept, spool, silent }) in tenants.iter().enumerate() {
         let comma = if at > 0 { "," } else { "" };
-        let _ = write!(json, r#"{comma}{{"tenant":"{}","leases":"#, enrolled.tenant);
-        match enrolled.span() {
-            Some((since, until)) => {
-                let (since, until) = (since.as_millis(), until.as_millis());
-                write!(json, r#"{{"since":{since},"until":{until}}}"#)
-            }
+        let _ = write!(json, r#"{comma}{{"tenant":"{}","policy":"#, enrolled.tenant);
+        match (kept, enrolled.documents.version()) {
+            (None, _) | (_, 0) => write!(json, "null"),
+            (Some(kept), version) => write!(json, r#"{{"version":{version},"since":{}}}"#, kept.told),
+        }
+        .unwrap_or_default();
+        json.push_str(r#","leases":"#);
+        match kept.as_ref().and_then(|kept| kept.leases) {
+            Some((since, until)) => write!(json, r#"{{"since":{since},"until":{until}}}"#),
             None => write!(json, "null"),
         }
         .unwrap_or_default();
@@ -104,10 +107,9 @@ pub(crate) fn to_metrics(_: &Config, tenants: &[Tenant<'_>]) -> (&'static str, S
     let now = now();
     let mut text = String::new();
     let ago = |then: Option<u64>| then.map_or(0, |then| now.as_millis().saturating_sub(then) / 1000);
-    let until =
-        |enrolled: &Enrolled| enrolled.span().map_or(Timestamp::default(), |(_, until)| until).as_millis() / 1000;
+    let leases = |it: &Tenant<'_>| it.kept.as_ref().and_then(|kept| kept.leases);
     type Value<'a> = &'a dyn Fn(&Tenant<'_>) -> u64;
-    let families: [(&str, &str, &str, Value<'_>); 11] = [
+    let families: [(&str, &str, &str, Value<'_>); 14] = [
         ("spool_frames", "gauge", "Frames that wait in the spool.", &|it| it.spool.frames),
         ("spool_events", "gauge", "Events that wait in the spool.", &|it| it.spool.events),
         ("spool_bytes", "gauge", "Bytes that wait in the spool.", &|it| it.spool.bytes),
@@ -131,8 +133,17 @@ pub(crate) fn to_metrics(_: &Config, tenants: &[Tenant<'_>]) -> (&'static str, S
             "leases_until_timestamp_seconds",
             "gauge",
             "Until when there are leases to sign with; 0 if there are none.",
-            &|it| until(it.enrolled),
+            &|it| leases(it).map_or(0, |(_, until)| until / 1000),
         ),
+        ("leases_age_seconds", "gauge", "For how long the leases are as they are; 0 if there are none.", &|it| {
+            ago(leases(it).map(|(since, _)| since))
+        }),
+        ("policy_version", "gauge", "The version of the policy document that is in force; 0 without one.", &|it| {
+            it.enrolled.documents.version()
+        }),
+        ("documents_age_seconds", "gauge", "How long ago the server said what the documents are.", &|it| {
+            ago(it.kept.as_ref().map(|kept| kept.told))
+        }),
     ];
     for (name, kind, help, value) in families {
         family(&mut text, name, kind, help);

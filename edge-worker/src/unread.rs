@@ -6,21 +6,16 @@ use std::time::Duration;
 
 use worker::js_sys::Uint8Array;
 
-use firsthop_core::{Region, Timestamp};
+use firsthop_core::Timestamp;
 use firsthop_intake::{Problem, Receipt, Refusal, Verdict, check_encoding, policy::FORWARDED};
 
-use crate::{arrival::Arrival, glue::Answer, hop::path_of, reply::Reply, upstream::post_on};
+use crate::{arrival::Arrival, gate::Onward, glue::Answer, hop::path_of, reply::Reply, upstream::post_on};
 
 /// How long the region's host may take: it may have to ask its server, and wait for that.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Passes a request on, for a region, to a host.
-pub(crate) async fn pass_on(
-    arrival: &Arrival<'_>,
-    region: Region,
-    host: &str,
-    body: &Uint8Array,
-) -> Result<Reply, Problem> {
+/// Passes a request on.
+pub(crate) async fn pass_on(arrival: &Arrival<'_>, onward: &Onward, body: &Uint8Array) -> Result<Reply, Problem> {
     let facts = arrival.facts(Timestamp::default());
     // The header is not passed on, so nobody behind could say it.
     check_encoding(facts.content_encoding)?;
@@ -28,8 +23,8 @@ pub(crate) async fn pass_on(
     let passed =
         [("origin", facts.origin), ("content-type", facts.content_type), ("authorization", facts.authorization)];
     let passed = passed.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let headers: Vec<_> = passed.chain([(FORWARDED, region.as_str())]).collect();
-    let url = format!("{host}{}", path_of(arrival.url));
+    let headers: Vec<_> = passed.chain([(FORWARDED, onward.region.as_str())]).collect();
+    let url = [onward.host(), path_of(arrival.url)].concat();
     let answer = post_on(&url, &headers, body, TIMEOUT).await.ok_or(Refusal::Unavailable)?;
     returned(&answer).ok_or_else(|| Refusal::Unavailable.into())
 }

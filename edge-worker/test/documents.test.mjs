@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 
 import { pair, refusal, stopAfter } from './pair.mjs';
 import { PolicyTenant, RegionHost, documentKey, signed } from './regions.mjs';
-import { json, newSource } from './server.mjs';
+import { json, newSource, problem } from './server.mjs';
 import { until } from './wait.mjs';
 
 const hosts = [await RegionHost.start(), await RegionHost.start()];
@@ -15,7 +15,7 @@ const FAR = { 'mf-cf-blob': JSON.stringify({ colo: 'IAD', country: 'DE' }) };
 const NEAR = { 'mf-cf-blob': JSON.stringify({ colo: 'FRA', country: 'DE' }) };
 const refused = (edge) => edge.log.filter((line) => line.includes('"document-refused"')).map((line) => JSON.parse(line));
 
-describe('a policy document', { concurrency: true }, () => {
+describe('a policy document', { concurrency: 4 }, () => {
   test('is waited for: until it is there, nothing is read and nothing passed on', async () => {
     const { server, edge, send, tenant } = await pair({ tenants: [new PolicyTenant(1, policy(hosts[0]))] });
     const frame = tenant.frame({ source: newSource() });
@@ -41,10 +41,10 @@ describe('a policy document', { concurrency: true }, () => {
   ]) {
     test(`${what} is not taken, and nothing is read without one`, async () => {
       const { server, edge, send, tenant } = await pair({ tenants: [new PolicyTenant(2, policy(hosts[0]))] });
-      server.leasePlans.push((request, response) => json(response, 200, { ...tenant.lease(), documents: [forge(tenant)] }));
+      server.leaseAlways = (response) => json(response, 200, { ...tenant.lease(), documents: [forge(tenant)] });
       for (const from of [NEAR, FAR]) await refusal(await send(tenant.frame({ source: newSource() }), from), 503, 'unavailable');
-      await until('its line in the log', () => refused(edge).length === 1);
-      assert.deepEqual(refused(edge)[0], { event: 'document-refused', kind: 'policy', tenant: tenant.id, code });
+      await until('its line in the log', () => refused(edge).length > 0);
+      for (const line of refused(edge)) assert.deepEqual(line, { event: 'document-refused', kind: 'policy', tenant: tenant.id, code });
       assert.equal(server.received.length, 0);
     });
   }
@@ -78,6 +78,66 @@ describe('a policy document', { concurrency: true }, () => {
     // What is not sent is not taken back.
     assert.equal(await told([]), 'second');
     assert.deepEqual(server.opened().filter(({ annotation }) => !annotation.refused), []);
+  });
+
+  test('is kept in the region: an isolate that has just started takes no older one, whoever sends it', async () => {
+    const [old, current] = await Promise.all([RegionHost.start(), RegionHost.start()]);
+    [old, current].forEach(stopAfter);
+    const it = await pair({ tenants: [new PolicyTenant(7, policy(current))], persist: true });
+    const { server, tenant } = it;
+    tenant.version = 7;
+    const from = async (edge) => {
+      old.requests.length = current.requests.length = 0;
+      assert.equal((await edge.send(tenant.frame({ source: newSource() }), FAR)).status, 200);
+      return old.requests.length === 1 ? 'old' : 'current';
+    };
+    assert.equal(await from(it), 'current');
+    // Somebody goes back to what was signed before: the signature holds.
+    Object.assign(tenant, { version: 5, policy: policy(old) });
+    await it.restartEdge();
+    assert.equal(await from(it), 'current', 'by what is on disk');
+    const asked = server.leaseCalls.length;
+    // One that reads here asks for keys, and the older document comes with them.
+    assert.equal((await it.send(tenant.frame({ source: newSource() }), NEAR)).status, 200);
+    assert.equal(server.leaseCalls.length, asked + 1);
+    await until('its line in the log', () => refused(it.edge).length === 1);
+    assert.equal(refused(it.edge)[0].code, 'document-too-old');
+    assert.equal(await from(it), 'current');
+    await it.restartEdge();
+    assert.equal(await from(it), 'current', 'nor has it replaced what is on disk');
+    // Where the region has never seen a later one, it is as good as any.
+    const fresh = await pair({ tenants: [tenant], server });
+    assert.equal(await from(fresh), 'old');
+  });
+
+  test('is asked for by itself, and keys only by who reads', async () => {
+    const { server, send, tenant } = await pair({ tenants: [new PolicyTenant(8, policy(hosts[0]))] });
+    const wanted = () => server.leaseCalls.map(({ want = 'keys' }) => want);
+    for (let i = 0; i < 3; i += 1) assert.equal((await send(tenant.frame({ source: newSource() }), FAR)).status, 200);
+    assert.deepEqual(wanted(), ['documents']);
+    for (let i = 0; i < 3; i += 1) assert.equal((await send(tenant.frame({ source: newSource() }), NEAR)).status, 200);
+    assert.deepEqual(wanted(), ['documents', 'keys']);
+  });
+
+  test('ends with the enrolment: what may only be passed on is not passed on any longer', async () => {
+    const region = await RegionHost.start();
+    stopAfter(region);
+    const tenant = new PolicyTenant(9, policy(region), { refreshAfter: 10 });
+    const { server, send } = await pair({ tenants: [tenant] });
+    const frame = () => tenant.frame({ source: newSource() });
+    assert.equal((await send(frame(), FAR)).status, 200);
+    server.leaseAlways = (response) => problem(response, 401, 'wrong-enrolment');
+    const last = await until('the edge to stop', async () => {
+      const answer = await send(frame(), FAR);
+      return answer.status !== 200 && answer;
+    });
+    await refusal(last, 503, 'unavailable');
+    const before = region.requests.length;
+    await refusal(await send(frame(), FAR), 503, 'unavailable');
+    assert.equal(region.requests.length, before);
+    // Enrolled again, with what was in force.
+    server.leaseAlways = undefined;
+    await until('the edge to go on', async () => (await send(frame(), FAR)).status === 200);
   });
 
   test('is not taken by an edge whose token brings no key: it serves its region, as ever', async () => {

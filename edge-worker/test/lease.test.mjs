@@ -14,7 +14,7 @@ async function code(answer) {
   return [answer.status, (await answer.json()).code];
 }
 
-describe('leases', { concurrency: true }, () => {
+describe('leases', { concurrency: 4 }, () => {
   test('are fetched once for many first requests, and then kept', async () => {
     const { server, send, tenant } = await pair();
     server.leasePlans.push(async (request, response) => {
@@ -54,7 +54,8 @@ describe('leases', { concurrency: true }, () => {
   });
 
   test('are asked for again when the server was away at first', async () => {
-    const { server, send, tenant } = await pair();
+    const { server, send, tenant, clock } = await pair({ moved: true });
+    await clock.stop();
     const frame = tenant.frame({ source: newSource() });
     await server.stop();
     const answer = await send(frame);
@@ -64,12 +65,13 @@ describe('leases', { concurrency: true }, () => {
     // Not for each request: the server has enough to do when it comes back.
     assert.equal((await send(frame)).status, 503);
     assert.equal(server.leaseCalls.length, 0);
-    await sleep(1_100);
+    await clock.pass(1_000);
     assert.equal((await send(frame)).status, 200);
   });
 
   test('are not taken from an answer that is none, is for somebody else, or stands behind a redirect', async () => {
-    const { server, edge, send, tenant } = await pair();
+    const { server, edge, send, tenant, clock } = await pair({ moved: true });
+    await clock.stop();
     const elsewhere = await serverOf(tenant);
     const bad = [
       (response) => response.writeHead(307, { location: `${elsewhere.url}/v1/leases` }).end(),
@@ -88,7 +90,7 @@ describe('leases', { concurrency: true }, () => {
     for (const plan of bad) {
       server.leasePlans.push((request, response) => plan(response));
       assert.equal((await send(frame)).status, 503, plan);
-      await sleep(1_050);
+      await clock.pass(1_000);
     }
     assert.equal(elsewhere.leaseCalls.length, 0, 'a token went to a host that nobody named');
     assert.equal(server.received.length, 0);
@@ -141,7 +143,8 @@ describe('leases', { concurrency: true }, () => {
 
   test('are looked at again for a write key or an origin that is new, but not for each request', async () => {
     const tenant = new Tenant(0xc8, { origins: ['https://a.example'] });
-    const { server, send } = await pair({ tenants: [tenant] });
+    const { server, send, clock } = await pair({ tenants: [tenant], moved: true });
+    await clock.stop();
     const writeKey = `fh_${tenant.id}_${'n'.repeat(24)}`;
     const fresh = () => tenant.frame({ source: newSource(), writeKey });
     const origin = 'https://b.example';
@@ -153,7 +156,7 @@ describe('leases', { concurrency: true }, () => {
     assert.equal(server.leaseCalls.length, 1, 'within ten seconds of the last look');
     tenant.writeKeys.push(writeKey);
     tenant.origins.push(origin);
-    await sleep(10_200);
+    await clock.pass(10_000);
     assert.equal((await send(fresh())).status, 200);
     assert.equal((await send(tenant.frame({ source: newSource() }), { origin })).status, 200);
     assert.equal(server.leaseCalls.length, 2);

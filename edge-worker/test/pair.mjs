@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
 
+import { Clock } from './clock.mjs';
 import { FakeServer, Tenant } from './server.mjs';
 import { startWorker } from './worker.mjs';
 
@@ -29,19 +30,23 @@ export async function serverOf(...tenants) {
 /**
  * A server and an edge in front of it, with more variables if wanted; the edge has not been asked for anything yet. Until the end of the file.
  *
- * With `persist` what its objects keep stays on disk, so that it can be started again: `restartEdge`, at the same address.
+ * With `persist` what its objects keep stays on disk, so that it can be started again: `restartEdge`. With `moved` it and its server go by `clock`, which a
+ * test moves.
  */
-export async function pair({ tenants = [new Tenant(0xc8)], persist = false, server: known, ...bindings } = {}) {
+export async function pair({ tenants = [new Tenant(0xc8)], persist = false, moved = false, server: known, ...bindings } = {}) {
   const server = known ?? (await serverOf(...tenants));
   const folder = persist && (await mkdtemp(path.join(tmpdir(), 'firsthop-edge-')));
   if (folder) stops.push(() => rm(folder, { recursive: true, force: true }));
   const variables = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenants.map(({ enrolment }) => enrolment).join(' \n '), ...bindings };
-  const it = { server, tenant: tenants[0], tenants, edge: await startWorker(variables, { folder }) };
+  const clock = moved ? new Clock() : undefined;
+  if (clock) server.now = clock.now;
+  const start = clock ? clock.start : startWorker;
+  const it = { server, clock, tenant: tenants[0], tenants, edge: await start(variables, { folder }) };
   stops.push(() => it.edge.dispose());
   it.send = (body, headers = {}) => fetch(`${it.edge.url}/v1/f`, { method: 'POST', body, headers });
   it.restartEdge = async (changes = {}) => {
     await it.edge.dispose();
-    it.edge = await startWorker({ ...variables, ...changes }, { folder });
+    it.edge = await start({ ...variables, ...changes }, { folder });
   };
   return it;
 }

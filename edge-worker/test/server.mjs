@@ -64,9 +64,16 @@ export class Tenant {
       worker: this.worker,
       writeKeys: this.writeKeys,
       origins: this.origins,
+      documents: [],
       leases: leases.map((lease) => ({ keyId: this.keyId, ...lease })),
       refreshAfter: this.refreshAfter,
     };
+  }
+
+  /** What it answers to whoever wants the documents alone. */
+  told(now) {
+    const { tenant, region, worker, documents, refreshAfter } = this.lease(now);
+    return { tenant, region, worker, documents, refreshAfter };
   }
 
   /** A page's frame: its first, with the write key, or one of the session that an answer brought. */
@@ -120,6 +127,8 @@ export class FakeServer {
   always;
   /** Answers each request for leases that no plan is for. */
   leaseAlways;
+  /** By what clock it leases. */
+  now = () => Date.now();
 
   static async start(...tenants) {
     const server = new FakeServer();
@@ -158,12 +167,14 @@ export class FakeServer {
     for await (const chunk of request) chunks.push(chunk);
     const body = Buffer.concat(chunks);
     if (request.method === 'POST' && request.url === '/v1/leases') {
-      this.leaseCalls.push({ authorization: request.headers.authorization, at: Date.now() });
+      const { authorization, 'firsthop-want': want } = request.headers;
+      this.leaseCalls.push({ authorization, want });
       const plan = this.leasePlans.shift();
       if (plan) return plan(request, response, body);
       if (this.leaseAlways) return this.leaseAlways(response);
-      const tenant = this.tenants.find(({ enrolment }) => request.headers.authorization === `Bearer ${enrolment}`);
-      return tenant ? json(response, 200, tenant.lease()) : problem(response, 401, 'unknown-enrolment');
+      const tenant = this.tenants.find(({ enrolment }) => authorization === `Bearer ${enrolment}`);
+      if (!tenant) return problem(response, 401, 'wrong-enrolment');
+      return json(response, 200, want ? tenant.told(this.now()) : tenant.lease(this.now()));
     }
     if (request.method === 'POST' && request.url === '/v1/e') {
       this.received.push({ body, headers: request.headers });

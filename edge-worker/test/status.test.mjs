@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { isProblem, pair, refusal, serverOf } from './pair.mjs';
+import { PolicyTenant } from './regions.mjs';
 import { Tenant, newSource } from './server.mjs';
 import { until } from './wait.mjs';
 import { startWorker } from './worker.mjs';
@@ -46,6 +47,7 @@ describe('status', { concurrency: 4 }, () => {
     assert.deepEqual([status.tenants[0].tenant, status.tenants[0].spool.frames], [tenant.id, 0]);
     const { since, until: end } = status.tenants[0].leases;
     assert.ok(since >= began - 1_000 && end > since && end - Date.now() <= 7_200_000 && end % 3_600_000 === 0);
+    assert.equal(status.tenants[0].policy, null);
 
     await server.stop();
     const frames = [frame(), frame(), frame()];
@@ -73,6 +75,32 @@ describe('status', { concurrency: 4 }, () => {
     assert.equal(metrics.get(`firsthop_edge_spool_silent_shards${label}`), 0);
     const all = JSON.stringify(await (await at(it, '/statusz')).json()) + (await (await at(it, '/metrics')).text());
     for (const secret of [tenant.enrolment, tenant.root, TOKEN, tenant.writeKey, ...tenant.lease().leases.map(({ key }) => key)]) assert.ok(!all.includes(secret));
+  });
+});
+
+describe('status of what was signed', () => {
+  test('says which policy is in force since when, and how old the leases are', async () => {
+    const tenant = new PolicyTenant(0xc9, { regions: [{ code: 'EU' }] });
+    tenant.version = 1_700_000_000_123;
+    const it = await pair({ tenants: [tenant], STATUS_TOKEN: TOKEN });
+    const began = Date.now();
+    const label = `{tenant="${tenant.id}"}`;
+    const figures = async () => {
+      const found = samples(await (await at(it, '/metrics')).text());
+      return ['policy_version', 'documents_age_seconds', 'leases_age_seconds', 'leases_until_timestamp_seconds'].map((name) => found.get(`firsthop_edge_${name}${label}`));
+    };
+    // Before anything was read here: no keys, and to look at this brings none.
+    let [status] = (await (await at(it, '/statusz')).json()).tenants;
+    assert.deepEqual([status.policy.version, status.leases], [tenant.version, null]);
+    assert.ok(status.policy.since >= began - 1_000 && status.policy.since <= Date.now());
+    assert.deepEqual((await figures()).slice(2), [0, 0]);
+    assert.deepEqual(it.server.leaseCalls.map(({ want }) => want), ['documents']);
+    assert.equal((await it.send(tenant.frame({ source: newSource() }), { 'mf-cf-blob': JSON.stringify({ colo: 'FRA' }) })).status, 200);
+    [status] = (await (await at(it, '/statusz')).json()).tenants;
+    assert.ok(status.leases.since >= began - 1_000 && status.leases.until > Date.now());
+    const [version, documents, leases, end] = await figures();
+    assert.deepEqual([version, end], [tenant.version, status.leases.until / 1000]);
+    assert.ok(documents <= (Date.now() - began) / 1000 + 1 && leases <= (Date.now() - began) / 1000 + 1);
   });
 });
 

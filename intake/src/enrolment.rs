@@ -2,6 +2,12 @@
 
 use firsthop_core::{TenantId, WorkerId};
 
+/// The header by which an edge that may only pass on asks for the tenant's documents and no key. Its value is [`DOCUMENTS`]; a server gives no
+/// key to whoever sends another one.
+pub const WANT: &str = "firsthop-want";
+/// The value of [`WANT`].
+pub const DOCUMENTS: &str = "documents";
+
 /// What a token says, but for its secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enrolment {

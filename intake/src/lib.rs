@@ -83,7 +83,7 @@ pub use crate::{
     account::{Account, Leased, Origins, ROOTS, Rooted, Tenant},
     annotate::check_encoding,
     digest::content_digest,
-    enrolment::{Enrolment, key_from_hex, parse_enrolment},
+    enrolment::{DOCUMENTS, Enrolment, WANT, key_from_hex, parse_enrolment},
     facts::Facts,
     problem::{Problem, Refusal, Refused},
     receipt::{Receipt, Verdict},

@@ -1,8 +1,9 @@
 //! The Durable Object `Leases`: one for each tenant and region. It has the server's last answer on disk and renews it ahead of time, so
 //! that isolates that come and go, a restart and a server that is away cost no event.
 //!
-//! What it keeps are keys for one tenant, region, edge and hour, and the documents that came with them; never the tenant's root. They lie in
-//! the region's jurisdiction, and nothing answers for them but this Worker.
+//! What it keeps are keys for one tenant, region, edge and hour, once an isolate has asked for them that may read; never the tenant's root. They
+//! lie in the region's jurisdiction, and nothing answers for them but this Worker. The documents it keeps for good, the newest that were signed: whoever
+//! sends an isolate that has just started an older one, the region knows better.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -12,16 +13,19 @@ use std::{
 
 use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
 use worker::{
-    Delay, Env, console_error,
+    Env, console_error,
     js_sys::{Promise, futures::future_to_promise},
     web_sys::Request,
     worker_sys::types::DurableObjectState,
 };
 
 use firsthop_core::{TenantId, Timestamp};
-use firsthop_intake::spool::{Fate, Pace};
+use firsthop_intake::{
+    document::Signed,
+    spool::{Fate, Pace},
+};
 
-use super::{Failure, Held, Kept, PATIENCE, PAUSE, PAUSE_WITHOUT, POLL, age, no_lease};
+use super::{Enrolled, Failure, Given, Held, PATIENCE, PAUSE, PAUSE_WITHOUT, Turn, Want, age, no_lease};
 use crate::{
     edge::Edge,
     object::{Own, Result, reply},
@@ -48,8 +52,8 @@ impl Leases {
     #[wasm_bindgen(constructor)]
     pub fn new(state: DurableObjectState, env: Env) -> Self {
         let own = Own::new(state, env);
-        let (open, fetching, asked, failures) = Default::default();
-        Self { store: Rc::new(Store { own, open, fetching, asked, failures }) }
+        let (open, turns, failures) = Default::default();
+        Self { store: Rc::new(Store { own, open, turns, failures }) }
     }
 
     /// Gives out what is there.
@@ -59,7 +63,8 @@ impl Leases {
             let url = request.url();
             let (path, query) = url.split_once('?').unwrap_or((&url, ""));
             let tenant = path.rsplit('/').next().and_then(|name| name.parse().ok()).ok_or("no tenant")?;
-            let (status, body) = store.give(tenant, query == "news").await?;
+            let want = if query == DOCUMENTS { Want::Documents } else { Want::Keys };
+            let (status, body) = store.give(tenant, want, query == NEWS).await?;
             reply(status, body.as_deref())
         }))
     }
@@ -76,20 +81,28 @@ const GIVEN: u16 = 200;
 const REVOKED: u16 = 401;
 const NOTHING: u16 = 404;
 
+/// What is asked of it: by query. Without one, for keys.
+const DOCUMENTS: &str = "documents";
+/// For keys, after a look whether the server has newer ones.
+const NEWS: &str = "news";
+
 /// Asks a tenant's store. Nothing if it does not answer.
-pub(super) async fn ask(edge: &Edge, tenant: TenantId, news: bool) -> Option<Kept> {
+pub(super) async fn ask(edge: &Edge, tenant: TenantId, want: Want, news: bool) -> Option<Given> {
     let name = format!("{tenant}/{}", edge.config.region);
-    let path = format!("/{tenant}{}", if news { "?news" } else { "" });
-    let answer = edge.lease_stores.post(&name, &path, None).await?;
+    let query = match want {
+        Want::Documents => DOCUMENTS,
+        Want::Keys if news => NEWS,
+        Want::Keys => "",
+    };
+    let mut answer = edge.lease_stores.post(&name, &format!("/{tenant}?{query}"), None).await?;
     match answer.status {
         GIVEN => {
             let end = answer.body.iter().position(|&byte| byte == b'\n')?;
-            let (since, rest) = answer.body.split_at(end);
-            let since = std::str::from_utf8(since).ok()?.parse().ok()?;
-            Some(Kept::Leases { answer: rest.to_vec(), since: Timestamp::from_millis(since) })
+            let kept = serde_json::from_slice(&answer.body[..end]).ok()?;
+            Some(Given::Kept(kept, answer.body.split_off(end + 1)))
         }
-        REVOKED => Some(Kept::Revoked),
-        NOTHING => Some(Kept::Nothing),
+        REVOKED => Some(Given::Revoked),
+        NOTHING => Some(Given::Nothing),
         _ => None,
     }
 }
@@ -98,10 +111,8 @@ pub(super) async fn ask(edge: &Edge, tenant: TenantId, news: bool) -> Option<Kep
 struct Store {
     own: Own,
     open: OnceCell<()>,
-    /// When the request to the server that is under way began.
-    fetching: Cell<Option<Timestamp>>,
-    /// When the last one ended.
-    asked: Cell<Timestamp>,
+    /// With the server: one for each that may be wanted.
+    turns: [Turn; 2],
     /// Attempts in a row that failed.
     failures: Cell<u32>,
 }
@@ -130,76 +141,115 @@ impl Store {
         self.own.run(query, &[name.into(), value])
     }
 
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        Ok(self.kept(name)?.and_then(|value| value.as_string()))
+    }
+
     fn number(&self, name: &str) -> Result<u64> {
         Ok(self.kept(name)?.and_then(|value| value.as_f64()).unwrap_or(0.0) as u64)
     }
 
-    /// What is on disk and serves: there is a lease for now in it, for a token that this edge has.
-    fn serving(&self, edge: &Edge, tenant: TenantId) -> Result<Option<(String, Held)>> {
-        let Some(answer) = self.kept("answer")?.and_then(|value| value.as_string()) else { return Ok(None) };
+    fn keep_number(&self, name: &str, number: u64) -> Result<()> {
+        self.keep(name, JsValue::from_f64(number as f64))
+    }
+
+    fn age_of(&self, name: &str) -> Result<u64> {
+        Ok(age(Timestamp::from_millis(self.number(name)?), now()))
+    }
+
+    /// The keys on disk that serve: there is a lease for now in them, for a token that this edge has.
+    fn keys(&self, edge: &Edge, enrolled: &Enrolled) -> Result<Option<(String, Held)>> {
+        let Some(answer) = self.text("answer")? else { return Ok(None) };
         let since = Timestamp::from_millis(self.number("since")?);
-        let Some(enrolled) = edge.enrolled(tenant) else { return Ok(None) };
         let held = enrolled.read(answer.as_bytes(), edge.config.region, since).ok();
         Ok(held.filter(|held| held.serves(now())).map(|held| (answer, held)))
     }
 
-    /// Gives out what is on disk; what is not, or what there may be news of, is asked for.
-    async fn give(&self, tenant: TenantId, news: bool) -> Result<(u16, Option<String>)> {
+    /// What is on disk and serves, as it is given out.
+    fn has(&self, edge: &Edge, enrolled: &Enrolled, want: Want) -> Result<Option<String>> {
+        if self.number("revoked")? > 0 {
+            return Ok(None);
+        }
+        let (keys, documents) = (self.keys(edge, enrolled)?, self.text("documents")?);
+        let is_there = match want {
+            Want::Documents => documents.is_some(),
+            Want::Keys => keys.is_some(),
+        };
+        if !is_there {
+            return Ok(None);
+        }
+        let span = keys.as_ref().and_then(|(_, held)| held.span());
+        let span =
+            span.map_or("null".into(), |(since, until)| format!("[{},{}]", since.as_millis(), until.as_millis()));
+        let documents = documents.as_deref().unwrap_or("null");
+        let (told, refresh) = (self.number("told")?, self.number("refresh")?);
+        let head = format!(r#"{{"told":{told},"refresh":{refresh},"documents":{documents},"leases":{span}}}"#);
+        // Not a byte of a key goes to whoever wants none.
+        let answer = keys.filter(|_| want == Want::Keys).map_or_else(String::new, |(answer, _)| answer);
+        Ok(Some(format!("{head}\n{answer}")))
+    }
+
+    /// Gives out what is on disk; what is not, is old, or may have changed, is asked for.
+    async fn give(&self, tenant: TenantId, want: Want, news: bool) -> Result<(u16, Option<String>)> {
         let edge = self.own.edge().ok_or("not set up")?;
-        if age(Timestamp::from_millis(self.number("wanted")?), now()) > NOTED {
-            self.keep("wanted", JsValue::from_f64(now().as_millis() as f64))?;
+        let Some(enrolled) = edge.enrolled(tenant) else {
+            self.forget()?;
+            return Ok((NOTHING, None));
+        };
+        if self.age_of(noted(want))? > NOTED {
+            self.keep_number(noted(want), now().as_millis())?;
             self.keep("tenant", tenant.to_string().into())?;
         }
         let mut revoked = false;
-        let serves = self.serving(&edge, tenant)?.is_some();
-        if !serves || news {
-            while self.fetching.get().is_some_and(|began| age(began, now()) <= PATIENCE / 2) {
-                Delay::from(POLL).await;
-            }
-            let pause = if serves { PAUSE } else { PAUSE_WITHOUT };
-            if age(self.asked.get(), now()) >= pause {
-                revoked = self.ask_server(&edge, tenant).await?;
+        let serves = self.has(&edge, enrolled, want)?.is_some();
+        let is_old = want == Want::Documents && self.age_of("told")? > self.number("refresh")?;
+        if !serves || news || is_old {
+            let turn = &self.turns[want as usize];
+            turn.wait(PATIENCE / 2).await;
+            if turn.is_over(if serves { PAUSE } else { PAUSE_WITHOUT }) {
+                revoked = self.ask_server(&edge, enrolled, want).await?;
             }
         }
-        Ok(match self.serving(&edge, tenant)? {
-            Some((answer, held)) => (GIVEN, Some(format!("{}\n{answer}", held.since.as_millis()))),
+        Ok(match self.has(&edge, enrolled, want)? {
+            Some(given) => (GIVEN, Some(given)),
             None if revoked || self.number("revoked")? > 0 => (REVOKED, None),
             None => (NOTHING, None),
         })
     }
 
     /// Asks the server and keeps what it says, also that it does not know the enrolment. Whether it said that.
-    async fn ask_server(&self, edge: &Edge, tenant: TenantId) -> Result<bool> {
-        let Some(enrolled) = edge.enrolled(tenant) else {
-            self.forget()?;
-            return Ok(false);
-        };
-        self.fetching.set(Some(now()));
-        let answer = enrolled.ask(edge).await;
-        self.asked.set(now());
-        self.fetching.set(None);
-        let (next, revoked) = match answer {
-            Ok((answer, held)) => {
+    async fn ask_server(&self, edge: &Edge, enrolled: &Enrolled, want: Want) -> Result<bool> {
+        let (tenant, turn) = (enrolled.tenant, &self.turns[want as usize]);
+        turn.begin();
+        let (next, revoked) = match enrolled.ask(edge, want).await {
+            Ok(fresh) => {
                 self.failures.set(0);
-                self.keep("answer", String::from_utf8_lossy(&answer).into_owned().into())?;
-                self.keep("since", JsValue::from_f64(held.since.as_millis() as f64))?;
-                self.keep("revoked", JsValue::from_f64(0.0))?;
+                self.take(enrolled, &fresh.documents).await?;
+                self.keep_number("told", now().as_millis())?;
+                self.keep_number("refresh", fresh.refresh_ms)?;
+                self.keep_number("revoked", 0)?;
+                if let Some(keys) = fresh.keys {
+                    self.keep("answer", String::from_utf8_lossy(&keys).into_owned().into())?;
+                    self.keep_number("since", now().as_millis())?;
+                }
                 // Ahead of the time at which isolates come for it.
-                (Some(held.refresh_ms / 5 * 4), false)
+                (Some(fresh.refresh_ms / 5 * 4), false)
             }
             Err(Failure::Revoked) => {
                 console_error!("{{\"event\":\"enrolment-refused\",\"tenant\":\"{tenant}\"}}");
                 self.forget()?;
-                self.keep("revoked", JsValue::from_f64(1.0))?;
+                self.keep_number("revoked", 1)?;
                 (None, true)
             }
             Err(failure) => {
                 no_lease(tenant, failure);
                 self.failures.set(self.failures.get().saturating_add(1));
-                let has_some = self.kept("answer")?.is_some();
+                let has_some = self.kept("answer")?.is_some() || self.kept("documents")?.is_some();
                 (has_some.then(|| PACE.pause(self.failures.get(), &Fate::Away, None, chance())), false)
             }
         };
+        // Only now: who waits for it shall find what it brought.
+        turn.end();
         match next {
             Some(pause) => self.own.wake_at(now().as_millis() + pause).await?,
             // Nothing to keep alive: it begins anew when somebody asks.
@@ -208,20 +258,46 @@ impl Store {
         Ok(revoked)
     }
 
+    /// Keeps the documents, if they hold and are no older than those that were kept before.
+    async fn take(&self, enrolled: &Enrolled, fresh: &[Signed]) -> Result<()> {
+        let kept = self.text("documents")?.and_then(|text| serde_json::from_str::<Vec<Signed>>(&text).ok());
+        if let Some(kept) = kept {
+            enrolled.documents.take(&kept).await;
+        }
+        if let Some(taken) = enrolled.documents.take(fresh).await {
+            let text = serde_json::to_string(taken).map_err(|_| "no JSON")?;
+            self.keep("documents", text.into())?;
+        }
+        Ok(())
+    }
+
     /// Renews what is kept, as long as somebody wants it.
     async fn renew(&self) -> Result<()> {
         let Some(edge) = self.own.edge() else { return Ok(()) };
-        let tenant = self.kept("tenant")?.and_then(|value| value.as_string()).and_then(|id| id.parse().ok());
-        let wanted = age(Timestamp::from_millis(self.number("wanted")?), now()) <= WANTED;
-        match tenant {
-            Some(tenant) if wanted => self.ask_server(&edge, tenant).await.map(drop),
-            // Keys that nobody asks for are not to lie about: whoever comes again gets new ones.
-            _ => self.forget(),
+        let tenant = self.text("tenant")?.and_then(|id| id.parse().ok());
+        let Some(enrolled) = tenant.and_then(|tenant| edge.enrolled(tenant)) else { return self.forget() };
+        if self.age_of(noted(Want::Keys))? <= WANTED {
+            return self.ask_server(&edge, enrolled, Want::Keys).await.map(drop);
         }
+        // Keys that nobody asks for are not to lie about: whoever comes again gets new ones.
+        self.forget()?;
+        if self.age_of(noted(Want::Documents))? <= WANTED {
+            self.ask_server(&edge, enrolled, Want::Documents).await?;
+        }
+        Ok(())
     }
 
+    /// Forgets the keys.
     fn forget(&self) -> Result<()> {
         self.open()?;
         self.own.run("DELETE FROM kept WHERE name IN ('answer', 'since')", &[])
+    }
+}
+
+/// Under which name it is noted that somebody asks for it.
+const fn noted(want: Want) -> &'static str {
+    match want {
+        Want::Documents => "looked",
+        Want::Keys => "wanted",
     }
 }

@@ -29,6 +29,13 @@ impl Hop {
         };
         Self { serves, place }
     }
+
+    /// Whether it may read anything of a tenant with this policy: only then has it any use for keys.
+    #[must_use]
+    pub fn may_read(&self, policy: Option<&Policy>) -> bool {
+        let Some(policy) = policy.filter(|policy| !policy.regions.is_empty()) else { return true };
+        policy.region(self.serves).is_some_and(|region| policy.may_process(region, self.place))
+    }
 }
 
 /// What the gate is told of a body.
@@ -74,12 +81,10 @@ pub fn gate<'a>(policy: Option<&'a Policy>, hop: &Hop, arriving: &Arriving<'_>) 
     if hop.serves == region.code && policy.may_process(region, hop.place) {
         return Step::Process;
     }
-    match &region.host {
+    match region.address() {
         // Once is enough: the hop to which a frame was passed on is the one that should read it.
         _ if arriving.forwarded.is_some() => Step::Refuse(Refusal::ForwardLoop),
-        Some(host) if policy.may_forward(region, hop.place) => {
-            Step::Forward { region: region.code, host: host.trim_end_matches('/') }
-        }
+        Some(host) if policy.may_forward(region, hop.place) => Step::Forward { region: region.code, host },
         _ => Step::Refuse(Refusal::WrongRegion),
     }
 }

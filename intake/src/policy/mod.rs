@@ -193,6 +193,12 @@ impl Policy {
 }
 
 impl RegionPolicy {
+    /// The host, to put a path behind.
+    #[must_use]
+    pub fn address(&self) -> Option<&str> {
+        Some(self.host.as_deref()?.trim_end_matches('/'))
+    }
+
     /// Whether a place belongs to the region for certain.
     fn holds(&self, place: Place) -> bool {
         if place == Place::Region(self.code) {

@@ -1,8 +1,9 @@
-//! `POST /v1/leases`: an enrolled edge gets what it needs for the current hour and its neighbours, and never a root.
+//! `POST /v1/leases`: an enrolled edge gets what it needs for the current hour and its neighbours, and never a root. One that stands where it may
+//! only pass on asks for the documents alone, and gets no key.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Epoch, LeaseScope, Timestamp, limits::ROOT_GRACE_MS};
-use firsthop_intake::{Problem, Refusal, document::Signed, parse_enrolment, policy::Place};
+use firsthop_intake::{Problem, Refusal, WANT, document::Signed, parse_enrolment, policy::Place};
 use http::HeaderMap;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -18,23 +19,31 @@ const REFRESH_AFTER: u32 = 300;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Leases<'a> {
+struct Answer<'a> {
     tenant: String,
-    name: &'a str,
     region: &'a str,
     worker: u32,
+    /// What the edge is told of the tenant that it must be able to check.
+    documents: &'a [Signed],
+    refresh_after: u32,
+    /// Not where only the documents were asked for.
+    #[serde(flatten)]
+    keys: Option<Keys<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Keys<'a> {
+    name: &'a str,
     write_keys: &'a [String],
     origins: &'a [String],
     leases: Vec<Lease>,
-    /// What the edge is told of the tenant that it must be able to check.
-    documents: &'a [Signed],
     /// What was sealed to its region it may open.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     region_secrets: Vec<RegionSecret>,
     /// What values are hashed with, if the tenant's rules hash any.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash_key: Option<String>,
-    refresh_after: u32,
 }
 
 #[derive(Serialize)]
@@ -71,11 +80,22 @@ pub(super) fn grant(inner: &Inner, headers: &HeaderMap) -> Result<String, Proble
             && bool::from(edge.token_sha256.to_ascii_lowercase().as_bytes().ct_eq(hash.as_bytes()))
     };
     let edge = found.known.file.enrolments.iter().find(enrolled).ok_or(Refusal::Enrolment)?;
-    tracing::info!(tenant = %tenant, edge = edge.name, "leases granted");
-    Ok(leases(&found, edge, now))
+    // Whatever else it may say: who says that it wants less gets no key.
+    let wants_keys = !headers.contains_key(WANT);
+    tracing::info!(tenant = %tenant, edge = edge.name, keys = wants_keys, "leases granted");
+    let answer = Answer {
+        tenant: tenant.to_string(),
+        region: edge.region.as_str(),
+        worker: edge.worker.get(),
+        documents: &found.known.documents.documents,
+        refresh_after: REFRESH_AFTER,
+        keys: wants_keys.then(|| keys(&found, edge, now)),
+    };
+    // Strings and numbers: nothing in it can fail.
+    Ok(serde_json::to_string(&answer).unwrap_or_default())
 }
 
-fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
+fn keys<'a>(found: &'a Found, edge: &Enrolment, now: Timestamp) -> Keys<'a> {
     let file = &found.known.file;
     let current = Epoch::at(now).get();
     let mut leases = Vec::new();
@@ -89,21 +109,14 @@ fn leases(found: &Found, edge: &Enrolment, now: Timestamp) -> String {
             leases.push(Lease { key_id: root.id.get(), epoch, key });
         }
     }
-    let answer = Leases {
-        tenant: file.id.to_string(),
+    Keys {
         name: &file.name,
-        region: edge.region.as_str(),
-        worker: edge.worker.get(),
         write_keys: &file.write_keys,
         origins: &file.origins,
         leases,
-        documents: &found.known.documents.documents,
         region_secrets: region_secrets(found, edge, now),
         hash_key: found.known.first_hop().hash_key(edge.region).map(|key| BASE64_STANDARD.encode(key.expose())),
-        refresh_after: REFRESH_AFTER,
-    };
-    // Strings and numbers: nothing in it can fail.
-    serde_json::to_string(&answer).unwrap_or_default()
+    }
 }
 
 /// The private keys of the edge's own region, if the tenant's policy says that its edges open what is sealed: those that frames come sealed

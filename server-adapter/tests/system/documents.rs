@@ -282,3 +282,32 @@ fn a_document_is_checked_by_somebody_who_has_only_the_public_key() {
     fs::write(&path, "{}").expect("written");
     assert!(stranger.fails(&["verify", "--document", file, "--public-key", &key]).contains("no signed document"));
 }
+
+#[test]
+fn whoever_wants_the_documents_alone_gets_no_key() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU"]);
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    folder.ok(&["region-key", "new", "--tenant", "shop"]);
+    append(&tenant, POLICY);
+    let mut server = folder.serve();
+    let full = Edge::leases(&server, &token).json();
+    let keys = full["leases"].as_array().into_iter().chain(full["regionSecrets"].as_array()).flatten();
+    let keys: Vec<_> = keys.map(|key| key["key"].as_str().expect("a key").to_owned()).collect();
+    assert_eq!(keys.len(), 4, "three hours of one root, and the region's");
+    // Also with a wish that nobody knows.
+    for wish in ["documents", "keys", ""] {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", &bearer[..]), ("Firsthop-Want", wish)];
+        let told = Client::new(server.internal).request("POST", "/v1/leases", &headers, b"");
+        assert_eq!(told.status, 200);
+        let said = told.json();
+        let members: Vec<_> = said.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(members, ["documents", "refreshAfter", "region", "tenant", "worker"]);
+        assert_eq!(said["documents"], full["documents"]);
+        for secret in keys.iter().chain([&tenant.key]) {
+            assert!(!told.text().contains(&**secret), "{wish}");
+        }
+    }
+    server.stop();
+}

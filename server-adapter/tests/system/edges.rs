@@ -10,7 +10,7 @@ use firsthop_core::{
     AgentClass, Alg, Annotation, Epoch, Header, KeyId, LeaseKey, LeaseRing, Network, Region, SourceId, TenantId, Trust,
     WorkerId, limits::MAX_ENVELOPE, seal_envelope,
 };
-use firsthop_intake::{Account, Facts, Leased, Origins, RegionSecrets, Session, native};
+use firsthop_intake::{Account, DOCUMENTS, Facts, Leased, Origins, RegionSecrets, Session, WANT, native};
 
 use crate::common::{Client, Folder, Page, Raise, Response, Server, Tenant, now, random, until};
 
@@ -29,6 +29,13 @@ impl Edge {
     pub(crate) fn leases(server: &Server, token: &str) -> Response {
         let bearer = format!("Bearer {token}");
         Client::new(server.internal).request("POST", "/v1/leases", &[("Authorization", &bearer)], b"")
+    }
+
+    /// The same, for the documents alone.
+    pub(crate) fn told(server: &Server, token: &str) -> Response {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", &bearer[..]), (WANT, DOCUMENTS)];
+        Client::new(server.internal).request("POST", "/v1/leases", &headers, b"")
     }
 
     pub(crate) fn new(server: &Server, token: &str) -> Self {

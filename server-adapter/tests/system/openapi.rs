@@ -119,6 +119,12 @@ impl Document {
                     let names = says.as_array().expect("names");
                     names.iter().all(|name| value.get(name.as_str().expect("a name")).is_some())
                 }
+                "dependentRequired" => {
+                    let rules = says.as_object().expect("names");
+                    let due = rules.iter().filter(|(name, _)| value.get(name.as_str()).is_some());
+                    let mut names = due.flat_map(|(_, names)| names.as_array().expect("names"));
+                    names.all(|name| value.get(name.as_str().expect("a name")).is_some())
+                }
                 "additionalProperties" => {
                     assert_eq!(*says, json!(false));
                     let known = schema["properties"].as_object().expect("properties");
@@ -283,6 +289,7 @@ fn every_path_method_and_status_is_as_documented() {
     }
     for (token, status) in [(&token[..], 200), (&token[1..], 401)] {
         asked.answer("POST", "/v1/leases", status, &Edge::leases(&server, token));
+        asked.answer("POST", "/v1/leases", status, &Edge::told(&server, token));
     }
     folder.ok(&["region-key", "new", "--tenant", "shop"]);
     let at = |tenant: &Tenant| format!("/v1/region-keys/{}", tenant.id);

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `leases` | `root`, `tenant`, `region`, `worker`, `epochs` | a key for each epoch |
 //! | `session` | `root`, `tenant`, `region`, `worker`, `epoch`, `source`, `origin`, `writeKey`, `expires` | a session |
-//! | `frame` | a header's fields, `writeKey` or `session`, `events` | the frame |
+//! | `frame` | a header's fields, `writeKey` or `session`, `events`; `sealTo` with `id`, `public` and 32 `random` bytes, if it is to be sealed | the frame |
 //! | `read` | `frame` | its header, context and events |
 //! | `open` | `envelope`, `root` | its header, worker, annotation and the frame inside, if its signature holds |
 //!
@@ -19,9 +19,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use firsthop_core::{
-    Alg, Context, Envelope, Epoch, Event, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId, LeaseKey,
-    LeaseScope, MacKey, PropertiesWriter, RootKey, SessionGrant, SourceId, Timestamp, Unsigned, Value, WorkerId,
-    limits::MAX_FRAME,
+    Alg, Context, Envelope, Epoch, Event, ExtensionKind, Flags, Frame, FrameSigner, FrameWriter, Header, Holder, KeyId,
+    LeaseKey, LeaseScope, MacKey, PropertiesWriter, RegionKeyId, RegionPublicKey, RootKey, SessionGrant, SourceId,
+    Timestamp, Unsigned, Value, WorkerId, limits::MAX_FRAME,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -115,7 +115,15 @@ struct Wanted {
     created: u64,
     write_key: Option<String>,
     session: Option<Session>,
+    seal_to: Option<SealTo>,
     events: Vec<Tracked>,
+}
+
+#[derive(Deserialize)]
+struct SealTo {
+    id: u32,
+    public: String,
+    random: String,
 }
 
 #[derive(Deserialize)]
@@ -163,6 +171,9 @@ fn frame(wanted: &Wanted) -> Result<Vec<u8>> {
     if let Some(session) = &wanted.session {
         writer.extension(ExtensionKind::Session, &BASE64.decode(&session.grant)?)?;
     }
+    if let Some(SealTo { id, public, .. }) = &wanted.seal_to {
+        writer.seal_to(&RegionPublicKey::new(RegionKeyId::new(*id), secret(public)?)?)?;
+    }
     writer.context(&Context { locale: Some("de-CH"), ..Context::default() })?;
     for event in &wanted.events {
         let mut properties = PropertiesWriter::new(vec![0; 4096], vec![0; 28 * 1024]);
@@ -172,9 +183,15 @@ fn frame(wanted: &Wanted) -> Result<Vec<u8>> {
         let properties = properties.finish()?;
         writer.event(&Event { name: &event.name, properties, ..Event::default() })?;
     }
-    Ok(match &wanted.session {
-        Some(session) => writer.finish(&MacKey::new(header.alg, &secret(&session.secret)?)?)?,
-        None => writer.finish(&Unsigned)?,
+    let key = wanted
+        .session
+        .as_ref()
+        .map(|session| Ok::<_, Box<dyn Error>>(MacKey::new(header.alg, &secret(&session.secret)?)?));
+    let key = key.transpose()?;
+    let signer: &dyn FrameSigner = key.as_ref().map_or(&Unsigned, |key| key);
+    Ok(match &wanted.seal_to {
+        Some(SealTo { random, .. }) => writer.finish_sealed(signer, &secret(random)?)?,
+        None => writer.finish(signer)?,
     }
     .to_vec())
 }

@@ -1,0 +1,130 @@
+//! What the server answers (`POST /v1/leases`), read before it is believed.
+
+use std::rc::Rc;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::Deserialize;
+
+use firsthop_core::{Epoch, KeyId, LeaseKey, LeaseRing, Region, RegionKeyId, RegionSecretKey, Timestamp, WorkerId};
+use firsthop_intake::{Account as _, Leased, Origins, Tenant, document::Signed};
+
+use crate::config::Enrolment;
+
+/// Bounds on what the server may ask for as time between two renewals, in seconds.
+const REFRESH: std::ops::RangeInclusive<u64> = 10..=3600;
+
+/// The keys of an answer, and what came with them.
+pub(super) struct Held {
+    pub(super) account: Rc<Leased>,
+    /// When the server answered.
+    pub(super) since: Timestamp,
+    pub(super) refresh_ms: u64,
+}
+
+impl Held {
+    /// Whether there is a lease in it to sign with now.
+    pub(super) fn serves(&self, now: Timestamp) -> bool {
+        self.account.current(now).is_ok()
+    }
+
+    /// Since when it is as it is, and until when it can be signed with.
+    pub(super) fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        let last = self.account.leases.last_epoch()?;
+        Some((self.since, Epoch::new(last.get() + 1).start()))
+    }
+}
+
+/// The server's answer. One to whoever wants the documents alone ends with them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Answer<'a> {
+    tenant: &'a str,
+    region: &'a str,
+    worker: u32,
+    /// A server of before sends none.
+    #[serde(default)]
+    pub(super) documents: Vec<Signed>,
+    refresh_after: u64,
+    #[serde(default)]
+    name: String,
+    write_keys: Option<Vec<String>>,
+    origins: Option<Vec<String>>,
+    #[serde(default, borrow)]
+    leases: Vec<Lease<'a>>,
+    /// Only there if this edge may open what is sealed to its region.
+    #[serde(default, borrow)]
+    region_secrets: Vec<RegionSecret<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RegionSecret<'a> {
+    id: u32,
+    key: &'a str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lease<'a> {
+    key_id: u32,
+    epoch: u32,
+    key: &'a str,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, &'static str> {
+        serde_json::from_slice(body).map_err(|_| "unreadable answer")
+    }
+
+    /// For which enrolment it says that it is.
+    pub(super) const fn worker(&self) -> WorkerId {
+        WorkerId::new(self.worker)
+    }
+
+    /// Whether it is for what was asked.
+    pub(super) fn check(&self, enrolment: &Enrolment, region: Region) -> Result<(), &'static str> {
+        let tenant = self.tenant.parse().map_err(|_| "bad tenant")?;
+        if enrolment.tenant != tenant || enrolment.worker != self.worker() {
+            return Err("answer for another enrolment");
+        }
+        if self.region != region.as_str() {
+            return Err("enrolled for another region than REGION");
+        }
+        Ok(())
+    }
+
+    /// How long what it says is good, in milliseconds.
+    pub(super) fn refresh_ms(&self) -> u64 {
+        self.refresh_after.clamp(*REFRESH.start(), *REFRESH.end()) * 1000
+    }
+
+    /// Takes the keys of an answer that came at `since`, if it is for what was asked.
+    pub(super) fn held(self, enrolment: &Enrolment, region: Region, since: Timestamp) -> Result<Held, &'static str> {
+        self.check(enrolment, region)?;
+        let refresh_ms = self.refresh_ms();
+        let mut leases = LeaseRing::new();
+        for lease in &self.leases {
+            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key(lease.key)?));
+        }
+        let secret = |secret: &RegionSecret<'_>| {
+            Ok((region, RegionSecretKey::new(RegionKeyId::new(secret.id), key(secret.key)?)))
+        };
+        let region_secrets = self.region_secrets.iter().map(secret).collect::<Result<_, &str>>()?;
+        let tenant = Tenant {
+            id: enrolment.tenant,
+            name: self.name,
+            region,
+            worker: enrolment.worker,
+            write_keys: self.write_keys.ok_or("unreadable answer")?,
+            origins: Origins::parse(&self.origins.ok_or("unreadable answer")?).map_err(|_| "bad origins")?,
+        };
+        Ok(Held { account: Rc::new(Leased { tenant, leases, region_secrets }), since, refresh_ms })
+    }
+}
+
+fn key(text: &str) -> Result<[u8; 32], &'static str> {
+    let mut key = [0; 32];
+    match BASE64.decode_slice(text, &mut key) {
+        Ok(32) => Ok(key),
+        _ => Err("bad key"),
+    }
+}

@@ -332,4 +332,13 @@ fn a_long_frame_with_many_runs_is_read_once() {
     }
     // The 2000 of one event, the long one; and the second time the one that brought the last event.
     assert_eq!(READS.get() - before, 2001 + 2002);
+    // As are those whose neighbours are known by another vendor's id.
+    let mixed = |content| {
+        let events = (0..3000_u32).map(|i| Said { content, foreign: (i % 2 == 1).then_some((i % 200) as u8) });
+        Sent { source: 1, first: 0, events: events.collect() }
+    };
+    assert_eq!(store.store(&mixed(0)), Verdict { stored: 1600, duplicate: 1400, ..Verdict::default() });
+    let before = READS.get();
+    assert_eq!(store.store(&mixed(1)), Verdict { conflict: 3000, ..Verdict::default() });
+    assert_eq!(READS.get() - before, 1);
 }

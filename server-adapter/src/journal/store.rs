@@ -1,11 +1,13 @@
 //! One frame into the tables: which of its events are new, which were there, which contradict what was there.
 
+use std::ops::Range;
+
 use firsthop_core::{Envelope, Error, Flags, Frame, Timestamp};
 use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    arrival::{Arrival, NO_DIGEST, Noted, Verdict},
+    arrival::{Arrival, Foreign, NO_DIGEST, Noted, Verdict},
     counters::Batch,
     ledger::{Chain, Claim},
     quarantine::{CONFLICT, Entry, Kept, Quarantine},
@@ -141,11 +143,15 @@ impl Tables {
         let id = self.last_frame + 1;
         let mut decision = Decision::new(header.count);
         if header.count > 0 {
-            if arrival.foreign.is_empty() {
-                self.decide_run(connection, arrival, 0, header.count, id, &mut decision)?;
-            } else {
-                self.decide_mixed(connection, arrival, id, &mut decision)?;
+            let mut known = Vec::new();
+            let mut from = 0;
+            for foreign in &arrival.foreign {
+                self.decide_run(connection, arrival, from..foreign.index, id, &mut decision, &mut known)?;
+                self.decide_foreign(connection, foreign, id, &mut decision)?;
+                from = foreign.index + 1;
             }
+            self.decide_run(connection, arrival, from..header.count, id, &mut decision, &mut known)?;
+            self.compare_known(connection, arrival, known, &mut decision)?;
         }
         let mut verdict = decision.verdict;
         if verdict.stored > 0 {
@@ -175,37 +181,53 @@ impl Tables {
         Ok(kept)
     }
 
-    /// Decides on neighbours that all have the frame's source, from index `from` to before `to`.
+    /// Takes what is new of neighbours that all have the frame's source, and leaves in `known` the runs of what is not.
     fn decide_run(
         &mut self,
         connection: &Connection,
         arrival: &Arrival,
-        from: u16,
-        to: u16,
+        places: Range<u16>,
         id: i64,
         decision: &mut Decision,
+        known: &mut Vec<Run>,
     ) -> rusqlite::Result<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
         let header = &arrival.header;
-        let (first, last) = (header.first_seq + u64::from(from), header.first_seq + u64::from(to) - 1);
-        let runs = self.seen.overlapping(connection, header.source, first, last)?;
-        let mut shared = Vec::new();
+        let first = header.first_seq + u64::from(places.start);
+        let last = header.first_seq + u64::from(places.end) - 1;
         let mut next = first;
-        for run in &runs {
+        for run in self.seen.overlapping(connection, header.source, first, last)? {
             let (shared_first, shared_last) = (run.first.max(first), run.last.min(last));
             if next < shared_first {
                 self.accept_run(arrival, next, shared_first - 1, id, decision);
             }
-            shared.push(Run { first: shared_first, last: shared_last, ..*run });
+            known.push(Run { first: shared_first, last: shared_last, ..run });
             next = shared_last + 1;
         }
         if next <= last {
             self.accept_run(arrival, next, last, id, decision);
         }
-        // By frame: one between whose events those of others stand has many runs, and is read once.
-        shared.sort_unstable_by_key(|run| (run.frame, run.first));
+        Ok(())
+    }
+
+    /// Compares events by whose numbers others are known. By stored frame: one between whose events those of others stand has many runs,
+    /// and is read once.
+    fn compare_known(
+        &self,
+        connection: &Connection,
+        arrival: &Arrival,
+        mut known: Vec<Run>,
+        decision: &mut Decision,
+    ) -> rusqlite::Result<()> {
+        let Some(range) = known.first().zip(known.last()).map(|(first, last)| (first.first, last.last)) else {
+            return Ok(());
+        };
+        known.sort_unstable_by_key(|run| (run.frame, run.first));
         let mut says = None;
-        for runs in shared.chunk_by(|a, b| a.frame == b.frame) {
-            compare(connection, &self.seals, arrival, (first, last), &mut says, runs, decision)?;
+        for runs in known.chunk_by(|a, b| a.frame == b.frame) {
+            compare(connection, &self.seals, arrival, range, &mut says, runs, decision)?;
         }
         Ok(())
     }
@@ -216,38 +238,28 @@ impl Tables {
         decision.accept((first - base) as usize, (last - base) as usize);
     }
 
-    /// A frame in which some events have an id of another vendor's: those by that, the others by the frame's source.
-    fn decide_mixed(
+    /// Decides on an event that is known by another vendor's id.
+    fn decide_foreign(
         &mut self,
         connection: &Connection,
-        arrival: &Arrival,
+        foreign: &Foreign,
         id: i64,
         decision: &mut Decision,
     ) -> rusqlite::Result<()> {
-        let mut from = 0;
-        for foreign in &arrival.foreign {
-            if from < foreign.index {
-                self.decide_run(connection, arrival, from, foreign.index, id, decision)?;
+        let place = usize::from(foreign.index);
+        let Some(run) = self.seen.insert_foreign(connection, foreign.source, id, foreign.digest)? else {
+            decision.accept(place, place);
+            return Ok(());
+        };
+        let known = match run.digest {
+            Some(digest) => Some(digest),
+            None => {
+                let stored = Stored::load(connection, run.frame)?;
+                stored.says(0, &self.seals.get()).map(|(digest, _)| digest)
             }
-            from = foreign.index + 1;
-            match self.seen.insert_foreign(connection, foreign.source, id, foreign.digest)? {
-                None => decision.accept(foreign.index.into(), foreign.index.into()),
-                Some(run) => {
-                    let known = match run.digest {
-                        Some(digest) => Some(digest),
-                        None => {
-                            let stored = Stored::load(connection, run.frame)?;
-                            stored.says(0, &self.seals.get()).map(|(digest, _)| digest)
-                        }
-                    };
-                    let any = [known, Some(foreign.digest)].contains(&Some(NO_DIGEST));
-                    decision.repeat(any || known == Some(foreign.digest));
-                }
-            }
-        }
-        if from < arrival.header.count {
-            self.decide_run(connection, arrival, from, arrival.header.count, id, decision)?;
-        }
+        };
+        let any = [known, Some(foreign.digest)].contains(&Some(NO_DIGEST));
+        decision.repeat(any || known == Some(foreign.digest));
         Ok(())
     }
 

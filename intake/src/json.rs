@@ -16,6 +16,13 @@ use serde::{
 
 use crate::Refusal;
 
+/// The code unit of a `\uXXXX` that stands at this place, which may be half a character.
+#[must_use]
+pub fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let hex = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    hex.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
+}
+
 /// Serialises what it holds as JSON, without copying it into another tree first.
 ///
 /// ```

@@ -5,6 +5,8 @@ use std::{borrow::Cow, net::IpAddr, ops::Range};
 
 use firsthop_core::Network;
 
+use crate::json::escaped_unit;
+
 /// Deepest nesting of objects and arrays; a scalar has none.
 pub(crate) fn depth(json: &str) -> usize {
     let (mut depth, mut most) = (0usize, 0);
@@ -130,12 +132,6 @@ pub(crate) fn mend_surrogates(json: &str) -> Cow<'_, str> {
         Some(bytes) => Cow::Owned(String::from_utf8(bytes).unwrap_or_default()),
         None => Cow::Borrowed(json),
     }
-}
-
-/// The code unit of a `\uXXXX` that stands here.
-fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
-    let hex = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    hex.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
 }
 
 /// Members whose value is a string: where name and value stand, without their quotes. A string that does not end goes

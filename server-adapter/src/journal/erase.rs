@@ -4,7 +4,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use firsthop_core::{Error as CoreError, Frame, Timestamp};
-use firsthop_intake::{Contents, RegionSecrets};
+use firsthop_intake::{Contents, RegionSecrets, json::escaped_unit};
 use rusqlite::{Connection, params};
 
 use super::{
@@ -119,12 +119,8 @@ fn unescape(mut bytes: &[u8]) -> Vec<u8> {
 
 /// The character of the `\uXXXX` that these bytes begin with, or of two that are one character; and how long that is.
 fn numbered(bytes: &[u8]) -> Option<(char, usize)> {
-    let unit = |at: usize| {
-        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-        let digits = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    let character = char::decode_utf16([unit(0)?].into_iter().chain(unit(6))).next()?.ok()?;
+    let units = [escaped_unit(bytes, 0)?].into_iter().chain(escaped_unit(bytes, 6));
+    let character = char::decode_utf16(units).next()?.ok()?;
     Some((character, 6 * character.len_utf16()))
 }
 

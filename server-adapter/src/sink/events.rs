@@ -13,7 +13,7 @@ use super::{
     Delivery, Failure, Opened, Rejected, Saved, Sink,
     batch::{Batch, Limits, Position, meet},
     records::{Records, RecordsReader},
-    row::{Buffers, COLUMNS, Field, Row, rules_columns},
+    row::{Buffers, COLUMNS, Field, Row, first_columns, rules_columns},
     spec::EVENTS,
 };
 use crate::{Error, journal, migrate::Schema};
@@ -33,34 +33,13 @@ const LIMITS: Limits = Limits { events: 8192, bytes: 4 << 20 };
 const WAL_KEPT: i64 = 16 << 20;
 
 /// The table that people query: a [`Row`], side by side. And beside it the frame up to which it has the journal's events.
-const TABLES: &str = "
+const TABLES: &str = concat!(
+    "
 CREATE TABLE events (
     rowid INTEGER PRIMARY KEY,
-    event_id TEXT NOT NULL UNIQUE,
-    received_at TEXT NOT NULL,
-    time TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    user_id TEXT,
-    anonymous_id TEXT,
-    session_id TEXT,
-    url TEXT,
-    title TEXT,
-    referrer TEXT,
-    properties TEXT NOT NULL,
-    context TEXT NOT NULL,
-    country TEXT,
-    pop TEXT,
-    network TEXT,
-    agent TEXT NOT NULL,
-    traffic TEXT NOT NULL,
-    trust TEXT NOT NULL,
-    source TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    vendor TEXT,
-    foreign_id TEXT,
-    consent TEXT NOT NULL,
-    region TEXT NOT NULL
+    event_id TEXT NOT NULL UNIQUE,",
+    first_columns!(),
+    "
 ) STRICT;
 CREATE TABLE firsthop_cursor (
     id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -69,7 +48,8 @@ CREATE TABLE firsthop_cursor (
     sum INTEGER NOT NULL
 ) STRICT;
 INSERT INTO firsthop_cursor VALUES (0, 0, 0, 0);
-";
+"
+);
 
 const INSERT: &str = "
 INSERT INTO events (event_id, received_at, time, kind, name, user_id, anonymous_id, session_id, url, title, referrer,

@@ -9,7 +9,7 @@ use super::{
     Failure, Rejected,
     batch::Position,
     events::read_row,
-    row::{Field, KeptRow, Row, rules_columns},
+    row::{Field, KeptRow, Row, first_columns, rules_columns},
 };
 use crate::{Error, clock, journal, migrate::Schema};
 
@@ -25,7 +25,8 @@ const SCHEMA: Schema = Schema {
 ///   again to go on from there. `journal` and `sum` say which journal it was.
 /// - `troubles`: why a sink takes nothing at the moment.
 /// - `dead`: events that a sink refused for good, as it got them, until somebody has them retried or discarded.
-const TABLES: &str = "
+const TABLES: &str = concat!(
+    "
 CREATE TABLE cursors (
     sink TEXT PRIMARY KEY,
     frame INTEGER NOT NULL,
@@ -47,34 +48,13 @@ CREATE TABLE dead (
     last_ms INTEGER NOT NULL,
     times INTEGER NOT NULL,
     reason TEXT NOT NULL,
-    event_id TEXT NOT NULL,
-    received_at TEXT NOT NULL,
-    time TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    user_id TEXT,
-    anonymous_id TEXT,
-    session_id TEXT,
-    url TEXT,
-    title TEXT,
-    referrer TEXT,
-    properties TEXT NOT NULL,
-    context TEXT NOT NULL,
-    country TEXT,
-    pop TEXT,
-    network TEXT,
-    agent TEXT NOT NULL,
-    traffic TEXT NOT NULL,
-    trust TEXT NOT NULL,
-    source TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    vendor TEXT,
-    foreign_id TEXT,
-    consent TEXT NOT NULL,
-    region TEXT NOT NULL,
+    event_id TEXT NOT NULL,",
+    first_columns!(),
+    ",
     UNIQUE (sink, event_id)
 ) STRICT;
-";
+"
+);
 
 /// Dead letters that one sink may have. A sink that has refused so many has a fault that a person must look at, and waits for it.
 const MOST_DEAD: u64 = 10_000;

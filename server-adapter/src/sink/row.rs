@@ -74,6 +74,38 @@ pub(super) const COLUMNS: usize = 37;
 /// Those of them that are texts.
 pub(super) const TEXTS: usize = COLUMNS - 2;
 
+/// The columns of a table of rows as it was made first, behind `event_id`. What came later are steps.
+macro_rules! first_columns {
+    () => {
+        "
+    received_at TEXT NOT NULL,
+    time TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    user_id TEXT,
+    anonymous_id TEXT,
+    session_id TEXT,
+    url TEXT,
+    title TEXT,
+    referrer TEXT,
+    properties TEXT NOT NULL,
+    context TEXT NOT NULL,
+    country TEXT,
+    pop TEXT,
+    network TEXT,
+    agent TEXT NOT NULL,
+    traffic TEXT NOT NULL,
+    trust TEXT NOT NULL,
+    source TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    vendor TEXT,
+    foreign_id TEXT,
+    consent TEXT NOT NULL,
+    region TEXT NOT NULL"
+    };
+}
+pub(super) use first_columns;
+
 /// The step of a table of rows that brings what first hops' rules found and did. What was stored before says nothing of it.
 macro_rules! rules_columns {
     ($table:literal) => {

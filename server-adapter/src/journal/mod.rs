@@ -42,7 +42,7 @@ pub(crate) use self::{
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     retention::Keep,
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
-    sealed::{Readable, Seals, unseal},
+    sealed::{Readable, Seals},
     store::{Accepted, open_body},
     tombstone::Subject,
 };

@@ -1,13 +1,12 @@
 //! Frames of the journal, read for a sink, and the events in them as rows.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use firsthop_core::{Error, Frame, RegionKeyId, Timestamp};
-use firsthop_intake::{Contents, RegionSecrets};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::row::{Buffers, FrameRow, KeptRow, Row};
-use crate::journal::{self, Accepted, Noted};
+use crate::journal::{self, Accepted, Noted, Seals};
 
 /// A place in the journal's events: all up to and with this frame, and so many events of what follows it. Those that were erased
 /// since they were stored count, so that it stays the same place when more are.
@@ -73,7 +72,7 @@ impl Batch {
         journal: &Connection,
         from: Position,
         limits: Limits,
-        secrets: &RegionSecrets,
+        seals: &Seals,
     ) -> rusqlite::Result<()> {
         self.closed = None;
         self.bytes.clear();
@@ -102,7 +101,7 @@ impl Batch {
                 count: 0,
                 events: 0,
             };
-            match stored.unseal(&self.bytes, secrets) {
+            match stored.unseal(&self.bytes, seals) {
                 Ok(Some(payload)) => stored.opened = Some(self.keep(&payload)),
                 Ok(None) => {}
                 Err(missing) => {
@@ -263,14 +262,14 @@ impl Stored {
     }
 
     /// What is sealed in it, if anything is. What cannot be read for another reason is none of this one's.
-    fn unseal(&self, bytes: &[u8], secrets: &RegionSecrets) -> Result<Option<Vec<u8>>, String> {
+    fn unseal(&self, bytes: &[u8], seals: &Seals) -> Result<Option<Arc<[u8]>>, String> {
         let read = || -> Result<_, Error> {
             let (_, bytes) = journal::open_body(&bytes[self.body.clone()])?;
             Frame::parse(bytes)
         };
         let Ok(frame) = read() else { return Ok(None) };
-        match journal::unseal(&frame, secrets) {
-            Ok(Contents::Opened(payload)) => Ok(Some(payload)),
+        match seals.open(self.id, &frame) {
+            Ok(payload) => Ok(payload),
             Err(Error::Sealed) => {
                 let (id, region) = (frame.sealed_to().map_or(0, RegionKeyId::get), frame.header().region);
                 Err(format!(
@@ -278,7 +277,7 @@ impl Stored {
                     self.id
                 ))
             }
-            _ => Ok(None),
+            Err(_) => Ok(None),
         }
     }
 

@@ -279,7 +279,7 @@ impl Shared {
             }
             let began = Instant::now();
             let at = on.saved.at;
-            batch.read(&reader, at, on.sink.limits(), &self.follower.seals().get())?;
+            batch.read(&reader, at, on.sink.limits(), self.follower.seals())?;
             if batch.frames() == 0 {
                 if let Some(why) = &batch.closed {
                     self.flush(&mut on)?;

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firsthop_core::{TenantId, Timestamp};
-use firsthop_intake::RegionSecrets;
+use firsthop_core::{Frame, TenantId, Timestamp};
+
 use rusqlite::Connection;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, clock,
-    journal::{self, Accepted, Readable, Seals},
+    journal::{self, Accepted, Seals},
     metrics::{Counter, Gauge},
     tenants::Tenants,
 };
@@ -154,7 +154,7 @@ impl Tenant {
         let looked = result.and_then(|mut open| {
             let mut changes = Vec::new();
             let before = open.shapes.overflow;
-            let skipped = open.look(tip, &seals.get(), &mut changes).map_err(Error::database(&self.path))?;
+            let skipped = open.look(tip, seals, &mut changes).map_err(Error::database(&self.path))?;
             watched.changes.add(changes.len() as u64);
             watched.skipped.add(skipped);
             watched.names.set(open.shapes.len() as u64);
@@ -223,7 +223,7 @@ impl Open {
     }
 
     /// Looks at some frames, and passes some over if it is far behind. Returns how many of these.
-    fn look(&mut self, tip: i64, secrets: &RegionSecrets, changes: &mut Vec<Change>) -> rusqlite::Result<u64> {
+    fn look(&mut self, tip: i64, seals: &Seals, changes: &mut Vec<Change>) -> rusqlite::Result<u64> {
         let began = Clock::now();
         let mut received = None;
         {
@@ -239,8 +239,9 @@ impl Open {
                 let accepted = Accepted::from_column(row.get_ref(2)?.as_blob_or_null()?);
                 let received_ms = row.get(1)?;
                 received = Some(Timestamp::from_millis(received_ms as u64));
-                observe(&mut self.shapes, received_ms, &accepted, row.get_ref(3)?.as_blob()?, secrets, changes);
-                self.state.frame = row.get(0)?;
+                let id = row.get(0)?;
+                observe(&mut self.shapes, received_ms, &accepted, (id, row.get_ref(3)?.as_blob()?), seals, changes);
+                self.state.frame = id;
                 if began.elapsed() >= SLICE {
                     break;
                 }
@@ -274,13 +275,14 @@ fn observe(
     shapes: &mut Shapes,
     received_ms: i64,
     accepted: &Accepted,
-    body: &[u8],
-    secrets: &RegionSecrets,
+    (id, body): (i64, &[u8]),
+    seals: &Seals,
     changes: &mut Vec<Change>,
 ) {
     let Ok((_, bytes)) = journal::open_body(body) else { return };
-    let Ok(readable) = Readable::parse(bytes, secrets) else { return };
-    let frame = readable.frame();
+    let Ok(frame) = Frame::parse(bytes) else { return };
+    let Ok(opened) = seals.open(id, &frame) else { return };
+    let frame = opened.as_ref().map_or(frame, |payload| frame.with_opened(payload));
     if journal::is_suppressed(&frame) {
         return;
     }

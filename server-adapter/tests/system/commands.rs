@@ -3,12 +3,11 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use rusqlite::Connection;
 
-use crate::common::{Folder, Page, Server, Tenant, clean, firsthop, text};
+use crate::common::{Folder, LONG, Page, Server, Tenant, clean, firsthop, text};
 
 #[test]
 fn settings_come_in_layers_and_typing_errors_are_found() {
@@ -279,6 +278,6 @@ fn verify_finds_what_changed() {
     let frame = page.frame(1);
     assert_eq!(server.client().frame(&frame).receipt().stored, 1);
     server.signal("-INT");
-    assert_eq!(server.wait(Duration::from_secs(20)).code(), Some(0));
+    assert_eq!(server.wait(LONG).code(), Some(0));
     folder.ok(&["verify"]);
 }

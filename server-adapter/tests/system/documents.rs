@@ -1,9 +1,6 @@
 //! Signed documents and region keys: what edges and pages are told, and how they check it.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use firsthop_intake::{
     document::{Document, Kind, RegionKeys, Signed},
@@ -13,7 +10,7 @@ use firsthop_intake::{
 use serde_json::Value;
 
 use crate::{
-    common::{Client, Folder, Response, Server, Tenant},
+    common::{Client, Folder, Response, Server, Tenant, until},
     edges::Edge,
 };
 
@@ -43,16 +40,13 @@ fn granted(server: &Server, token: &str) -> (Vec<Signed>, Value) {
 }
 
 /// Asks until the server has seen what was changed in its files.
-fn until<T>(server: &Server, token: &str, is: impl Fn(&(Vec<Signed>, Value)) -> Option<T>) -> T {
-    let due = Instant::now() + Duration::from_secs(20);
-    loop {
-        let granted = granted(server, token);
-        if let Some(found) = is(&granted) {
-            return found;
-        }
-        assert!(Instant::now() < due, "the server does not see it: {granted:?}\n{}", server.log());
-        thread::sleep(Duration::from_millis(50));
-    }
+fn once<T>(server: &Server, token: &str, is: impl Fn(&(Vec<Signed>, Value)) -> Option<T>) -> T {
+    let mut found = None;
+    until("the server has looked at the files", || {
+        found = is(&granted(server, token));
+        found.is_some()
+    });
+    found.expect("found")
 }
 
 fn of(documents: &[Signed], kind: Kind) -> Option<Signed> {
@@ -75,7 +69,7 @@ fn an_edge_is_told_the_policy_and_can_check_it() {
     assert_eq!(granted(&server, &token), (Vec::new(), Value::Null), "no policy, and nothing is sealed");
 
     append(&tenant, POLICY);
-    let first = until(&server, &token, |(documents, _)| of(documents, Kind::Policy));
+    let first = once(&server, &token, |(documents, _)| of(documents, Kind::Policy));
     check(&first, &token);
     let said: Document<Option<Policy>> = read(&first, Kind::Policy, &tenant);
     assert_eq!(said.body.expect("a policy").regions[0].host.as_deref(), Some("https://eu.events.example"));
@@ -100,12 +94,12 @@ fn an_edge_is_told_the_policy_and_can_check_it() {
         let old = old.clone();
         move |(documents, _): &(Vec<Signed>, Value)| of(documents, Kind::Policy).filter(|document| *document != old)
     };
-    let second = until(&server, &token, newer(&first));
+    let second = once(&server, &token, newer(&first));
     check(&second, &token);
     let version = |signed: &Signed| read::<Value>(signed, Kind::Policy, &tenant).version;
     assert!(version(&second) > version(&first));
     fs::write(&path, text.replace(&text[text.find("[[policy.regions]]").expect("there")..], "")).expect("written");
-    let third = until(&server, &token, newer(&second));
+    let third = once(&server, &token, newer(&second));
     check(&third, &token);
     assert!(version(&third) > version(&second));
     assert_eq!(read::<Option<Policy>>(&third, Kind::Policy, &tenant).body, None);
@@ -137,18 +131,14 @@ fn a_policy_that_means_nothing_is_named_and_the_old_one_stays() {
     let path = tenant.folder.join("tenant.toml");
     let text = fs::read_to_string(&path).expect("there");
     fs::write(&path, text.replace("https://", "http://")).expect("written");
-    let due = Instant::now() + Duration::from_secs(20);
-    while !server.log().contains("policy: regions[0] (EU): host") {
-        assert!(Instant::now() < due, "{}", server.log());
-        thread::sleep(Duration::from_millis(50));
-    }
+    server.says("policy: regions[0] (EU): host");
     assert_eq!(of(&granted(&server, &token).0, Kind::Policy), Some(first));
     assert!(folder.fails(&["edge", "list"]).contains("host"));
     // An edge that the policy lets pass things on may be outside the tenant's region; it gets no region's keys.
     fs::write(&path, text).expect("written");
     folder.ok(&["region-key", "new"]);
     let away = Edge::enrol(&folder, "shop", "iad", "US");
-    let keys = until(&server, &token, |(documents, secrets)| Some((of(documents, Kind::RegionKeys)?, secrets.clone())));
+    let keys = once(&server, &token, |(documents, secrets)| Some((of(documents, Kind::RegionKeys)?, secrets.clone())));
     assert_eq!(keys.1.as_array().map(Vec::len), Some(1));
     let (documents, secrets) = granted(&server, &away);
     assert_eq!((of(&documents, Kind::RegionKeys), secrets), (Some(keys.0), Value::Null));
@@ -173,7 +163,7 @@ fn region_keys_are_published_rotated_and_ended() {
     assert!(folder.fails(&["region-key", "new", "--region", "US"]).contains("EU only"));
     assert!(folder.ok(&["region-key", "new"]).contains("Region key 1 of EU is published"));
 
-    let list = until(&server, &token, |(documents, _)| of(documents, Kind::RegionKeys));
+    let list = once(&server, &token, |(documents, _)| of(documents, Kind::RegionKeys));
     check(&list, &token);
     let keys = read::<RegionKeys>(&list, Kind::RegionKeys, &tenant).body.keys;
     assert_eq!(keys.len(), 1);
@@ -197,7 +187,7 @@ fn region_keys_are_published_rotated_and_ended() {
             (keys.keys.len() == count).then(|| (list, keys, secrets.clone()))
         }
     };
-    let (second, keys, _) = until(&server, &token, grown(2));
+    let (second, keys, _) = once(&server, &token, grown(2));
     let (now, eu) = (crate::common::now(), "EU".parse().expect("a region"));
     let current = |at| keys.current(eu, at).map(|key| key.id.get());
     assert_eq!((current(now), current(now.offset(2 * 86_400_000))), (Some(1), Some(2)));
@@ -209,7 +199,7 @@ fn region_keys_are_published_rotated_and_ended() {
 
     // An edge that may open what is sealed gets both private halves.
     append(&tenant, POLICY);
-    let (.., secrets) = until(&server, &token, |granted| grown(2)(granted).filter(|(.., secrets)| secrets.is_array()));
+    let (.., secrets) = once(&server, &token, |granted| grown(2)(granted).filter(|(.., secrets)| secrets.is_array()));
     assert_eq!(
         secrets.as_array().expect("secrets").iter().map(|key| key["id"].as_u64()).collect::<Vec<_>>(),
         [Some(1), Some(2)]
@@ -222,7 +212,7 @@ fn region_keys_are_published_rotated_and_ended() {
     }
     // Ended: published no longer, and its private half still goes to the edges, for what is on its way.
     assert!(folder.ok(&["region-key", "retire", "1"]).contains("No key of EU is left to seal to"));
-    let (_, keys, secrets) = until(&server, &token, grown(1));
+    let (_, keys, secrets) = once(&server, &token, grown(1));
     assert_eq!((keys.keys[0].id.get(), secrets.as_array().map(Vec::len)), (2, Some(2)));
     assert!(folder.fails(&["region-key", "retire", "1"]).contains("ended already"));
     assert!(folder.fails(&["region-key", "retire", "9"]).contains("no region key 9"));

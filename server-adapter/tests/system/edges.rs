@@ -344,7 +344,7 @@ fn a_rotation_refuses_nothing_that_was_valid() {
     let mut page = Page::new(&tenant);
     page.begin(&mut client);
     let mut late = page.clone();
-    folder.ok(&["key", "rotate", "--grace", "10s"]);
+    folder.ok(&["key", "rotate", "--grace", "1h"]);
     let list = folder.ok(&["key", "list"]);
     assert!(list.contains("signs") && list.contains("verifies"), "{list}");
     let frame = page.frame(1);
@@ -365,6 +365,7 @@ fn a_rotation_refuses_nothing_that_was_valid() {
     let frame = fresh.frame(1);
     assert_eq!(client.frame(&frame).receipt().stored, 1);
     // Once it has ended, it has ended; what it signed is checked all the same.
+    folder.ok(&["key", "rotate", "--grace", "0s"]);
     until("the old root has ended", || {
         let response = client.frame(&late.frame(7));
         response.status != 200 && {

@@ -163,7 +163,8 @@ fn a_noisy_neighbour_is_refused_and_a_quiet_one_is_not() {
     let text = fs::read_to_string(&path).expect("there");
     fs::write(&path, format!("{text}\n[limits]\nrequests = 10\nburst = '1s'\n")).expect("written");
     let server = folder.serve();
-    let until = Instant::now() + Duration::from_secs(3);
+    let began = Instant::now();
+    let until = began + Duration::from_secs(3);
     let address = server.public;
     let (refused, accepted, slowest) = thread::scope(|scope| {
         let load: Vec<_> = (0..12)
@@ -194,6 +195,8 @@ fn a_noisy_neighbour_is_refused_and_a_quiet_one_is_not() {
         let (refused, accepted): (Vec<u32>, Vec<u32>) = load.into_iter().map(|load| load.join().expect("load")).unzip();
         (refused.iter().sum::<u32>(), accepted.iter().sum::<u32>(), slowest)
     });
-    assert!((10..=50).contains(&accepted) && refused > 100, "{accepted} accepted, {refused} refused");
+    // Ten at once, and then ten a second.
+    let most = 11 + 10 * (began.elapsed().as_secs() as u32 + 1);
+    assert!((10..=most).contains(&accepted) && refused > 100, "{accepted} accepted, {refused} refused");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }

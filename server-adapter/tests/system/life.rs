@@ -237,7 +237,8 @@ fn a_slow_disk_is_said_and_forgotten() {
     let server = folder.serve_with(&["--commit-timeout", "1s"]);
     let tenant = folder.only_tenant();
     let (mut client, mut page) = (server.client(), Page::new(&tenant));
-    assert_eq!(client.frame(&page.frame(1)).receipt().stored, 1);
+    let first = client.deliver(&page.frame(1));
+    assert_eq!(first.stored + first.duplicate, 1);
     let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
     journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
     let frame = page.frame(2);
@@ -248,7 +249,7 @@ fn a_slow_disk_is_said_and_forgotten() {
     assert_eq!((unready.status, unready.json()["reason"].as_str()), (503, Some("journals-down")));
     journal.execute_batch("ROLLBACK").expect("unlocked");
     until("it recovers", || server.internal_get("/readyz").status == 200);
-    let receipt = client.frame(&frame).receipt();
+    let receipt = client.deliver(&frame);
     assert_eq!(receipt.stored + receipt.duplicate, 2, "what nobody knew of is there once");
     assert_eq!(tenant.journal("SELECT COUNT(*) FROM frames"), 2);
 }
@@ -283,25 +284,25 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
     let tenant = folder.only_tenant();
     let (mut client, mut page) = (server.client(), Page::new(&tenant));
     let (mut stored, mut failed) = (0, Vec::new());
-    for _ in 0..200 {
+    let up = format!("firsthop_journal_up{{tenant=\"{}\"}}", tenant.id);
+    // Opened again, a journal may have room once more, for a moment: until it is full as well.
+    let is_down = (0..400).any(|_| {
         let frame = page.frame(300);
         let response = client.frame(&frame);
         if response.status == 200 {
             stored += u64::from(response.receipt().stored);
-        } else {
-            assert_eq!((response.status, response.code().as_str()), (503, "unavailable"));
-            assert!(!response.header("retry-after").is_empty());
-            failed.push(frame);
+            return false;
         }
-        if failed.len() > 5 {
-            break;
+        assert_eq!((response.status, response.code().as_str()), (503, "unavailable"));
+        assert!(!response.header("retry-after").is_empty());
+        failed.push(frame);
+        let unready = server.internal_get("/readyz");
+        failed.len() > 5 && server.metric(&up) == 0.0 && {
+            (unready.status, unready.json()["reason"].as_str()) == (503, Some("journals-down"))
         }
-    }
-    assert!(stored > 0 && failed.len() > 5, "{stored} stored, {} failed", failed.len());
-    let unready = server.internal_get("/readyz");
-    assert_eq!((unready.status, unready.json()["reason"].as_str()), (503, Some("journals-down")));
+    });
+    assert!(is_down && stored > 0, "{stored} stored, {} failed", failed.len());
     assert_eq!(server.internal_get("/livez").status, 200);
-    assert_eq!(server.metric(&format!("firsthop_journal_up{{tenant=\"{}\"}}", tenant.id)), 0.0);
     let pid = server.child.id().to_string();
     assert!(
         Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().expect("prlimit runs").success()
@@ -360,24 +361,22 @@ fn a_journal_put_back_from_a_copy_loses_no_new_event() {
         let mut server = folder.serve();
         assert_eq!(server.client().frame(&page.frame(2)).receipt().stored, 2);
         rows += 2;
+        // The table's cursor is beyond this journal until it is set back.
+        until("it is set back", || server.metric(&rewinds) == 1.0);
         tenant.settle();
         assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows, "meanwhile: {meanwhile}");
-        assert_eq!(server.metric(&rewinds), 1.0);
         assert!(server.log().contains("the journal is not the one that the sink was at"));
         server.stop();
         std::fs::copy(&copy, &journal).expect("put back");
-        let mut server = folder.serve();
-        tenant.settle();
-        server.stop();
+        folder.serve().stop();
     }
     // A table that meets another journal takes all of it.
     std::fs::remove_file(&journal).expect("removed");
     let mut server = folder.serve();
     let mut other = Page::new(&tenant);
     other.begin(&mut server.client());
-    tenant.settle();
-    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows + 1);
     server.stop();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), rows + 1);
 }
 
 /// A table that cannot be written delays no acknowledgement, and the end of the server for as long as it may; what is
@@ -417,6 +416,7 @@ fn a_table_that_is_locked_delays_nothing() {
     let frame = page.frame(5);
     assert_eq!(server.client().frame(&frame).receipt().stored, 5);
     server.signal("-TERM");
+    server.says("stopping");
     thread::sleep(Duration::from_millis(500));
     assert!(server.child.try_wait().expect("a child").is_none(), "it waits for the table");
     server.signal("-TERM");

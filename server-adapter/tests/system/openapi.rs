@@ -6,13 +6,12 @@ use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
     thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    common::{Client, Folder, Page, Response, Server, Tenant, base64, read_response},
+    common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, read_response, until},
     edges::Edge,
 };
 
@@ -247,7 +246,7 @@ fn stall(address: SocketAddr, path: &str) -> thread::JoinHandle<Response> {
     thread::spawn(move || {
         let mut stream = TcpStream::connect(address).expect("connects");
         stream.write_all(head.as_bytes()).expect("sent");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        stream.set_read_timeout(Some(LONG)).expect("a timeout");
         read_response(&mut std::io::BufReader::new(stream), true).expect("an answer")
     })
 }
@@ -293,16 +292,11 @@ fn every_path_method_and_status_is_as_documented() {
     }
     folder.ok(&["region-key", "new", "--tenant", "shop"]);
     let at = |tenant: &Tenant| format!("/v1/region-keys/{}", tenant.id);
-    let due = Instant::now() + Duration::from_secs(20);
-    let list = loop {
-        // The server looks at the files every second.
-        let list = server.client().get(&at(&tenant));
-        if list.status == 200 {
-            break list;
-        }
-        assert!(Instant::now() < due, "{list:?}");
-        thread::sleep(Duration::from_millis(50));
-    };
+    let mut list = server.client().get(&at(&tenant));
+    until("the server has looked at the files", || {
+        list = server.client().get(&at(&tenant));
+        list.status == 200
+    });
     let known = [("If-None-Match", list.header("etag"))];
     let unchanged = server.client().request("GET", &at(&tenant), &known, b"");
     for (status, response) in [(200, &list), (304, &unchanged), (404, &server.client().get(&at(&busy)))] {

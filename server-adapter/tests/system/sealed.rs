@@ -1,9 +1,6 @@
 //! Frames that are sealed to their region: read here, and kept as they came.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{
@@ -14,7 +11,7 @@ use firsthop_intake::document::{Kind, RegionKeys, Signed};
 use serde_json::json;
 
 use crate::{
-    common::{Folder, Page, Server, Tenant, now, random},
+    common::{Folder, Page, Tenant, now, random, until},
     edges::{Edge, envelope},
     erase::grep,
 };
@@ -41,14 +38,6 @@ fn shop() -> (Folder, Tenant) {
     let tenant = folder.tenant("shop", &["--region", "EU"]);
     folder.ok(&["region-key", "new"]);
     (folder, tenant)
-}
-
-fn until(server: &Server, what: &str, mut is: impl FnMut() -> bool) {
-    let due = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < due, "{what}\n{}", server.log());
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Takes the region keys out of `keys.toml`, and returns what puts them back.
@@ -102,7 +91,7 @@ fn what_is_sealed_arrives_and_the_journal_keeps_it_sealed() {
     let said = folder.ok(&["verify"]);
     assert!(said.contains("3 frames are sealed, and open") && said.contains("as it was written"), "{said}");
     // Whoever watches the shapes comes behind, and says nothing before it has looked.
-    until(&server, "the shapes", || crate::common::text(&folder.run(&["schema"]).stdout).contains("price"));
+    until("the shapes", || crate::common::text(&folder.run(&["schema"]).stdout).contains("price"));
 
     // A copy has the keys with it.
     let backup = folder.path.with_file_name("backup");
@@ -131,7 +120,7 @@ fn a_rotation_loses_nothing_that_is_on_its_way() {
     assert_eq!((id(&old), id(&new)), (Some(1), Some(2)));
     let first = new.frame(1);
     // The server looks at its files every second; until then it sets aside what it cannot read.
-    until(&server, "the new key", || client.frame(&first).status == 200);
+    until("the new key", || client.frame(&first).status == 200);
     assert_eq!(client.frame(&old.frame(3)).receipt().stored, 3);
     folder.ok(&["region-key", "retire", "1"]);
     let listed = folder.ok(&["region-key", "list", "--json"]);
@@ -141,7 +130,7 @@ fn a_rotation_loses_nothing_that_is_on_its_way() {
     assert_eq!(states, [(&one, &region, &json!("ended")), (&two, &region, &json!("seals"))]);
     assert!(listed[0]["until"].is_string() && listed[1]["until"].is_null() && listed[1]["public"].is_string());
     let ended = format!("firsthop_key_expiry_seconds{{tenant=\"{}\",kind=\"region\",key_id=\"1\"}}", tenant.id);
-    until(&server, "the end of the old one", || server.metric(&ended) < 0.0);
+    until("the end of the old one", || server.metric(&ended) < 0.0);
     assert_eq!(client.frame(&delayed).receipt().stored, 2);
     assert_eq!(client.frame(&new.frame(1)).receipt().count, 1);
     tenant.settle();
@@ -167,9 +156,7 @@ fn without_the_key_nothing_is_lost_and_with_it_all_is_there() {
     let refused = server.client().frame(&late);
     assert_eq!((refused.status, refused.code().as_str()), (501, "sealed-unsupported"));
     assert!(refused.verdict().ends_with("quarantined=2"), "{refused:?}");
-    until(&server, "the sink says what it waits for", || {
-        server.log().contains("sealed to region key 1 of EU, and keys.toml does not have it")
-    });
+    server.says("sealed to region key 1 of EU, and keys.toml does not have it");
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 0);
     let said = folder.ok(&["verify"]);
     assert!(said.contains("2 frames are sealed to region keys that keys.toml does not have (1 of EU)"), "{said}");
@@ -362,7 +349,7 @@ fn retention_removes_what_was_sealed() {
     let first = of_two(&tenant, &key, source, "one");
     assert_eq!(client.frame(&first).receipt().stored, 3);
     assert_eq!(client.frame(&of_two(&tenant, &key, source, "one")).receipt().duplicate, 3, "while its body is there");
-    until(&server, "the bodies go", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
+    until("the bodies go", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
     assert_eq!(client.frame(&frame).receipt().duplicate, 3);
     // Sealed once more it is other bytes, and what they say is compared.
     assert_eq!(client.frame(&of_two(&tenant, &key, source, "one")).receipt().duplicate, 3);
@@ -388,11 +375,11 @@ fn retention_removes_what_nobody_can_open_any_more() {
     let text = fs::read_to_string(&path).expect("there");
     fs::write(&path, format!("{text}\n[retention]\nmax_age = '1s'\n")).expect("written");
     let server = folder.serve();
-    until(&server, "the bodies go", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
+    until("the bodies go", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
     assert!(folder.ok(&["verify"]).contains("removed the bodies of 2 frames"));
     // Its numbers are known still, and no more: whatever comes under them is a repeat.
     put_back();
-    until(&server, "the key", || server.client().frame(&frame).status == 200);
+    until("the key", || server.client().frame(&frame).status == 200);
     assert_eq!(server.client().frame(&frame).receipt().duplicate, 3);
     assert_eq!(server.client().frame(&of_two(&tenant, &key, source, "two")).receipt().duplicate, 3);
     // What is known by another vendor's id is compared still.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Folder, Page, connect_from, until};
+use crate::common::{Client, Folder, HeldUp, Page, connect_from, until};
 
 /// How many connections this process may have open, less those that it has for itself.
 fn descriptors(most: usize) -> usize {
@@ -64,25 +64,13 @@ fn who_is_being_served_stays() {
     let folder = Folder::new();
     let server = folder.serve_with(&["--connections", "3", "--commit-timeout", "60s"]);
     let tenant = folder.only_tenant();
-    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
-    journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
-    let waiting: Vec<_> = (0..3)
-        .map(|_| {
-            let (mut client, mut page) = (server.client(), Page::new(&tenant));
-            thread::spawn(move || client.frame(&page.frame(1)).status)
-        })
-        .collect();
-    let under_way = format!("firsthop_requests_under_way{{tenant=\"{}\"}}", tenant.id);
-    until("they are under way", || server.metric(&under_way) == 3.0);
+    let waiting = HeldUp::new(&server, &tenant, 3);
     let mut stream = std::io::BufReader::new(connect_from(2, server.public));
     let refusal = crate::common::read_response(&mut stream, true).expect("an answer before anything was asked");
     assert_eq!((refusal.status, refusal.code().as_str(), refusal.header("retry-after")), (503, "unavailable", "1"));
     assert_eq!(refusal.json()["detail"], "too many connections");
     assert_eq!(server.metric("firsthop_connections_closed_total{reason=\"refused\"}"), 1.0);
-    journal.execute_batch("ROLLBACK").expect("unlocked");
-    for status in waiting {
-        assert!([200, 503].contains(&status.join().expect("an answer")));
-    }
+    waiting.let_go();
 }
 
 /// A body that comes by the byte is given up on long before the time that a whole one has.

@@ -7,11 +7,17 @@ mod ndjson;
 mod postgres;
 mod receiver;
 
-use std::{fs::OpenOptions, io::Write};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value as Json;
 
-use crate::common::{Folder, Page, Server, Tenant, until};
+use crate::common::{Client, Folder, Page, Raise, Server, Tenant, until};
 
 impl Tenant {
     /// Adds a sink to `tenant.toml`.
@@ -37,7 +43,9 @@ impl Tenant {
 
     /// One of a sink's figures.
     fn sink(&self, server: &Server, figure: &str, sink: &str) -> f64 {
-        server.metric(&format!("firsthop_sink_{figure}{{tenant=\"{}\",sink=\"{sink}\"}}", self.id))
+        let sample = format!("firsthop_sink_{figure}{{tenant=\"{}\",sink=\"{sink}\"}}", self.id);
+        // A sink that has not begun has none, and none is equal to nothing.
+        server.sample(&sample).unwrap_or(f64::NAN)
     }
 }
 
@@ -72,6 +80,41 @@ fn send(server: &Server, tenant: &Tenant, sizes: &[u64]) {
     for &size in sizes {
         assert_eq!(u64::from(client.frame(&page.frame(size)).receipt().stored), size);
     }
+}
+
+/// SIGKILL in the middle of delivery, twenty times, under load. `delivered` is a figure that moves with what the sink has.
+fn kill_in_delivery<T: PartialEq>(
+    folder: &Folder,
+    mut server: Server,
+    tenant: &Tenant,
+    events: u64,
+    delivered: impl Fn() -> T,
+) -> Server {
+    for round in 0..20 {
+        let (killed, address) = (AtomicBool::new(false), server.public);
+        thread::scope(|scope| {
+            for i in 0..4 {
+                let killed = &killed;
+                scope.spawn(move || {
+                    let (mut client, mut page) = (Client::new(address), Page::new(tenant));
+                    while !killed.load(Ordering::Relaxed) {
+                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * events)).is_err() {
+                            return;
+                        }
+                        // The journal takes more than the sink does, which would be waited for at the end.
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                });
+            }
+            let _end = Raise(&killed);
+            let before = delivered();
+            until("something is delivered", || delivered() != before);
+            thread::sleep(Duration::from_millis(round * 7));
+            server.kill();
+        });
+        server = folder.serve();
+    }
+    server
 }
 
 /// Settings that nobody could have meant are refused, with the name of the sink and what to say instead.

@@ -4,15 +4,13 @@ use std::{
     fs,
     path::PathBuf,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::{Duration, SystemTime},
 };
 
 use serde_json::Value as Json;
 
-use super::{ids, listed, send, table_ids};
-use crate::common::{Client, Folder, Page, Raise, Server, Tenant, clean, until};
+use super::{ids, kill_in_delivery, listed, send, table_ids};
+use crate::common::{Folder, Server, Tenant, clean, until};
 
 const SINK: &str = "kind = 'ndjson'\nname = 'lines'";
 
@@ -254,35 +252,11 @@ fn an_older_mark_takes_no_line_away() {
 #[test]
 fn a_kill_loses_and_doubles_no_line() {
     let folder = Folder::new();
-    let mut server = folder.serve();
+    let server = folder.serve();
     let tenant = folder.only_tenant();
     tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
     let delivered = || files(&tenant).iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum::<u64>();
-    for round in 0..20_u64 {
-        let killed = AtomicBool::new(false);
-        let (tenant, address) = (&tenant, server.public);
-        thread::scope(|scope| {
-            for i in 0..4_u64 {
-                let killed = &killed;
-                scope.spawn(move || {
-                    let (mut client, mut page) = (Client::new(address), Page::new(tenant));
-                    while !killed.load(Ordering::Relaxed) {
-                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * 40)).is_err() {
-                            return;
-                        }
-                        // The journal takes more than the sink does, which would be waited for at the end.
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                });
-            }
-            let _end = Raise(&killed);
-            let before = delivered();
-            until("something is delivered", || delivered() > before);
-            thread::sleep(Duration::from_millis(round * 7));
-            server.kill();
-        });
-        server = folder.serve();
-    }
+    let mut server = kill_in_delivery(&folder, server, &tenant, 40, delivered);
     let expected = table_ids(&tenant);
     until("all are there", || tenant.sink(&server, "lag_frames", "lines") == 0.0);
     assert_eq!(ids(&lines(&tenant)), expected);

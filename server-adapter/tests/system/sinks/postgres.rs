@@ -1,21 +1,15 @@
 //! Rows in a real PostgreSQL.
 
-use std::{
-    fs,
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fs, process::Command};
 
 use serde_json::Value as Json;
 
 use super::{
     certificates::{authority, certificate},
     database::Database,
-    listed, send, table_ids,
+    kill_in_delivery, listed, send, table_ids,
 };
-use crate::common::{Client, Folder, Page, Raise, until};
+use crate::common::{Folder, until};
 
 const COUNT: &str = "SELECT COUNT(*) FROM firsthop_events";
 
@@ -118,34 +112,10 @@ fn poison_and_a_commit_that_nobody_heard_of() {
 fn a_kill_loses_and_doubles_no_row() {
     let database = Database::start();
     let folder = Folder::new();
-    let mut server = folder.serve();
+    let server = folder.serve();
     let tenant = folder.only_tenant();
     tenant.add_sink(&sink(&database, "batch_events = 200"));
-    for round in 0..20_u64 {
-        let killed = AtomicBool::new(false);
-        let (tenant, address) = (&tenant, server.public);
-        thread::scope(|scope| {
-            for i in 0..4_u64 {
-                let killed = &killed;
-                scope.spawn(move || {
-                    let (mut client, mut page) = (Client::new(address), Page::new(tenant));
-                    while !killed.load(Ordering::Relaxed) {
-                        if client.try_request("POST", "/v1/f", &[], &page.frame(1 + i * 10)).is_err() {
-                            return;
-                        }
-                        // The journal takes more than PostgreSQL does, which would be waited for at the end.
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                });
-            }
-            let _end = Raise(&killed);
-            let before = database.number(COUNT);
-            until("something is delivered", || database.number(COUNT) != before);
-            thread::sleep(Duration::from_millis(round * 7));
-            server.kill();
-        });
-        server = folder.serve();
-    }
+    let server = kill_in_delivery(&folder, server, &tenant, 10, || database.number(COUNT));
     let expected = table_ids(&tenant);
     until("nothing waits", || tenant.sink(&server, "lag_frames", "pg") == 0.0);
     assert_eq!(ids(&database), expected);

@@ -1,10 +1,10 @@
 //! One server after the other on one data folder, with the real binary: nobody who sends notices.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Lines, Write},
     net::SocketAddr,
     os::unix::net::UnixStream,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -145,28 +145,155 @@ fn a_successor_that_fails_takes_nothing_away() {
     check(&folder, &tenant, &load);
 }
 
-/// One that is gone once it has the folder, and whose lock is cleared away later: a client that does what a successor does, as far as that.
+/// A client that does what a successor does, one step after the other. Dropped, it is gone.
+struct Steps {
+    stream: UnixStream,
+    lines: Lines<BufReader<UnixStream>>,
+}
+
+impl Steps {
+    fn connect(folder: &Folder) -> Self {
+        let socket = folder.path.join("control.sock");
+        // A link stands for a path that is too long.
+        let stream = UnixStream::connect(std::fs::read_link(&socket).unwrap_or(socket)).expect("connected");
+        stream.set_read_timeout(Some(LONG)).expect("a timeout");
+        let lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
+        Self { stream, lines }
+    }
+
+    fn ask(&mut self) {
+        let request = "POST /control/1/take-over HTTP/1.1\r\nHost: control\r\nConnection: upgrade\r\n\
+                       Upgrade: firsthop-take-over/1\r\nContent-Length: 0\r\n\r\n";
+        self.stream.write_all(request.as_bytes()).expect("sent");
+    }
+
+    /// The sockets come with the offer; they close as they are read without being taken.
+    fn hear_the_offer(&mut self) {
+        self.read_to("}");
+    }
+
+    fn go(&mut self) {
+        self.stream.write_all(b"go\n").expect("sent");
+    }
+
+    fn hear_that_all_is_closed(&mut self) {
+        self.read_to("closed");
+    }
+
+    fn read_to(&mut self, end: &str) {
+        while !self.lines.next().expect("a line").expect("read").ends_with(end) {}
+    }
+}
+
+/// Whatever step the new one has come to when it ends: the old one has let go of nothing or takes it back, and commands and the next new
+/// one find it as before.
+#[test]
+fn at_whatever_step_a_successor_ends_the_old_one_goes_on() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let steps: [&dyn Fn(&mut Steps); 5] =
+        [&|_| {}, &Steps::ask, &Steps::hear_the_offer, &Steps::go, &Steps::hear_that_all_is_closed];
+    let load = Load::during(server.public, &tenant, |load| {
+        for last in 0..steps.len() {
+            let mut successor = Steps::connect(&folder);
+            steps[..=last].iter().for_each(|step| step(&mut successor));
+            drop(successor);
+            // Of one that was gone before it said that it wants the folder there may be nothing to say.
+            let taken_back = last.saturating_sub(2);
+            until("it is taken back", || server.log().matches("is gone; this one goes on").count() == taken_back);
+            load.goes_on();
+            // Once its control socket is open again.
+            until("it takes commands", || {
+                text(&folder.run(&["status"]).stdout).contains(&server.child.id().to_string())
+            });
+            assert_eq!(server.internal_get("/readyz").status, 200);
+        }
+        let handed = server.log().matches("handing over").count();
+        assert_eq!(handed, 2, "only to those who said that they want it: {}", server.log());
+        // And one that does all of it.
+        let next = Server::start(successor(&folder));
+        assert_eq!(server.wait(LONG).code(), Some(0), "{}", server.log());
+        server = next;
+        load.goes_on();
+    });
+    server.stop();
+    check(&folder, &tenant, &load);
+}
+
+/// The real one, killed after ever more milliseconds, until it has come so far that it serves.
+#[test]
+fn a_successor_that_is_killed_on_its_way_takes_nothing_away() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    let (public, stop) = (server.public, AtomicBool::new(false));
+    let (mut kills, mut server) = (0, server);
+    let sent: u64 = thread::scope(|scope| {
+        let pages = (0..3).map(|_| {
+            scope.spawn(|| {
+                let (mut client, mut page) = (Client::new(public), Page::new(&tenant));
+                while !stop.load(Ordering::Relaxed) {
+                    let frame = page.frame(10);
+                    // One that is killed when it serves already breaks off what it has begun: then a page sends again.
+                    until("it is taken", || {
+                        let answer = client.try_request("POST", "/v1/f", &[], &frame);
+                        answer.is_ok_and(|answer| answer.receipt().conflict == 0)
+                    });
+                }
+                page.next
+            })
+        });
+        let pages: Vec<_> = pages.collect();
+        let end = Raise(&stop);
+        loop {
+            let mut next = successor(&folder);
+            next.env("FIRSTHOP_LISTEN", public.to_string());
+            next.env("FIRSTHOP_INTERNAL_LISTEN", server.internal.to_string());
+            let mut next = next.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+            thread::sleep(Duration::from_millis(2 * kills));
+            next.kill().expect("killed");
+            next.wait().expect("ended");
+            kills += 1;
+            // Either it was told that the new one serves, or it goes on.
+            until("one or the other", || {
+                server.child.try_wait().expect("a child").is_some()
+                    || text(&folder.run(&["status"]).stdout).contains(&server.child.id().to_string())
+            });
+            if server.child.try_wait().expect("a child").is_some() {
+                break;
+            }
+        }
+        assert_eq!(server.wait(LONG).code(), Some(0), "{}", server.log());
+        assert!(server.log().contains("handed over"), "{}", server.log());
+        let mut last = firsthop(&folder.path);
+        last.arg("serve").env("PORT", public.port().to_string());
+        server = Server::start(last);
+        drop(end);
+        pages.into_iter().map(|page| page.join().expect("a page")).sum()
+    });
+    println!("killed {kills} times");
+    server.stop();
+    assert!(kills > 5, "it was killed on its way {kills} times only");
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), sent as i64);
+    assert_eq!(tenant.events("SELECT COUNT(DISTINCT event_id) FROM events"), sent as i64);
+    folder.ok(&["verify"]);
+}
+
+/// One that is gone once it has the folder, and whose lock is cleared away later.
 #[test]
 fn the_old_one_waits_for_the_lock_of_a_successor_that_was_killed() {
     let folder = Folder::new();
     let mut server = folder.serve();
     let tenant = folder.only_tenant();
-    let socket = folder.path.join("control.sock");
-    // A link stands for a path that is too long.
-    let mut stream = UnixStream::connect(std::fs::read_link(&socket).unwrap_or(socket)).expect("connected");
-    stream.set_read_timeout(Some(LONG)).expect("a timeout");
-    let request = "POST /control/1/take-over HTTP/1.1\r\nHost: control\r\nConnection: upgrade\r\n\
-                   Upgrade: firsthop-take-over/1\r\nContent-Length: 0\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
-    let mut read_to = |end: &str| while !lines.next().expect("a line").expect("read").ends_with(end) {};
-    // The sockets come with the offer; they close as they are read without being taken.
-    read_to("}");
-    stream.write_all(b"go\n").expect("sent");
-    read_to("closed");
+    let mut steps = Steps::connect(&folder);
+    steps.ask();
+    steps.hear_the_offer();
+    steps.go();
+    steps.hear_that_all_is_closed();
     let lock = std::fs::File::options().append(true).open(folder.path.join("server.lock")).expect("there");
     lock.try_lock().expect("free");
-    stream.shutdown(std::net::Shutdown::Both).expect("gone");
+    drop(steps);
     server.says("this one goes on");
     thread::sleep(Duration::from_millis(500));
     assert!(!server.log().contains("nobody serves"), "{}", server.log());

@@ -31,6 +31,7 @@ pub(crate) struct Log {
     duplicates: AtomicU64,
     retries: AtomicU64,
     nobody: AtomicU64,
+    slowest: AtomicU64,
 }
 
 /// A frame that was sent.
@@ -140,6 +141,11 @@ impl Log {
         self.nobody.load(Ordering::Relaxed)
     }
 
+    /// The longest that an answer took that said that everything is on disk.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_micros(self.slowest.load(Ordering::Relaxed))
+    }
+
     /// What was refused and set aside was sent through the checks again: from now on it counts as acknowledged.
     pub(crate) fn replayed(&self) {
         for sent in self.frames().values_mut().filter(|sent| matches!(sent.state, State::Refused(_))) {
@@ -194,8 +200,10 @@ pub(crate) fn deliver_to(
     log.sent(made);
     let began = Instant::now();
     loop {
-        let said = match client.post(path, &body()?) {
+        let (body, asked) = (body()?, Instant::now());
+        let said = match client.post(path, &body) {
             Ok(answer) if answer.status == 200 => {
+                log.slowest.fetch_max(asked.elapsed().as_micros() as u64, Ordering::Relaxed);
                 let receipt = answer.receipt().ok_or_else(|| format!("200 without a receipt: {}", answer.text()))?;
                 let whole = receipt.stored + receipt.duplicate == made.count && receipt.source == made.source;
                 if !whole {

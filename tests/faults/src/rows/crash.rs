@@ -7,11 +7,11 @@ use std::{
 
 use crate::{
     Outcome,
-    folder::How,
+    folder::{Folder, How},
     load::{Load, Log},
     row::{Bench, Figures, Row},
     shim::Shim,
-    stored::{Stored, after_cut, balanced, judge},
+    stored::{Stored, after_cut, balanced, figure, judge},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -26,7 +26,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "power",
         what: "The power goes under load, 40 times (short: 6): after a kill, writes that no sync followed are taken back, all, some or by sectors, and the \
-               server starts on what is left.",
+               server starts on what is left. What the events table had confirmed is in it.",
         short: true,
         limit: 300,
         run: power,
@@ -75,6 +75,8 @@ fn sigkill(bench: &mut Bench) -> Outcome<Figures> {
     Ok(figures)
 }
 
+const CURSOR: &str = "SELECT frame FROM firsthop_cursor";
+
 fn power(bench: &mut Bench) -> Outcome<Figures> {
     if lying_disk(bench)? == 0 {
         return Err("a disk that lies about syncs loses nothing here: the row shows nothing".into());
@@ -85,6 +87,8 @@ fn power(bench: &mut Bench) -> Outcome<Figures> {
     let shim = Shim::new(&bench.path, true, &mut bench.random)?;
     let (mut longest, mut unsynced, mut took) = (Duration::ZERO, 0, 0);
     for time in 0..times {
+        // In every fourth round until the table has said that more of what it has will stay.
+        let mut confirmed = if time > 0 { figure(&tenant, "events.db", CURSOR)? } else { 0 };
         let began = Instant::now();
         let server = folder.serve_with(How { shim: Some(&shim), ..How::default() })?;
         let more = 20 + bench.random.below(200);
@@ -93,11 +97,20 @@ fn power(bench: &mut Bench) -> Outcome<Figures> {
             let first = log.await_acks(1, Duration::from_secs(20))?;
             longest = longest.max(began.elapsed().max(first));
             log.await_acks(more, Duration::from_secs(60))?;
+            if time % 4 == 0 {
+                confirmed = await_confirmed(&folder, confirmed)?;
+            }
             server.kill()
         })?;
         let cut = shim.cut_power(&folder.data, Some(&mut bench.random))?;
         unsynced += cut.unsynced;
         took += cut.lost;
+        let has = figure(&tenant, "events.db", CURSOR)?;
+        if has < confirmed {
+            return Err(
+                format!("after cut {time} the events table is at frame {has}, and had confirmed {confirmed}").into()
+            );
+        }
         after_cut(&folder, &tenant, &log, time)?;
     }
     if took == 0 {
@@ -107,6 +120,21 @@ fn power(bench: &mut Bench) -> Outcome<Figures> {
     let figures = judge(&tenant, &log)?.recovered(longest);
     server.stop()?;
     Ok(figures.noting(format!("{times} cuts; of {unsynced} writes without a sync {took} gone or torn")))
+}
+
+/// Waits until the events table has confirmed more than this: what it will never ask for again, since it has it after a power cut too.
+fn await_confirmed(folder: &Folder, before: i64) -> Outcome<i64> {
+    let began = Instant::now();
+    loop {
+        let confirmed = folder.metric("firsthop_sink_confirmed_frame", &["sink=\"events\""])? as i64;
+        if confirmed > before {
+            return Ok(confirmed);
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            return Err(format!("the events table confirms nothing beyond frame {before}").into());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What a disk that only says that it has synced loses of what was acknowledged: no server can help that, and this row must notice.

@@ -55,7 +55,7 @@ class Edge {
     return [...new Map(this.requests.flatMap(({ frame }) => frame.events).map((event) => [event.seq, event])).values()].sort((a, b) => a.seq - b.seq);
   }
 
-  async until(what, limit = 10_000) {
+  async until(what, limit = 60_000) {
     for (const end = Date.now() + limit; !what(); ) {
       if (Date.now() > end) throw new Error(`never came: ${what}`);
       await new Promise((resolve) => setTimeout(resolve, 20));

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { isProblem, pair } from './pair.mjs';
 import { Tenant, newSource } from './server.mjs';
+import { until } from './wait.mjs';
 import { startWorker } from './worker.mjs';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -130,7 +131,7 @@ describe('the log', () => {
     const headers = { origin: 'https://evil.example', 'cf-connecting-ip': '203.0.113.77', 'user-agent': 'Nosy/1.0' };
     const frame = tenant.frame({ source: newSource(), writeKey: `fh_${tenant.id}_${'x'.repeat(24)}` });
     await get('/v1/f?email=a@b.example', { method: 'POST', body: frame, headers });
-    for (let tries = 0; tries < 100 && edge.log.length === before; tries += 1) await new Promise((resolve) => setTimeout(resolve, 20));
+    await until('its line', () => edge.log.slice(before).some((line) => line.trim()));
     const lines = edge.log.slice(before).filter((line) => line.trim());
     assert.equal(lines.length, 1, lines.join('\n'));
     assert.deepEqual(JSON.parse(lines[0]), { event: 'refused', code: 'wrong-write-key', status: 401, tenant: tenant.id });
@@ -162,8 +163,7 @@ describe('a Worker that is not set up', () => {
         assert.match(answer.headers.get('retry-after'), /^\d+$/);
         await isProblem(answer, 503, 'unavailable');
         assert.equal((await fetch(`${broken.url}/livez`)).status, 200);
-        for (let tries = 0; tries < 100 && !broken.log.some((line) => line.includes('not-set-up')); tries += 1) await new Promise((resolve) => setTimeout(resolve, 20));
-        const line = broken.log.find((text) => text.includes('not-set-up'));
+        const line = await until('the log to say why', () => broken.log.find((text) => text.includes('not-set-up')));
         assert.equal(JSON.parse(line).why, why);
         assert.ok(!broken.log.join().includes('secret'), 'nothing of a secret in the log');
       } finally {

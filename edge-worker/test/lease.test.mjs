@@ -110,7 +110,7 @@ describe('leases', { concurrency: 4 }, () => {
     assert.equal((await send(frame())).status, 200);
     server.leaseAlways = (response) => problem(response, 401, 'wrong-enrolment');
     await until('the edge to stop', async () => (await send(frame())).status === 503);
-    assert.ok(logged(edge, 'enrolment-refused').length >= 1);
+    await until('its line in the log', () => logged(edge, 'enrolment-refused').length >= 1);
     // Nothing of it is left, in memory or on disk.
     await until('the store to ask anew', async () => {
       const before = server.leaseCalls.length;

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { pair, refusal, serverOf } from './pair.mjs';
 import { Tenant, bytes, json, kit, newSource, problem, resealed, sealed } from './server.mjs';
+import { until } from './wait.mjs';
 import { CF, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
@@ -164,12 +165,13 @@ describe('a page', () => {
   test('that has gone is served to the end', async () => {
     const { source, session } = await settled();
     const frame = tenant.frame({ source, session, first: 1 });
-    let release;
+    let release, answered;
     const held = new Promise((resolve) => (release = resolve));
     const arrived = new Promise((resolve) => {
       server.plans.push(async (request, response, body) => {
         resolve();
         await held;
+        answered = once(response, 'finish');
         server.store(response, body);
       });
     });
@@ -180,8 +182,9 @@ describe('a page', () => {
     await assert.rejects(answer);
     await sleep(100);
     release();
-    await sleep(300);
-    // The edge has heard the acknowledgement, although nobody waited for its answer.
+    await until('the acknowledgement to be written', () => answered);
+    await sleep(1_000);
+    // The edge has heard it, although nobody waited for its answer.
     server.forget();
     const again = await (await send(frame)).json();
     assert.equal(again.duplicate, 1);

@@ -9,7 +9,7 @@ import { difference, visit as visitShop } from '../../examples/shop/visit.mjs';
 import { launchBrowser } from '../../tools/browser.mjs';
 import { Server, Tally, Wire, startEdge, startPages, until } from './parts.mjs';
 
-describe('spine', { timeout: 300_000 }, () => {
+describe('spine', () => {
   let browser, pages;
 
   before(async () => {
@@ -180,9 +180,9 @@ describe('spine', { timeout: 300_000 }, () => {
         changed += 1;
       }
       assert.equal(server.rows().length, stored, 'nothing stored');
-      assert.ok(quarantined().length > 0, 'and kept aside');
+      await until('it to be kept aside', () => quarantined().length > 0);
       assert.ok(quarantined().every((row) => row.reason), 'each with its reason');
-      assert.ok((await refusals()) >= 1, 'counted');
+      await until('it to be counted', async () => (await refusals()) >= 1);
 
       // On the page's own path: the first attempt of every frame is damaged, and the page sends the same bytes again.
       const damaged = new Set();

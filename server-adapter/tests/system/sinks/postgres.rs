@@ -107,6 +107,43 @@ fn poison_and_a_commit_that_nobody_heard_of() {
     assert_eq!(table_ids(&tenant).len(), 2554);
 }
 
+/// PostgreSQL quotes rows in what it says of them. The operator who asks is shown it; the log, which goes elsewhere, has none of it.
+#[test]
+fn what_postgres_quotes_is_in_no_log() {
+    let database = Database::start();
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--log", "trace"]);
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&database, ""));
+    let call = |event: &str, id: &str, user: &str| {
+        let json = format!(r#"{{"event":"{event}","messageId":"{id}","userId":"{user}"}}"#);
+        assert_eq!(server.client().segment("/v1/track", &tenant.key, &json).status, 200);
+    };
+    call("first", "m-1", "ada@example.com");
+    until("it is there", || database.number(COUNT) == 1);
+    // For good: `DETAIL:  Key (user_id)=(ada@example.com) already exists.`
+    database.sql("ALTER TABLE firsthop_events ADD CONSTRAINT one_each UNIQUE (user_id)");
+    call("second", "m-2", "ada@example.com");
+    until("it is refused", || tenant.sink(&server, "dead_letters", "pg") == 1.0);
+    assert!(folder.ok(&["sinks", "dead"]).contains("one_each"));
+    // For now, with the row in message, detail, hint and context.
+    database.sql(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'no room for %', NEW.user_id USING ERRCODE = '53100', DETAIL = NEW.name, HINT = NEW.foreign_id; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON firsthop_events FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    );
+    call("Private Thing", "m-4711", "grace@example.com");
+    until("it is noticed", || folder.ok(&["sinks", "list"]).contains("no room for grace@example.com"));
+    server.says("SQLSTATE 53100");
+    database.sql("DROP TRIGGER full_disk ON firsthop_events");
+    until("it is there", || database.number(COUNT) == 2);
+    server.stop();
+    let log = server.log();
+    for marker in ["ada@", "grace@", "Private Thing", "m-4711", "no room for", "already exists"] {
+        assert!(!log.contains(marker), "{marker} in {log}");
+    }
+}
+
 /// SIGKILL of the server in the middle of delivery, twenty times: every event is a row, and only one.
 #[test]
 fn a_kill_loses_and_doubles_no_row() {

@@ -181,6 +181,7 @@ test('Retry-After holds although the network comes back, and a new event does no
 
 for (const [status, code, retryable, attempts] of [
   [400, 'malformed-payload', false, 1],
+  [400, 'unsealed', false, 1],
   [400, 'bad-crc', true, 5],
   [401, 'bad-signature', true, 5],
   [403, 'wrong-origin', false, 1],
@@ -213,6 +214,17 @@ for (const [status, code, retryable, attempts] of [
     assert.equal(page.frames().at(-1).dropped, 0, 'once');
   });
 }
+
+test('a page that does not seal where the tenant takes nothing else is told so in the console: once', async (t) => {
+  const page = await open(t, { answer: () => problem(400, 'unsealed') });
+  await page.load();
+  for (const name of ['a', 'b', 'c']) {
+    page.firsthop.track(name);
+    await page.pass(2000);
+  }
+  assert.equal(page.requests.length, 3);
+  assert.deepEqual(page.warnings.map(([who, code]) => [who, code]), [['firsthop:', 'unsealed']]);
+});
 
 test('what a refused frame had to tell is told by the next', async (t) => {
   const page = await open(t, { answer: (frame) => (frame.batch < 2 ? problem(400, 'malformed-payload') : receipt(frame)) });

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use worker::{Context, js_sys::Uint8Array};
 
-use firsthop_core::{HEADER_LEN, Header, Region, WriteKey};
+use firsthop_core::{Flags, HEADER_LEN, Header, Region, WriteKey};
 use firsthop_intake::{
     Problem, Refusal,
     policy::{Arriving, Hop, Policy, RegionPolicy, Step, gate},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What the gate allows.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum Passage {
     /// To read it here.
     Process,
@@ -29,7 +29,6 @@ pub(crate) enum Passage {
 }
 
 /// Where to: a region of a policy.
-#[derive(Clone)]
 pub(crate) struct Onward {
     policy: Rc<Policy>,
     pub(crate) region: Region,
@@ -62,10 +61,16 @@ pub(crate) async fn frame(
     body.subarray(0, length as u32).copy_to(&mut buffer[..length]);
     let Ok(header) = Header::peek(&buffer[..length]) else { return Ok(Passage::Process) };
     match edge.enrolled(header.tenant) {
-        Some(enrolled) => decide(edge, ctx, arrival, enrolled, header.region).await,
+        Some(enrolled) => {
+            let is_sealed = header.flags.contains(Flags::SEALED);
+            decide(edge, ctx, arrival, enrolled, (header.region, is_sealed)).await
+        }
         None => Ok(Passage::Process),
     }
 }
+
+/// What stands in for a header where there is none: no vendor's format names a region, and none is sealed.
+const BARE: (Region, bool) = (Region::ANY, false);
 
 /// Decides on a request in a vendor's format. It is the tenant's whose write key stands in `Authorization`; to look for one in the body
 /// would be to read it. Without one, what all tenants of this edge would say must be the same.
@@ -73,19 +78,26 @@ pub(crate) async fn vendor(edge: &Rc<Edge>, ctx: &Context, arrival: &Arrival<'_>
     let key = segment::key_in_header(&arrival.facts(now()));
     if let Some(key) = key.as_ref().and_then(|key| WriteKey::parse(key).ok()) {
         return match edge.enrolled(key.tenant()) {
-            Some(enrolled) => decide(edge, ctx, arrival, enrolled, Region::ANY).await,
+            Some(enrolled) => decide(edge, ctx, arrival, enrolled, BARE).await,
             None => Ok(Passage::Process),
         };
     }
-    let mut passage = None;
+    let mut decided = None;
     for enrolled in edge.tenants() {
-        let other = decide(edge, ctx, arrival, enrolled, Region::ANY).await?;
-        if *passage.get_or_insert_with(|| other.clone()) != other {
-            let why = "send the write key in Authorization: without it nobody may read whose this is";
-            return Err(Problem::new(Refusal::WrongRegion).with_detail(why).into());
-        }
+        let other = decide(edge, ctx, arrival, enrolled, BARE).await;
+        decided = match (decided, other) {
+            // What cannot be decided yet may be later.
+            (_, Err(failure)) if failure.passes() => return Err(failure),
+            (None, other) => Some(other),
+            (Some(Ok(one)), Ok(other)) if one == other => Some(Ok(one)),
+            (Some(Err(failure)), Err(_)) => Some(Err(failure)),
+            _ => {
+                let why = "send the write key in Authorization: without it nobody may read whose this is";
+                return Err(Problem::new(Refusal::WrongRegion).with_detail(why).into());
+            }
+        };
     }
-    Ok(passage.unwrap_or(Passage::Process))
+    decided.unwrap_or(Ok(Passage::Process))
 }
 
 async fn decide(
@@ -93,7 +105,7 @@ async fn decide(
     ctx: &Context,
     arrival: &Arrival<'_>,
     enrolled: &Enrolled,
-    region: Region,
+    (region, is_sealed): (Region, bool),
 ) -> Result<Passage, Failure> {
     let fail = |problem| Failure::of(problem, enrolled.tenant);
     let policy = edge.policy(enrolled).await.map_err(fail)?;
@@ -106,7 +118,7 @@ async fn decide(
         // Nothing to look for: a frame for another region is refused where its header is checked.
         return Ok(Passage::Process);
     };
-    let arriving = Arriving { region, visitor: standing.visitor, forwarded: standing.forwarded };
+    let arriving = Arriving { region, is_sealed, visitor: standing.visitor, forwarded: standing.forwarded };
     match gate(Some(&policy), &hop, &arriving) {
         Step::Process => Ok(Passage::Process),
         Step::Forward { region, .. } => Ok(Passage::Forward(Onward { policy, region })),

@@ -228,6 +228,11 @@ impl Failure {
         Self { problem, tenant: Some(tenant) }
     }
 
+    /// Whether the same request may be good later.
+    pub(crate) const fn passes(&self) -> bool {
+        self.problem.refusal().retryable()
+    }
+
     /// The answer, with a body in the sender's own format; and a line for the operator.
     fn reply(&self, body: fn(&Problem) -> String) -> Reply {
         log(&self.problem, self.tenant);

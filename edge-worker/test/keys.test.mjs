@@ -73,9 +73,9 @@ async function has({ folder, leases, upstream, worker }) {
 /** Those of some keys that are somewhere, as text or as bytes. */
 const found = (where, keys) => keys.filter((key) => where.includes(key) || where.includes(bytes(key)));
 
-async function setPolicy(host, unseal) {
+async function setPolicy(host, unseal, more = '') {
   const plain = (await readFile(file('tenant.toml'), 'utf8')).split('\n[policy]')[0];
-  await writeFile(file('tenant.toml'), `${plain}\n[policy]\nregions = [{ code = "EU", host = "${host}", forward = ["*"], unseal = ${unseal} }]\n`);
+  await writeFile(file('tenant.toml'), `${plain}\n[policy]\nregions = [{ code = "EU", host = "${host}", forward = ["*"], unseal = ${unseal} }]\n${more}`);
   await until('the server to have read it', async () => {
     const answer = await fetch(`${server.internalUrl}/v1/leases`, { method: 'POST', headers: { authorization: `Bearer ${server.enrolment}` } });
     const { documents, regionSecrets } = await answer.json();
@@ -146,6 +146,27 @@ describe('keys', () => {
     const everything = await has(far);
     assert.ok(everything.includes('firsthop-want') === false && everything.includes('policy'), 'what is there was read');
     assert.deepEqual(found(everything, await secrets()), []);
+  });
+
+  test('to seal to are used by every page where the tenant takes nothing else: an edge says so by the header, wherever it stands', async () => {
+    await setPolicy('https://nowhere.example', true, 'refuse_unsealed = true\n');
+    await setPolicy(near.worker.url, true, 'refuse_unsealed = true\n');
+    const far = await edge();
+    const strict = await edge({ CONFINED: 'true' });
+    const vendor = { 'content-type': 'application/json', authorization: `Bearer ${server.writeKey}` };
+    const track = JSON.stringify({ event: 'Secret Tracked', userId: 'u' });
+    for (const [it, place] of [[far, FAR], [strict, {}]]) {
+      for (const [body, to, headers] of [[frame(), '/v1/f', {}], [track, '/v1/track', vendor]]) {
+        const answer = await it.send(body, { ...place, ...headers }, to);
+        const { code, retryable } = await answer.json();
+        assert.deepEqual([answer.status, code, retryable], [400, 'unsealed', false]);
+      }
+      // `near` still goes by the policy of before: what is sealed is good by either.
+      assert.equal((await it.send(sealed(), place)).status, 200);
+      assert.match(await (await it.read('/metrics')).text(), /firsthop_edge_isolate_refused_total\{code="unsealed"\} 2/);
+      await until('the lines in its log', () => it.worker.log.filter((line) => line.includes('"unsealed"')).length === 2);
+    }
+    assert.deepEqual([far.upstream.requests.length, strict.handed().map(({ annotation }) => annotation.refused)], [0, ['']], 'nothing of it was handed on');
   });
 
   test('of a region stay with the server where the policy does not say so: what is sealed goes on unread', async () => {

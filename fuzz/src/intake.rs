@@ -30,6 +30,7 @@ fn account() -> Rooted {
         },
         roots,
         region_secrets: [("EU".parse().expect("two capitals"), crate::region_key())].into_iter().collect(),
+        sealed_only: false,
     }
 }
 

@@ -7,7 +7,7 @@ use firsthop_core::{
     Timestamp, WorkerId, WriteKey,
 };
 
-use crate::{Problem, RegionSecrets};
+use crate::{Problem, Refusal, RegionSecrets};
 
 /// A tenant's settings, as far as a first hop needs them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Tenant {
     /// Whether this hop may read a frame that its producer meant for `region`.
     ///
     /// # Errors
-    /// [`Refusal::WrongRegion`](crate::Refusal::WrongRegion).
-    pub fn admits(&self, region: Region) -> Result<(), crate::Refusal> {
+    /// [`Refusal::WrongRegion`].
+    pub fn admits(&self, region: Region) -> Result<(), Refusal> {
         let open = region == Region::ANY || self.region == Region::ANY || region == self.region;
-        if open { Ok(()) } else { Err(crate::Refusal::WrongRegion) }
+        if open { Ok(()) } else { Err(Refusal::WrongRegion) }
     }
 
     /// Checks that a write key is one of the tenant's. A write key is no secret, so this needs no constant time.
@@ -75,11 +75,19 @@ pub trait Account {
         Err(Error::Sealed)
     }
 
+    /// Whether a frame may come as it is, sealed or not. An edge asks its tenant's policy instead, at the gate, before it reads anything.
+    ///
+    /// # Errors
+    /// [`Refusal::Unsealed`].
+    fn check_sealed(&self, _is_sealed: bool) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Whether a body of this size may come at all and the tenant has anything left of its share. Asked for whoever names the
     /// tenant, before any work is done for them; so it must take nothing.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`](crate::Refusal::RateLimited), [`Refusal::BodyTooLarge`](crate::Refusal::BodyTooLarge).
+    /// [`Refusal::RateLimited`], [`Refusal::BodyTooLarge`].
     fn has_room(&self, _bytes: usize) -> Result<(), Problem> {
         Ok(())
     }
@@ -87,7 +95,7 @@ pub trait Account {
     /// Takes a request from the tenant's share: asked once, when somebody answers for it, and before its events are read.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`](crate::Refusal::RateLimited).
+    /// [`Refusal::RateLimited`].
     fn admit(&self, _events: u16, _bytes: usize) -> Result<(), Problem> {
         Ok(())
     }
@@ -110,6 +118,10 @@ macro_rules! account_behind {
 
             fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {
                 (**self).region_secret(region, id)
+            }
+
+            fn check_sealed(&self, is_sealed: bool) -> Result<(), Refusal> {
+                (**self).check_sealed(is_sealed)
             }
 
             fn has_room(&self, bytes: usize) -> Result<(), Problem> {
@@ -172,6 +184,8 @@ pub struct Rooted {
     pub roots: Keyring<ROOTS>,
     /// The private keys of its regions.
     pub region_secrets: RegionSecrets,
+    /// Whether what is not sealed is refused.
+    pub sealed_only: bool,
 }
 
 impl Account for Rooted {
@@ -191,6 +205,10 @@ impl Account for Rooted {
 
     fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {
         self.region_secrets.get(region, id).cloned().map(Some).ok_or(Error::Sealed)
+    }
+
+    fn check_sealed(&self, is_sealed: bool) -> Result<(), Refusal> {
+        if self.sealed_only && !is_sealed { Err(Refusal::Unsealed) } else { Ok(()) }
     }
 }
 

@@ -39,6 +39,7 @@
 //!     },
 //!     roots,
 //!     region_secrets: RegionSecrets::default(),
+//!     sealed_only: false,
 //! };
 //!
 //! // A page's first frame: no session yet, only the write key.

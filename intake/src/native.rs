@@ -149,6 +149,7 @@ fn check<'a>(body: &'a [u8], facts: &Facts<'a>, account: &impl Account) -> Resul
         check_holder(&grant.holder, origin, tenant)?;
     }
     account.admit(frame.header().count, body.len())?;
+    account.check_sealed(frame.header().flags.contains(Flags::SEALED))?;
     let contents = Contents::of(&frame, account)?;
     let foreign = contents.of_frame(&frame).map_or(Ok(0), |frame| frame.check())?;
     let source = frame.header().source;

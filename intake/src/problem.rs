@@ -39,6 +39,8 @@ pub enum Refusal {
     JsonSize,
     /// The frame is for a region that this hop does not serve.
     WrongRegion,
+    /// The frame is not sealed, and the tenant takes no other.
+    Unsealed,
     /// One hop has passed the body on, and the next would have to again.
     ForwardLoop,
     /// An edge's enrolment token that the server does not know.
@@ -77,6 +79,7 @@ impl Refusal {
             Self::JsonDepth => "json-too-deep",
             Self::JsonSize => "json-too-large",
             Self::WrongRegion => "wrong-region",
+            Self::Unsealed => "unsealed",
             Self::ForwardLoop => "forward-loop",
             Self::Enrolment => "wrong-enrolment",
             Self::StatusToken => "wrong-token",
@@ -102,7 +105,7 @@ impl Refusal {
                 Error::Sealed => 501,
                 _ => 400,
             },
-            Self::Head | Self::Json | Self::JsonDepth => 400,
+            Self::Head | Self::Json | Self::JsonDepth | Self::Unsealed => 400,
             Self::Enrolment | Self::StatusToken => 401,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -147,6 +150,7 @@ impl Refusal {
             Self::JsonDepth => "JSON nested too deeply",
             Self::JsonSize => "event or batch over the size limit",
             Self::WrongRegion => "frame is for a region that is not served here",
+            Self::Unsealed => "not sealed, and this tenant takes only what is",
             Self::ForwardLoop => "the hop that this was passed on to may not read it either",
             Self::Enrolment => "enrolment token not known",
             Self::StatusToken => "not the token that was set for this",

@@ -27,9 +27,9 @@ struct Row {
     confined: bool,
     cf: Option<Cf>,
     region: Option<String>,
-    // What is sealed and what is not goes the same way: here it makes no difference, and on workerd it must not.
-    #[serde(default, rename = "sealed")]
-    _sealed: bool,
+    // What is sealed and what is not goes the same way, but where what is not is refused.
+    #[serde(default)]
+    sealed: bool,
     #[serde(default)]
     segment: bool,
     forwarded: Option<String>,
@@ -72,6 +72,7 @@ fn every_row() {
         let colo = cf.map(|cf| cf.colo.as_ref().and_then(Value::as_str));
         let arriving = Arriving {
             region: row.region.as_deref().map_or(Region::ANY, region),
+            is_sealed: row.sealed,
             visitor: cf.map_or(Place::Unknown, |cf| {
                 Place::visitor(cf.country.as_deref(), cf.continent.as_deref(), cf.is_eu_country.is_some())
             }),
@@ -123,12 +124,16 @@ proptest! {
         confined: bool,
         colo in proptest::option::of(proptest::option::of("(FRA|ZRH|IAD|SYD|fra|QQQ)")),
         visitor in "(DE|CH|US|BR|XX)?",
+        refuse_unsealed: bool,
+        is_sealed: bool,
         forwarded in proptest::option::of("(EU|QA|US|CH|--|x)"),
     ) {
+        let policy = Policy { refuse_unsealed, ..policy };
         let policy = has_policy.then_some(&policy);
         let hop = Hop::new(region(&serves), confined, colo.as_ref().map(Option::as_deref));
         let arriving = Arriving {
             region: region(&wanted),
+            is_sealed,
             visitor: Place::visitor(Some(&visitor), None, false),
             forwarded: forwarded.as_deref(),
         };
@@ -150,8 +155,15 @@ proptest! {
         if let (Some(policy), Step::Process) = (policy, step) {
             prop_assert!(policy.may_process(policy.region(hop.serves).unwrap(), hop.place));
         }
+        if step == Step::Process {
+            prop_assert!(hop.may_read(policy), "read without the keys for it");
+        }
+        if !matches!(step, Step::Refuse(_)) {
+            prop_assert!(is_sealed || !(has_policy && refuse_unsealed), "not sealed, and taken");
+        }
         if let Step::Refuse(refusal) = step {
-            prop_assert!(matches!(refusal, Refusal::WrongRegion | Refusal::ForwardLoop));
+            let is_bare = refusal == Refusal::Unsealed && has_policy && refuse_unsealed && !is_sealed;
+            prop_assert!(is_bare || matches!(refusal, Refusal::WrongRegion | Refusal::ForwardLoop));
         }
         // What is passed on arrives with what it was passed on for.
         if let Step::Forward { region, .. } = step {

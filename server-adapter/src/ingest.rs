@@ -338,6 +338,9 @@ fn open_envelope<'a>(envelope: &Envelope<'a>, account: &impl Account, now: Times
         native::check_own(&frame)?;
     }
     account.admit(header.count, envelope.frame.len())?;
+    if !is_anew {
+        account.check_sealed(header.flags.contains(Flags::SEALED))?;
+    }
     let contents = Contents::of(&frame, account)?;
     let foreign = contents.of_frame(&frame).ok_or(CoreError::Sealed)?.check()? > 0;
     check_count(&frame)?;

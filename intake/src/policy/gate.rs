@@ -43,6 +43,8 @@ impl Hop {
 pub struct Arriving<'a> {
     /// The region in the frame's header; [`Region::ANY`] of what has none.
     pub region: Region,
+    /// Whether its header says that it is sealed.
+    pub is_sealed: bool,
     /// Where the visitor is.
     pub visitor: Place,
     /// The header [`FORWARDED`], if it is there: another hop has passed it on, and what the platform says of the sender is said of that hop.
@@ -69,8 +71,18 @@ pub enum Step<'a> {
 ///
 /// Without a policy, or with one that names no region, a hop reads what is for its own region or for any, and refuses all else. With one, what
 /// names no region belongs to the visitor's, and where that is not known, or not served, to the first region of the policy.
+///
+/// What is not sealed, and should be, is not passed on either: it would be read on more of its way.
 #[must_use]
 pub fn gate<'a>(policy: Option<&'a Policy>, hop: &Hop, arriving: &Arriving<'_>) -> Step<'a> {
+    let is_bare = !arriving.is_sealed && policy.is_some_and(|policy| policy.refuse_unsealed);
+    match by_region(policy, hop, arriving) {
+        Step::Process | Step::Forward { .. } if is_bare => Step::Refuse(Refusal::Unsealed),
+        step => step,
+    }
+}
+
+fn by_region<'a>(policy: Option<&'a Policy>, hop: &Hop, arriving: &Arriving<'_>) -> Step<'a> {
     // Whoever passed it on knows of a region that this hop does not, or not yet: a page that keeps its frame for a while loses nothing by that.
     let unserved = Step::Refuse(if arriving.forwarded.is_some() { Refusal::ForwardLoop } else { Refusal::WrongRegion });
     let Some(policy) = policy.filter(|policy| !policy.regions.is_empty()) else {

@@ -59,6 +59,9 @@ pub struct Policy {
     /// whose visitor is in none of them, is for it. None: each hop serves its own, as without a policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<RegionPolicy>,
+    /// Whether what is not sealed is refused, at every hop: also where it might be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuse_unsealed: bool,
     /// What the first hop that may read an event does with it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rules: Rules,
@@ -99,7 +102,7 @@ impl Policy {
     /// The first fault, with where it is.
     pub fn check(&self) -> Result<(), PolicyError> {
         let fault = |fault| PolicyError { region: None, field: "regions", fault };
-        if self.regions.is_empty() && is_default(&self.rules) {
+        if *self == Self::default() {
             return Err(fault(Fault::None));
         }
         self.rules.check().map_err(|error| PolicyError { region: None, field: "", fault: Fault::Rules(error) })?;

@@ -350,7 +350,8 @@ fn rules_stand_alone() {
     for (region, step) in
         [("EU", Step::Process), ("--", Step::Process), ("US", Step::Refuse(crate::Refusal::WrongRegion))]
     {
-        let arriving = Arriving { region: region.parse().expect("a region"), visitor: Place::Unknown, forwarded: None };
+        let region = region.parse().expect("a region");
+        let arriving = Arriving { region, is_sealed: false, visitor: Place::Unknown, forwarded: None };
         assert_eq!(gate(Some(&policy), &hop, &arriving), step, "{region}");
     }
 }

@@ -41,6 +41,7 @@
 //!     },
 //!     roots: Keyring::new(),
 //!     region_secrets: RegionSecrets::default(),
+//!     sealed_only: false,
 //! };
 //! let body = br#"{ "writeKey": "fh_00000000000000c8_Zm9vYmFyYmF6cXV4", "batch": [
 //!     { "type": "track", "event": "Signed Up", "userId": "u-1", "messageId": "m-1" },
@@ -244,6 +245,8 @@ pub fn receive<'a, T: Account>(
         account.tenant().origins.check(facts.origin)?;
         account.has_room(body.len())?;
         account.admit(count, body.len())?;
+        // No vendor's format is sealed.
+        account.check_sealed(false)?;
         let text = text.as_deref().unwrap_or_default();
         Events { account, key, traceparent: facts.traceparent, now: facts.now, random }.read(call, request, |message| {
             // Positions in the mended text are positions in the body.

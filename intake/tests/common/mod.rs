@@ -39,7 +39,7 @@ pub fn tenant(worker: u32) -> Tenant {
 pub fn server() -> Rooted {
     let mut roots = Keyring::new();
     roots.insert(KeyId::FIRST, RootKey::new(ROOT), Timestamp::from_millis(0), None).unwrap();
-    Rooted { tenant: tenant(0), roots, region_secrets: RegionSecrets::default() }
+    Rooted { tenant: tenant(0), roots, region_secrets: RegionSecrets::default(), sealed_only: false }
 }
 
 /// An edge with leases for the three epochs about `now`.

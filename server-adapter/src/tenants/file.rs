@@ -241,7 +241,20 @@ impl TenantFile {
             },
             roots: keys.ring(now)?,
             region_secrets: keys.region_secrets(),
+            sealed_only: self.sealed_only(keys)?,
         })
+    }
+}
+
+impl TenantFile {
+    /// Whether what is not sealed is refused. Without a key to seal to, that would refuse everything.
+    fn sealed_only(&self, keys: &KeyFile) -> Result<bool, Error> {
+        let is_set = self.policy.as_ref().is_some_and(|policy| policy.refuse_unsealed);
+        if is_set && keys.region_keys.is_empty() {
+            let why = "policy: refuse_unsealed, and there is nothing to seal to: `firsthop region-key new` makes a key";
+            return Err(Error::tenant(why));
+        }
+        Ok(is_set)
     }
 }
 

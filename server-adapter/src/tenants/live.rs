@@ -12,7 +12,7 @@ use std::{
 use firsthop_core::{
     Error as CoreError, KeyId, LeaseKey, LeaseScope, Region, RegionKeyId, RegionSecretKey, TenantId, Timestamp,
 };
-use firsthop_intake::{Account, Problem, Rooted};
+use firsthop_intake::{Account, Problem, Refusal, Rooted};
 
 use super::{Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
@@ -96,6 +96,10 @@ impl Account for Found {
 
     fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, CoreError> {
         self.known.rooted.region_secret(region, id)
+    }
+
+    fn check_sealed(&self, is_sealed: bool) -> Result<(), Refusal> {
+        self.known.rooted.check_sealed(is_sealed)
     }
 
     fn has_room(&self, bytes: usize) -> Result<(), Problem> {

@@ -105,6 +105,58 @@ fn what_is_sealed_arrives_and_the_journal_keeps_it_sealed() {
     assert!(other.ok(&["verify"]).contains("3 frames are sealed"));
 }
 
+/// The tenant's switch: what is not sealed is refused by whatever way it comes, counted, and kept for a replay.
+#[test]
+fn a_tenant_may_take_only_what_is_sealed() {
+    let (folder, tenant) = shop();
+    let path = tenant.folder.join("tenant.toml");
+    let before = fs::read_to_string(&path).expect("there");
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let mut server = folder.serve();
+    let mut client = server.client();
+    let mut edge = Edge::new(&server, &token);
+    let (mut bare, mut good) = (Page::new(&tenant), page(&folder, &tenant));
+    bare.begin(&mut client);
+    good.begin(&mut client);
+    let enrolled = fs::read_to_string(&path).expect("there");
+    fs::write(&path, format!("{enrolled}\n[policy]\nrefuse_unsealed = true\n")).expect("written");
+    let refused = bare.frame(2);
+    until(&server, "the switch", || client.frame(&refused).status == 400);
+    let taken = tenant.quarantine().get("unsealed").copied();
+    let answer = client.frame(&refused);
+    assert_eq!((answer.status, &*answer.code(), &answer.json()["retryable"]), (400, "unsealed", &json!(false)));
+    assert!(answer.header("firsthop-receipt").contains("quarantined=2"), "{answer:?}");
+    assert_eq!(tenant.quarantine().get("unsealed").copied(), taken, "the same bytes are kept once");
+    // What an edge of before the switch has taken, it may have acknowledged.
+    let waited = bare.frame(3);
+    let (forwarded, _) = edge.forward(&waited);
+    assert_eq!(envelope(&mut client, &forwarded).code(), "unsealed");
+    let vendor = client.segment("/v1/track", &tenant.key, r#"{"event":"Order Completed","userId":"u-1"}"#);
+    assert_eq!((vendor.status, &*vendor.code()), (400, "unsealed"));
+    let quarantined: i64 = tenant.quarantine().get("unsealed").copied().unwrap_or_default();
+    assert_eq!(quarantined, taken.unwrap_or_default() + 2);
+    assert!(server.metric(r#"firsthop_refused_total{code="unsealed"}"#) >= 4.0);
+    // What is sealed is taken by either way.
+    assert_eq!(client.frame(&good.frame(1)).receipt().stored, 1);
+    let (forwarded, _) = edge.forward(&good.frame(1));
+    assert_eq!(envelope(&mut client, &forwarded).receipt().stored, 1);
+    // Judged by what is in force: with the switch again nothing, without it all of it.
+    folder.ok(&["quarantine", "replay", "--all"]);
+    assert_eq!(tenant.quarantine().get("unsealed").copied(), Some(quarantined));
+    fs::write(&path, &enrolled).expect("written");
+    until(&server, "the switch to be off", || client.frame(&bare.frame(1)).status == 200);
+    folder.ok(&["quarantine", "replay", "--all"]);
+    assert_eq!(tenant.quarantine().get("unsealed"), None);
+    server.stop();
+
+    // Without anything to seal to it would refuse everything: that is said.
+    let give_back = take_keys(&tenant);
+    fs::write(&path, format!("{before}\n[policy]\nrefuse_unsealed = true\n")).expect("written");
+    let said = folder.fails(&["serve", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"]);
+    assert!(said.contains("refuse_unsealed") && said.contains("region-key new"), "{said}");
+    give_back();
+}
+
 /// Pages that were built with the old key, with the new one, and one whose frame was on its way all the time.
 #[test]
 fn a_rotation_loses_nothing_that_is_on_its_way() {

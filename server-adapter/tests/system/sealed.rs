@@ -121,7 +121,7 @@ fn a_tenant_may_take_only_what_is_sealed() {
     let enrolled = fs::read_to_string(&path).expect("there");
     fs::write(&path, format!("{enrolled}\n[policy]\nrefuse_unsealed = true\n")).expect("written");
     let refused = bare.frame(2);
-    until(&server, "the switch", || client.frame(&refused).status == 400);
+    until("the switch", || client.frame(&refused).status == 400);
     let taken = tenant.quarantine().get("unsealed").copied();
     let answer = client.frame(&refused);
     assert_eq!((answer.status, &*answer.code(), &answer.json()["retryable"]), (400, "unsealed", &json!(false)));
@@ -144,7 +144,7 @@ fn a_tenant_may_take_only_what_is_sealed() {
     folder.ok(&["quarantine", "replay", "--all"]);
     assert_eq!(tenant.quarantine().get("unsealed").copied(), Some(quarantined));
     fs::write(&path, &enrolled).expect("written");
-    until(&server, "the switch to be off", || client.frame(&bare.frame(1)).status == 200);
+    until("the switch to be off", || client.frame(&bare.frame(1)).status == 200);
     folder.ok(&["quarantine", "replay", "--all"]);
     assert_eq!(tenant.quarantine().get("unsealed"), None);
     server.stop();

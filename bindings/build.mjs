@@ -6,6 +6,7 @@
 // or if the module imports anything, can grow its memory, or exports other things than js/wasm.ts says.
 
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -28,7 +29,9 @@ const LIMITS = { wasm: 6 * 1024, total: 10 * 1024, sealed: 18 * 1024 };
 
 const FEATURES = ['bulk-memory', 'multivalue', 'mutable-globals', 'nontrapping-float-to-int', 'reference-types', 'sign-ext'].map((f) => `--enable-${f}`);
 
-const SMALLEST = ['-Oz', '--flatten', '--rereloop', '-Oz', '-Oz', '--strip-debug', '--strip-producers', '--strip-target-features'];
+// Twice around: the second finds what the first has laid open.
+const ROUND = ['-Oz', '--flatten', '--rereloop', '-Oz', '-Oz'];
+const SMALLEST = [...ROUND, ...ROUND, '--strip-debug', '--strip-producers', '--strip-target-features'];
 
 /** What js/wasm.ts declares, and so what may be called. */
 const exportsOf = (name) => [...readFileSync(join(here, 'js', 'wasm.ts'), 'utf8').match(new RegExp(`interface ${name} [^]*?\\{([^]*?)\\n\\}`))[1].matchAll(/^ {2}(\w+)[(:]/gm)].map(([, name]) => name);
@@ -37,8 +40,8 @@ const SEALING_EXPORTS = [...EXPORTS, ...exportsOf('SealingWasm')];
 
 /** Names that never leave the script. */
 const INTERNAL = [
-  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'guard', 'kind', 'lasting', 'leave', 'refusals'],
-  ...['resume', 'seal', 'sign', 'weight', 'write'],
+  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'guard', 'kind', 'lasting', 'leave', 'name', 'place', 'purposes', 'refusals'],
+  ...['resume', 'seal', 'sign', 'time', 'weight', 'write'],
 ];
 
 const run = (command, args, options) => execFileSync(command, args, { stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28, ...options });
@@ -104,6 +107,8 @@ function script({ sealed, exported, deflated }, entry, name, format, inside = tr
     writeFileSync(join(work, 'names.json'), JSON.stringify(exported));
     return run(tools.esbuild, [
       ...[join(here, 'js', entry), '--bundle', '--minify', `--format=${format}`, '--target=es2022', '--log-level=warning'],
+      // Not js/tsconfig.json, whose `strict` would put a directive in front of a script that needs none.
+      '--tsconfig-raw={}',
       ...[`--mangle-props=^(${[...INTERNAL, ...Object.keys(exported)].join('|')})$`, `--mangle-cache=${join(work, 'names.json')}`],
       ...[`--define:ALPHABET=${JSON.stringify(alphabet)}`, `--define:WASM=${JSON.stringify(text)}`, `--define:SEALED=${sealed}`],
     ]).toString();
@@ -159,6 +164,16 @@ script(sealed, 'script.ts', 'firsthop-sealed.js', 'iife');
 
 aside((work) => run(tools.opt, [...FEATURES, ...SMALLEST, bindgen('vectors', work), '-o', join(dist, 'test', 'vectors.wasm')]));
 for (const types of ['firsthop.d.ts', 'firsthop-sealed.d.ts']) copyFileSync(join(here, 'js', types), join(dist, types));
+
+// What a tag's `integrity` says, for who writes tags, and for who serves these files: edge and server hold them to it.
+const [, version] = readFileSync(join(here, '..', 'Cargo.toml'), 'utf8').match(/^\[workspace\.package\][^[]*^version = "(.+)"/m);
+const shipped = ['firsthop.js', 'firsthop.mjs', 'firsthop.wasm', 'firsthop.inline.mjs', 'firsthop-sealed.js', 'firsthop-sealed.mjs'].map((name) => [name, readFileSync(join(dist, name))]);
+// Stands for all of them: a module looks for its .wasm beside it.
+const stamp = createHash('sha256');
+for (const [name, bytes] of shipped) stamp.update(`${name} ${bytes.length}\n`).update(bytes);
+const release = stamp.digest('hex').slice(0, 16);
+const files = shipped.map(([name, bytes]) => [name, { path: `/sdk/${release}/${name}`, integrity: `sha384-${createHash('sha384').update(bytes).digest('base64')}`, size: bytes.length }]);
+writeFileSync(join(dist, 'integrity.json'), `${JSON.stringify({ version, build: release, files: Object.fromEntries(files) }, undefined, 2)}\n`);
 
 const weigh = (...names) => {
   const files = names.map((name) => readFileSync(join(dist, name)));

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-for (const name of ['firsthop.mjs', 'firsthop.inline.mjs', 'firsthop.js', 'firsthop.wasm', 'firsthop.d.ts', 'firsthop-sealed.mjs', 'firsthop-sealed.js', 'firsthop-sealed.d.ts']) {
+for (const name of ['firsthop.mjs', 'firsthop.inline.mjs', 'firsthop.js', 'firsthop.wasm', 'firsthop.d.ts', 'firsthop-sealed.mjs', 'firsthop-sealed.js', 'firsthop-sealed.d.ts', 'integrity.json']) {
   if (!existsSync(at(`dist/${name}`))) throw new Error(`dist/${name} is not there: build first (make sdk)`);
 }
 const [, version] = readFileSync(at('../Cargo.toml'), 'utf8').match(/^\[workspace\.package\][^[]*^version = "(.+)"/m);

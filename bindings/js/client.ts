@@ -35,7 +35,6 @@ export interface Moment {
 
 const isFunction = (value: unknown): boolean => typeof value === 'function';
 const textual = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' ? `${value}` : '');
-const sleep = (ms: number): Promise<unknown> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What the page said, whatever it does to its objects meanwhile. What JSON cannot say stays as it is. */
 const snapshot = (args: Args): Args => {
@@ -80,7 +79,7 @@ export function createFirsthop(instantiate: () => Promise<Wasm>, queued?: () => 
       const callback = args.find(isFunction);
       if (callback) {
         // Whatever becomes of the event: a visitor may be waiting.
-        Promise.race([new Promise<void>((done) => (made.done = done)), sleep(Limit.CallbackMs)])
+        new Promise<void>((done) => setTimeout((made.done = done), Limit.CallbackMs))
           .then(() => callback())
           .catch((cause) => fail('callback', cause));
       }
@@ -114,7 +113,7 @@ export function createFirsthop(instantiate: () => Promise<Wasm>, queued?: () => 
         delivery = createDelivery(encoder, reporter, url, source, losses, giveUp, flushInterval ?? Limit.FlushMs, maxQueueBytes ?? Limit.QueueBytes);
       } catch (cause) {
         fail('wasm', cause);
-        await sleep(500 << load);
+        await new Promise((resolve) => setTimeout(resolve, 500 << load));
       }
     }
     ready = true;
@@ -129,12 +128,12 @@ export function createFirsthop(instantiate: () => Promise<Wasm>, queued?: () => 
   const capture = (kind: Kind, name: string, properties: unknown, options: unknown, also?: object): void => {
     const { timestamp, userId, anonymousId, context: extra }: EventOptions = isObject(options) ? options : {};
     const { now, url, title, done } = moment!;
-    let context = visitor.context(now, url, title);
+    let place = visitor.place(now, url, title);
     if (userId || anonymousId || also) {
-      context = Object.assign([...context], userId && { [Field.UserId]: `${userId}` }, anonymousId && { [Field.AnonymousId]: `${anonymousId}` }, also);
+      place = Object.assign([...place], userId && { [Field.UserId]: `${userId}` }, anonymousId && { [Field.AnonymousId]: `${anonymousId}` }, also);
     }
     const time = +new Date(timestamp ?? now) || now;
-    if (delivery) delivery.deliver({ kind, name, properties, extra, time, context, consent: visitor.consent() });
+    if (delivery) delivery.deliver({ kind, name, properties, extra, time, place, purposes: visitor.purposes() });
     else giveUp('wasm');
     if (leaving) delivery?.leave();
     if (done) flush().then(done, done);

@@ -146,7 +146,7 @@ export function createDelivery(
         headers: { 'content-type': 'text/plain' },
         credentials: 'omit',
         keepalive,
-        signal: AbortSignal.timeout?.(Limit.RequestMs) ?? null,
+        signal: AbortSignal.timeout?.(Limit.RequestMs)!,
       });
       answer = await response.json();
     } catch {
@@ -252,5 +252,4 @@ export function createDelivery(
 }
 
 /** Milliseconds that a `Retry-After` asks for, in seconds or as a date. */
-const waitOf = (retryAfter: string | null | undefined): number =>
-  Math.max(0, Number(retryAfter) * 1000 || Date.parse(retryAfter!) - Date.now() || 0);
+const waitOf = (retryAfter: string | null | undefined): number => Math.max(+retryAfter! * 1000 || Date.parse(retryAfter!) - Date.now() || 0, 0);

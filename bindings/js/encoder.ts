@@ -17,8 +17,8 @@ export interface Call {
   /** What the caller adds to the context. */
   extra: unknown;
   time: number;
-  context: Context;
-  consent: number;
+  place: Context;
+  purposes: number;
 }
 
 /** A frame, signed. However often it is sent, it stays as it is. */
@@ -152,17 +152,17 @@ export function createEncoder(wasm: Wasm, source: string, writeKey: string, regi
      * The events of a frame share one context. To say with each what differs would take more than a new frame.
      */
     write(call: Call, seal: () => void): string | undefined {
-      const { context, consent, extra } = call;
+      const { place, purposes, extra } = call;
       try {
         for (;;) {
-          if (open && (open.context !== context || open.consent !== consent || open.extra || extra)) seal();
+          if (open && (open.place !== place || open.purposes !== purposes || open.extra || extra)) seal();
           const fresh = !open;
           if (!open) {
             const letters = region || sessionRegion;
             // The texts last: nothing may come between them and the frame that takes them.
             block(extra);
-            context.forEach((text, field) => text && wasm.setText(field, stage(text.slice(0, Limit.ContextText))));
-            check(wasm.beginFrame(consent, letters.charCodeAt(0) | (letters.charCodeAt(1) << 8), Date.now(), screen.width, screen.height));
+            place.forEach((text, field) => text && wasm.setText(field, stage(text.slice(0, Limit.ContextText))));
+            check(wasm.beginFrame(purposes, letters.charCodeAt(0) | (letters.charCodeAt(1) << 8), Date.now(), screen.width, screen.height));
             open = call;
             count = 0;
           }

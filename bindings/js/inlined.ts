@@ -14,8 +14,7 @@ export async function instantiate(): Promise<Wasm> {
   let count = 0;
   for (const char of WASM) {
     bits = (bits << 6) | ALPHABET.indexOf(char);
-    count += 6;
-    if (count > 7) deflated.push((bits >> (count -= 8)) & 255);
+    if ((count += 6) > 7) deflated.push(bits >> (count -= 8));
   }
   const stream = new Blob([new Uint8Array(deflated)]).stream().pipeThrough(new DecompressionStream('deflate-raw'));
   const { instance } = await WebAssembly.instantiate(await new Response(stream).arrayBuffer());

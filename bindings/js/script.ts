@@ -1,4 +1,4 @@
-// The script: works off what the snippet has queued, and takes its place.
+// The script: loads itself if its tag says with what, works off what the snippet has queued, and takes its place.
 
 import { createFirsthop, type Moment } from './client.ts';
 import type { Firsthop } from './firsthop.d.ts';
@@ -8,23 +8,31 @@ import { instantiate } from './inlined.ts';
 type Call = ArrayLike<unknown> & { at?: Moment };
 type Queue = Call[];
 
-const page = window as unknown as { firsthop?: (Firsthop & { push(...calls: Queue): void }) | Queue };
-const { firsthop: queue } = page;
+declare global {
+  var firsthop: (Firsthop & { push(...calls: Queue): void }) | Queue | undefined;
+}
+const queue = window.firsthop;
 
 // A page that has the script twice keeps the first.
 if (!queue || Array.isArray(queue)) {
   let at: Moment | undefined;
   const firsthop = createFirsthop(instantiate, () => at);
 
-  const push = (...calls: Queue): void => {
-    for (const call of calls) {
+  const push = (...calls: Queue): void =>
+    calls.forEach((call) => {
       const [method, ...args] = Array.from(call ?? []);
       at = call?.at;
       (firsthop as any)[method as string]?.(...args);
       at = undefined;
-    }
-  };
-  page.firsthop = Object.assign(firsthop, { push });
+    });
+  window.firsthop = Object.assign(firsthop, { push });
+  // A tag that says all itself needs no other script beside it, which a Content-Security-Policy would have to allow.
+  const tag = document.currentScript as HTMLScriptElement | null;
+  if (tag?.dataset.writeKey) {
+    // An attribute is a text, and any would be a yes to what is kept beyond the page.
+    firsthop.load({ endpoint: tag.src.split('/sdk/')[0], ...tag.dataset, persist: false } as never);
+    firsthop.page();
+  }
   if (queue) {
     // Whoever kept the snippet's own function still calls it.
     queue.push = push as never;

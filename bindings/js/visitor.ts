@@ -83,10 +83,10 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
   return {
     agree,
     change,
-    consent: () => bits,
+    purposes: () => bits,
 
     /** The context of a call that was made then and there. */
-    context(now: number, url: string, title: string): Context {
+    place(now: number, url: string, title: string): Context {
       if (now - seen > Limit.VisitMs) change({ [Field.Visit]: createUuid() });
       if (url !== context[Field.Url] || title !== context[Field.Title]) change({ [Field.Url]: url, [Field.Title]: title });
       seen = now;

@@ -41,6 +41,7 @@ test('what is in it', () => {
     'dist/firsthop.js',
     'dist/firsthop.mjs',
     'dist/firsthop.wasm',
+    'dist/integrity.json',
     'package.json',
   ]);
   const manifest = JSON.parse(readFileSync(join(folder, 'node_modules/firsthop/package.json')));

@@ -26,12 +26,9 @@ use crate::{
 /// Answers a request.
 pub(crate) async fn answer(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Reply {
     let (method, path) = (arrival.method, path_of(arrival.url));
-    if let Some(file) = path.strip_prefix("/sdk/") {
-        let known = arrival.request.headers().get("if-none-match").ok().flatten();
-        return sdk::answer(method, file, known.as_deref());
-    }
     let reply = match route(method, path) {
         Ok(Route::Live) => return live(),
+        Ok(Route::Sdk(wanted)) => return sdk::answer(&wanted, arrival),
         Ok(Route::Preflight) => Reply::empty(204, &PREFLIGHT),
         Ok(Route::Frame) => {
             let result = native_frame(arrival, env, ctx).await;

@@ -2,81 +2,53 @@
 //!
 //! Embedded rather than uploaded beside it as static assets: the Worker that was tested is then, to the byte, the one
 //! that is deployed; page and edge are of one commit and speak the same frame version; and it runs wherever workerd
-//! runs. The price is some kilobytes of Worker and an invocation per download, which the caching below keeps rare.
-//!
-//! `/sdk/{file}` is the current SDK, cached shortly. `/sdk/{version}/{file}` never changes, so it is cached for ever; a
-//! version that this Worker does not have leads to the current one, because a page without its SDK loses every event.
+//! runs. The price is some kilobytes of Worker and an invocation per download, which caching keeps rare.
 
-use firsthop_intake::{Problem, Refusal};
+use firsthop_intake::{
+    Problem, Refusal,
+    sdk::{HEADERS, SHORT, Wanted, is_known, media},
+};
 
-use crate::reply::Reply;
+use crate::{arrival::Arrival, reply::Reply};
+
+/// The current release first, then those of the folder `kept`.
+static RELEASES: &[Release] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
+
+struct Release {
+    version: &'static str,
+    build: &'static str,
+    files: &'static [File],
+}
 
 struct File {
     name: &'static str,
-    media: &'static str,
     etag: &'static str,
     bytes: &'static [u8],
 }
 
-static FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
-
-/// The SDK's version: the workspace has one.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// How long the current SDK may be used without asking: five minutes, and a day longer while a newer one is fetched.
-const SHORT: &str = "public, max-age=300, stale-while-revalidate=86400";
-const FOREVER: &str = "public, max-age=31536000, immutable";
-
-/// For pages of every origin, and for pages that are isolated from other origins.
-const SHARED: [(&str, &str); 4] = [
-    ("access-control-allow-origin", "*"),
-    ("cross-origin-resource-policy", "cross-origin"),
-    ("timing-allow-origin", "*"),
-    ("x-content-type-options", "nosniff"),
-];
-
-/// Answers a request by the path behind `/sdk/`; `known` is its `If-None-Match`.
-pub(crate) fn answer(method: &str, path: &str, known: Option<&str>) -> Reply {
-    if !matches!(method, "GET" | "HEAD") {
-        return refuse(&Problem::not_allowed("GET, HEAD"));
-    }
-    let (version, name) = match path.split_once('/') {
-        Some((version, name)) => (Some(version), name),
-        None => (None, path),
+/// The answer to a request for a file.
+pub(crate) fn answer(wanted: &Wanted<'_>, arrival: &Arrival<'_>) -> Reply {
+    let mut releases = RELEASES.iter();
+    let release = match wanted.release {
+        Some(name) => releases.find(|release| release.version == name || release.build == name),
+        None => releases.next(),
     };
-    let file = FILES.iter().find(|file| file.name == name);
-    match (file, version) {
-        (Some(file), None) => send(file, known, SHORT),
-        (Some(file), Some(VERSION)) => send(file, known, FOREVER),
-        (Some(file), Some(other)) if is_version(other) => {
-            Reply::empty(307, &SHARED).with("location", format!("/sdk/{}", file.name)).with("cache-control", SHORT)
+    let of = |release: &'static Release| release.files.iter().find(|file| file.name == wanted.file);
+    if let Some(file) = release.and_then(of) {
+        let known = arrival.request.headers().get("if-none-match").ok().flatten();
+        let reply = if is_known(known.as_deref(), file.etag) {
+            Reply::empty(304, &HEADERS)
+        } else {
+            Reply::bytes(200, &HEADERS, file.bytes).with("content-type", media(file.name).unwrap_or_default())
+        };
+        return reply.with("etag", file.etag).with("cache-control", wanted.caching());
+    }
+    let current = RELEASES.first().and_then(of);
+    match wanted.elsewhere().filter(|_| current.is_some() && release.is_none()) {
+        Some(location) => Reply::empty(307, &HEADERS).with("location", location).with("cache-control", SHORT),
+        None => {
+            let problem = Problem::new(Refusal::NotFound);
+            Reply::problem(&problem, problem.to_json().into_bytes().into())
         }
-        _ => refuse(&Problem::new(Refusal::NotFound)),
     }
-}
-
-fn refuse(problem: &Problem) -> Reply {
-    Reply::problem(problem, problem.to_json().into_bytes().into())
-}
-
-fn send(file: &'static File, known: Option<&str>, caching: &'static str) -> Reply {
-    let same = known.is_some_and(|known| {
-        // A proxy that compresses marks the tag as weak, which makes no difference here.
-        known.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == file.etag)
-    });
-    let reply = match same {
-        true => Reply::empty(304, &SHARED),
-        false => Reply::bytes(200, &SHARED, file.bytes).with("content-type", file.media),
-    };
-    reply.with("etag", file.etag).with("cache-control", caching)
-}
-
-/// Whether a path segment is a version number: three numbers, and perhaps a pre-release behind a hyphen.
-fn is_version(text: &str) -> bool {
-    let (numbers, pre) = text.split_once('-').unwrap_or((text, "0"));
-    let number = |part: &str| !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit());
-    numbers.split('.').count() == 3
-        && numbers.split('.').all(number)
-        && !pre.is_empty()
-        && pre.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
 }

@@ -1,6 +1,7 @@
 // What the Worker answers besides frames: the SDK, routes, methods, CORS, health, and a Worker that is not set up.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -13,9 +14,9 @@ import { startWorker } from './worker.mjs';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const VERSION = readFileSync(`${ROOT}/Cargo.toml`, 'utf8').match(/^version = "(.*)"/m)[1];
 const DIST = `${ROOT}/bindings/dist`;
+const INTEGRITY = JSON.parse(readFileSync(`${DIST}/integrity.json`));
 const tenant = new Tenant(0xc8);
 const { server, edge } = await pair({ tenants: [tenant] });
-
 
 const get = (path, options = {}) => fetch(`${edge.url}${path}`, { redirect: 'manual', ...options });
 
@@ -23,13 +24,15 @@ describe('the SDK', () => {
   // What bundlers have from npm is not served.
   const files = readdirSync(DIST).filter((name) => /\.(m?js|wasm)$/.test(name) && !['firsthop-sealed.mjs', 'firsthop.inline.mjs'].includes(name));
 
+  const FOREVER = /^public, max-age=31536000, immutable$/;
+
   test('is what was built', () => {
     assert.ok(files.includes('firsthop.js'), `bindings/dist holds ${files}`);
   });
 
   for (const name of files) {
     test(`/sdk/${name}`, async () => {
-      for (const [path, caching] of [[`/sdk/${name}`, /^public, max-age=300, stale-while-revalidate=\d+$/], [`/sdk/${VERSION}/${name}`, /^public, max-age=31536000, immutable$/]]) {
+      for (const [path, caching] of [[`/sdk/${name}`, /^public, max-age=300, stale-while-revalidate=\d+$/], [`/sdk/${VERSION}/${name}`, FOREVER], [INTEGRITY.files[name].path, FOREVER]]) {
         const answer = await get(path);
         assert.equal(answer.status, 200);
         assert.equal(answer.headers.get('content-type'), name.endsWith('wasm') ? 'application/wasm' : 'text/javascript; charset=utf-8');
@@ -53,8 +56,24 @@ describe('the SDK', () => {
     });
   }
 
-  test('of another version leads to this one', async () => {
-    for (const version of ['0.0.1', '12.34.56', '1.0.0-rc.1']) {
+  test('its listing has the integrity of all that is served, and of nothing else', async () => {
+    for (const [path, caching] of [['/sdk/integrity.json', /^public, max-age=300,/], [`/sdk/${INTEGRITY.build}/integrity.json`, FOREVER]]) {
+      const answer = await get(path);
+      assert.equal(answer.status, 200);
+      assert.equal(answer.headers.get('content-type'), 'application/json');
+      assert.equal(answer.headers.get('access-control-allow-origin'), '*');
+      assert.match(answer.headers.get('cache-control'), caching);
+      const { version, build, files: listed } = await answer.json();
+      assert.deepEqual([version, build, Object.keys(listed).sort()], [VERSION, INTEGRITY.build, files.sort()]);
+      for (const [name, { path, integrity, size }] of Object.entries(listed)) {
+        const bytes = Buffer.from(await (await get(path)).arrayBuffer());
+        assert.deepEqual([integrity, size], [`sha384-${createHash('sha384').update(bytes).digest('base64')}`, bytes.length], name);
+      }
+    }
+  });
+
+  test('of another release leads to this one', async () => {
+    for (const version of ['0.0.1', '12.34.56', '1.0.0-rc.1', '0123456789abcdef']) {
       const answer = await get(`/sdk/${version}/firsthop.js`);
       assert.equal(answer.status, 307, version);
       assert.equal(answer.headers.get('location'), '/sdk/firsthop.js');
@@ -63,7 +82,7 @@ describe('the SDK', () => {
   });
 
   test('is nothing else', async () => {
-    for (const path of ['/sdk/', '/sdk/firsthop.js/', '/sdk/nothing.js', '/sdk/1/firsthop.js', '/sdk/1.2.3/nothing.js', '/sdk/1.2.3/4/firsthop.js', '/sdk/a.b.c/firsthop.js', '/sdk/1.2.3-/firsthop.js', '/sdk/package.json', '/sdk/..%2fwrangler.toml', '/sdk//firsthop.js']) {
+    for (const path of ['/sdk/', '/sdk/firsthop.js/', '/sdk/nothing.js', '/sdk/1/firsthop.js', '/sdk/1.2.3/nothing.js', '/sdk/1.2.3/4/firsthop.js', '/sdk/a.b.c/firsthop.js', '/sdk/1.2.3-/firsthop.js', '/sdk/0123456789ABCDEF/firsthop.js', '/sdk/0.0.1/integrity.json', '/sdk/package.json', '/sdk/sizes.json', '/sdk/..%2fwrangler.toml', '/sdk//firsthop.js']) {
       await isProblem(await get(path), 404, 'not-found');
     }
   });

@@ -74,6 +74,7 @@ mod problem;
 mod receipt;
 mod route;
 pub mod rules;
+pub mod sdk;
 mod sealed;
 pub mod segment;
 mod session;

@@ -1,6 +1,6 @@
 //! Which request is for whom.
 
-use crate::{Problem, Refusal, segment::Call};
+use crate::{Problem, Refusal, sdk::Wanted, segment::Call};
 
 /// What a request asks for. A hop that does not serve a route answers [`Refusal::NotFound`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub enum Route<'a> {
     Metrics,
     /// `GET /statusz`. Edges whose operator has set a token.
     Status,
-    /// `GET /sdk/{file}`: a file of the page SDK.
-    Sdk(&'a str),
+    /// `GET /sdk/{file}`, `/sdk/{release}/{file}`: a file of the page SDK.
+    Sdk(Wanted<'a>),
 }
 
 /// Headers of every answer on a route that pages write to, problems included. No credentials are used, so `*` gives
@@ -68,10 +68,10 @@ pub fn route<'a>(method: &str, path: &'a str) -> Result<Route<'a>, Problem> {
             let call = path.strip_prefix("/v1/").and_then(Call::from_path);
             let tenant =
                 path.strip_prefix("/v1/region-keys/").filter(|tenant| !tenant.is_empty() && !tenant.contains('/'));
-            let file = path.strip_prefix("/sdk/").filter(|file| !file.is_empty() && !file.contains('/'));
-            match (call, file, tenant) {
+            let wanted = path.strip_prefix("/sdk/").and_then(Wanted::parse);
+            match (call, wanted, tenant) {
                 (Some(call), ..) => (Route::Segment(call), WRITE),
-                (_, Some(file), _) => (Route::Sdk(file), READ),
+                (_, Some(wanted), _) => (Route::Sdk(wanted), READ),
                 (.., Some(tenant)) => (Route::RegionKeys(tenant), READ),
                 _ => return Err(Problem::new(Refusal::NotFound)),
             }
@@ -132,7 +132,8 @@ mod tests {
             ("/startupz", Route::Startup),
             ("/metrics", Route::Metrics),
             ("/statusz", Route::Status),
-            ("/sdk/firsthop.js", Route::Sdk("firsthop.js")),
+            ("/sdk/firsthop.js", Route::Sdk(Wanted { release: None, file: "firsthop.js" })),
+            ("/sdk/0.1.0/firsthop.js", Route::Sdk(Wanted { release: Some("0.1.0"), file: "firsthop.js" })),
             ("/v1/region-keys/00000000000000c8", Route::RegionKeys("00000000000000c8")),
         ] {
             assert_eq!(route("GET", path), Ok(expected), "{path}");

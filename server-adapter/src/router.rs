@@ -4,8 +4,8 @@ use axum::Router;
 
 use crate::{Internal, Public, Server};
 
-/// The paths that pages, SDKs and edges write to, and what they seal to.
-const PUBLIC: [&str; 17] = [
+/// The paths that pages, SDKs and edges write to, what they seal to, and the page SDK.
+const PUBLIC: [&str; 19] = [
     "/v1/f",
     "/v1/e",
     "/v1/track",
@@ -23,14 +23,16 @@ const PUBLIC: [&str; 17] = [
     "/v1/a",
     "/v1/b",
     "/v1/region-keys/{tenant}",
+    "/sdk/{file}",
+    "/sdk/{release}/{file}",
 ];
 
 const HEALTH: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 const INTERNAL: [&str; 2] = ["/metrics", "/v1/leases"];
 
 impl Server {
-    /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls; and the region keys. To merge into a router, at the root
-    /// of its paths. Health is not among them, since a service has its own.
+    /// What pages, SDKs and edges write to: `/v1/f`, `/v1/e` and Segment's calls; the region keys; and the page SDK, if the settings name
+    /// one. To merge into a router, at the root of its paths. Health is not among them, since a service has its own.
     pub fn router(&self) -> Router {
         let service = Public(self.into());
         PUBLIC.into_iter().fold(Router::new(), |router, path| router.route_service(path, service.clone()))
@@ -66,8 +68,9 @@ mod tests {
     #[test]
     fn every_path_has_a_route_and_the_table_no_more() {
         for path in PUBLIC {
-            let writes = matches!(route("POST", path), Ok(Route::Frame | Route::Envelope | Route::Segment(_)));
-            assert!(writes || matches!(route("GET", path), Ok(Route::RegionKeys(_))), "{path}");
+            let asked = path.replace("{release}", "0.1.0");
+            let writes = matches!(route("POST", &asked), Ok(Route::Frame | Route::Envelope | Route::Segment(_)));
+            assert!(writes || matches!(route("GET", &asked), Ok(Route::RegionKeys(_) | Route::Sdk(_))), "{path}");
         }
         for path in HEALTH.into_iter().chain(["/metrics"]) {
             assert!(route("GET", path).is_ok(), "{path}");

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     Error, Settings, clock,
-    http::Traffic,
+    http::{Shelf, Traffic},
     journal::{Memory, ledger::Keeper, shapes::Observer},
     tenants::{Store, StoredTenant, Tenants, Watch, make_folder},
 };
@@ -51,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) traffic: Traffic,
+    pub(crate) sdk: Shelf,
     pub(crate) began: Instant,
     draining: AtomicBool,
     closed: AtomicBool,
@@ -68,9 +69,10 @@ impl Server {
     /// something to write to: see [`made`](Self::made).
     ///
     /// # Errors
-    /// [`Error::Locked`] if another server has the folder; [`Error::Io`], [`Error::Database`], [`Error::Tenant`] if
+    /// [`Error::Settings`] if a folder of the page SDK is not what it should be; [`Error::Locked`] if another server has the folder; [`Error::Io`], [`Error::Database`], [`Error::Tenant`] if
     /// something in it cannot be opened.
     pub fn open(settings: Settings) -> Result<Self, Error> {
+        let sdk = Shelf::open(&settings.sdk.0)?;
         make_folder(&settings.data).map_err(Error::io(&settings.data))?;
         let lock = try_lock(&settings.data)?.ok_or_else(|| Error::Locked(settings.data.display().to_string()))?;
         let store = Store::new(&settings.data);
@@ -79,16 +81,16 @@ impl Server {
         } else {
             None
         };
-        Self::start(settings, lock, made)
+        Self::start(settings, lock, sdk, made)
     }
 
     /// Opens a folder whose lock the caller has, as it is: for a command.
     #[cfg(feature = "cli")]
     pub(crate) fn open_locked(settings: Settings, lock: File) -> Result<Self, Error> {
-        Self::start(settings, lock, None)
+        Self::start(settings, lock, Shelf::default(), None)
     }
 
-    fn start(settings: Settings, lock: File, made: Option<StoredTenant>) -> Result<Self, Error> {
+    fn start(settings: Settings, lock: File, sdk: Shelf, made: Option<StoredTenant>) -> Result<Self, Error> {
         if !settings.otlp_endpoint.is_none() {
             crate::traces::start(settings.otlp_endpoint.clone()).map_err(Error::io(&settings.data))?;
         }
@@ -106,6 +108,7 @@ impl Server {
                 tenants,
                 memory,
                 traffic: Traffic::default(),
+                sdk,
                 began: Instant::now(),
                 draining: AtomicBool::new(false),
                 closed: AtomicBool::new(false),

@@ -85,6 +85,9 @@ settings! {
     /// Address for operators and enrolled edges: leases, metrics, health. Keep it inside.
     internal_listen("FIRSTHOP_INTERNAL_LISTEN"): SocketAddr =
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090), "127.0.0.1:9090";
+    /// Folder of the page SDK to serve at /sdk: `dist` of the npm package firsthop. Several, with : between, are releases, the current one
+    /// first. Empty: none.
+    sdk("FIRSTHOP_SDK"): Folders = Folders::default(), "";
     /// Trusted proxies in front that each append to X-Forwarded-For. 0: the header is not believed.
     proxies("FIRSTHOP_PROXIES"): u8 = 0, "0";
     /// Threads that serve requests. 0: one for each processor.
@@ -241,6 +244,10 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
+/// Folders: one, or several with `:` between (on Windows `;`), as in `PATH`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folders(pub Vec<PathBuf>);
+
 /// How much to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
@@ -296,6 +303,14 @@ impl FromStr for Bytes {
     }
 }
 
+impl FromStr for Folders {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect()))
+    }
+}
+
 impl FromStr for LogLevel {
     type Err = &'static str;
 
@@ -333,7 +348,7 @@ macro_rules! from_text {
         }
     )* };
 }
-from_text!(Span, LogLevel, LogFormat);
+from_text!(Span, Folders, LogLevel, LogFormat);
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -373,6 +388,7 @@ shown! {
     usize: number => number.to_string();
     Span: span => span.to_string();
     Bytes: bytes => bytes.to_string();
+    Folders: folders => folders.0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
     Collector: collector => collector.to_string();
     LogLevel: level => format!("{level:?}").to_lowercase();
     LogFormat: format => format!("{format:?}").to_lowercase();

@@ -45,8 +45,10 @@ async function bound(port) {
 export class Server {
   static binary = process.env.FIRSTHOP_BIN ?? path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target', 'release/firsthop');
 
-  static async create() {
+  /** `settings` are variables of its environment. */
+  static async create(settings = {}) {
     const server = new Server();
+    server.settings = settings;
     server.data = await mkdtemp(path.join(tmpdir(), 'firsthop-spine-'));
     server.port = await freePorts(2);
     server.internalPort = server.port + 1;
@@ -67,6 +69,7 @@ export class Server {
       FIRSTHOP_DATA: this.data,
       FIRSTHOP_LISTEN: `127.0.0.1:${this.port}`,
       FIRSTHOP_INTERNAL_LISTEN: `127.0.0.1:${this.internalPort}`,
+      ...this.settings,
     };
   }
 

@@ -8,10 +8,11 @@ mod health;
 mod leases;
 #[cfg(feature = "cli")]
 pub(crate) mod listen;
+mod sdk;
 mod service;
 mod traffic;
 #[cfg(feature = "cli")]
 mod wire;
 
 pub use self::service::{ClientAddress, Internal, Public};
-pub(crate) use self::traffic::Traffic;
+pub(crate) use self::{sdk::Shelf, traffic::Traffic};

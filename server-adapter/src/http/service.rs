@@ -28,7 +28,7 @@ use super::{
     body,
     connections::Connection,
     documents::{self, Published},
-    health, leases,
+    health, leases, sdk,
 };
 use crate::{Server, clock, server::Inner, traces::Trace};
 
@@ -121,6 +121,7 @@ enum Good {
     Text(String),
     Json(String),
     Document(Published),
+    Sdk(sdk::Found),
 }
 
 impl Asked {
@@ -187,6 +188,7 @@ impl Asked {
             (Side::Public, Route::RegionKeys(tenant)) => {
                 documents::region_keys(inner, tenant, &parts.headers).map(Good::Document)
             }
+            (Side::Public, Route::Sdk(wanted)) => inner.sdk.find(&wanted, &parts.headers).map(Good::Sdk),
             (Side::Public, Route::Preflight) => Ok(Good::Preflight),
             (Side::Public, Route::Frame | Route::Segment(_) | Route::Envelope) => {
                 let most = match route {
@@ -261,6 +263,7 @@ impl Good {
                 answer
             }
             Self::Document(document) => return document.into_answer(),
+            Self::Sdk(found) => return found.into_answer(),
         };
         put(answer.headers_mut(), [no_store]);
         answer

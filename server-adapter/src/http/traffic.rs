@@ -51,9 +51,10 @@ impl Closed {
 }
 
 /// A label for each, so that a path that somebody invents is no new series.
-const ROUTES: [&str; 9] =
-    ["frame", "envelope", "segment", "preflight", "leases", "health", "metrics", "region-keys", "other"];
-const STATUSES: [u16; 18] = [200, 204, 304, 400, 401, 403, 404, 405, 408, 413, 415, 421, 429, 431, 500, 501, 502, 503];
+const ROUTES: [&str; 10] =
+    ["frame", "envelope", "segment", "preflight", "leases", "health", "metrics", "region-keys", "sdk", "other"];
+const STATUSES: [u16; 19] =
+    [200, 204, 304, 307, 400, 401, 403, 404, 405, 408, 413, 415, 421, 429, 431, 500, 501, 502, 503];
 
 impl Default for Traffic {
     fn default() -> Self {
@@ -88,7 +89,8 @@ impl Traffic {
             Some(Route::Live | Route::Ready | Route::Startup) => 5,
             Some(Route::Metrics) => 6,
             Some(Route::RegionKeys(_)) => 7,
-            _ => 8,
+            Some(Route::Sdk(_)) => 8,
+            _ => 9,
         };
         let status = STATUSES.iter().position(|&known| known == status).unwrap_or(STATUSES.len());
         self.requests[route][status].add(1);

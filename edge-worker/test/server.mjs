@@ -10,25 +10,20 @@ import { crc32 } from 'node:zlib';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const HOUR = 3_600_000;
 
-let program;
+// Built as soon as it is imported: in the middle of a test the compiler would hold up everything for longer than connections stay open.
+const program = execFileSync('cargo', ['build', '--quiet', '--locked', '-p', 'firsthop-edge-kit', '--message-format=json'], {
+  cwd: ROOT,
+  encoding: 'utf8',
+  stdio: ['ignore', 'pipe', 'inherit'],
+  maxBuffer: 1 << 26,
+})
+  .split('\n')
+  .filter((line) => line.startsWith('{'))
+  .map((line) => JSON.parse(line).executable)
+  .find((executable) => executable && path.basename(executable).startsWith('firsthop-edge-kit'));
 
 /** Asks the kit (`kit/`, in Rust) for what only the core knows: frames, leases, envelopes. */
-export function kit(request) {
-  if (!program) {
-    const built = execFileSync('cargo', ['build', '--quiet', '--locked', '-p', 'firsthop-edge-kit', '--message-format=json'], {
-      cwd: ROOT,
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'inherit'],
-      maxBuffer: 1 << 26,
-    });
-    program = built
-      .split('\n')
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line).executable)
-      .find((executable) => executable && path.basename(executable).startsWith('firsthop-edge-kit'));
-  }
-  return JSON.parse(execFileSync(program, { input: JSON.stringify(request), encoding: 'utf8', maxBuffer: 1 << 26 }));
-}
+export const kit = (request) => JSON.parse(execFileSync(program, { input: JSON.stringify(request), encoding: 'utf8', maxBuffer: 1 << 26 }));
 
 const base64 = (bytes) => Buffer.from(bytes).toString('base64');
 export const bytes = (text) => Buffer.from(text, 'base64');

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 use crate::{
     common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, read_response, until},
@@ -267,7 +268,9 @@ fn every_path_method_and_status_is_as_documented() {
     let path = busy.folder.join("tenant.toml");
     let text = fs::read_to_string(&path).expect("there");
     fs::write(&path, format!("{text}\n[limits]\nevents = 1\nburst = '1ms'\n")).expect("written");
-    let server = folder.serve_with(&["--body-timeout", "400ms"]);
+    let sdk = sdk();
+    let dist = sdk.path().to_str().expect("a path");
+    let server = folder.serve_with(&["--body-timeout", "400ms", "--sdk", dist]);
     // Another one has no room on its disk.
     let full_folder = Folder::new();
     let full_tenant = full_folder.tenant("shop", &["--region", "EU"]);
@@ -302,6 +305,13 @@ fn every_path_method_and_status_is_as_documented() {
     for (status, response) in [(200, &list), (304, &unchanged), (404, &server.client().get(&at(&busy)))] {
         asked.answer("GET", "/v1/region-keys/{tenant}", status, response);
     }
+    let listing = "/sdk/integrity.json";
+    let list = server.client().get(listing);
+    let known = [("If-None-Match", list.header("etag"))];
+    let unchanged = server.client().request("GET", listing, &known, b"");
+    for (status, response) in [(200, &list), (304, &unchanged), (404, &full.client().get(listing))] {
+        asked.answer("GET", listing, status, response);
+    }
     for (method, path, status) in document.promises() {
         if status == 431 {
             let address = if ["/metrics", "/v1/leases"].contains(&&*path) { server.internal } else { server.public };
@@ -317,6 +327,18 @@ fn every_path_method_and_status_is_as_documented() {
         asked.answer("POST", &path, 408, &response.join().expect("an answer"));
     }
     assert_eq!(asked.seen, document.promises(), "what was answered, and what the document promises");
+}
+
+/// A page SDK of one file, in the place of one that was built.
+fn sdk() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "void 0;";
+    let integrity = format!("sha384-{}", base64(&sha2::Sha384::digest(script)));
+    let file = json!({ "path": "/sdk/0123456789abcdef/firsthop.js", "integrity": integrity, "size": script.len() });
+    let listing = json!({ "version": "0.1.0", "build": "0123456789abcdef", "files": { "firsthop.js": file } });
+    fs::write(folder.path().join("firsthop.js"), script).expect("written");
+    fs::write(folder.path().join("integrity.json"), listing.to_string()).expect("written");
+    folder
 }
 
 fn frames(asked: &mut Asked<'_>, server: &Server, tenant: &Tenant, busy: &Tenant, full: &Server) {

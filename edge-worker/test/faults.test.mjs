@@ -6,21 +6,24 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
 
-import { Server } from '../../tests/spine/parts.mjs';
+import { Server, Tally, Wire } from '../../tests/spine/parts.mjs';
 import { bytes, kit, newSource } from './server.mjs';
 import { until } from './wait.mjs';
-import { startWorker } from './worker.mjs';
+import { startWorker, workerdOf } from './worker.mjs';
 
 const stops = [];
 after(async () => {
   for (const stop of stops.reverse()) await stop();
+  Tally.print();
 });
 
-/** A server, and what starts edges in front of it. */
+/** A server, a wire that leads to it, and what starts edges in front of them. */
 async function parts(more = {}) {
   const server = await Server.create();
   stops.push(() => server.dispose());
-  const variables = { UPSTREAM: server.url, LEASES: server.internalUrl, REGION: 'EU', ENROLMENTS: server.enrolment, SPOOL_RETRY_MS: '50', ...more };
+  const wire = await Wire.create(server.url);
+  stops.push(() => wire.dispose());
+  const variables = { UPSTREAM: wire.url, LEASES: server.internalUrl, REGION: 'EU', ENROLMENTS: server.enrolment, SPOOL_RETRY_MS: '50', ...more };
   const start = async (folder) => {
     const edge = await startWorker(variables, { folder });
     let stopped;
@@ -34,7 +37,20 @@ async function parts(more = {}) {
     stops.push(() => rm(made, { recursive: true, force: true }));
     return made;
   };
-  return { server, start, folder };
+  return { server, wire, start, folder };
+}
+
+/** Ends the runtime at once: nothing is flushed, nothing is said. */
+async function kill(edge) {
+  process.kill(workerdOf(edge), 'SIGKILL');
+  await edge.dispose();
+}
+
+/** Something to wait for, and what makes it happen. */
+function gate() {
+  let open;
+  const opened = new Promise((resolve) => (open = resolve));
+  return [opened, open];
 }
 
 /** One page: it numbers its events, and sends a frame until it is acknowledged. */
@@ -53,7 +69,8 @@ class Page {
     this.sent += 1;
     const { source, session } = this;
     const wanted = { do: 'frame', tenant: this.server.tenant, source, region: 'EU', firstSeq: first, batchSeq: first, created: Date.now(), events: [{ name: `E${first}` }] };
-    return bytes(kit({ ...wanted, ...(session ? { session } : { writeKey: this.server.writeKey }) }).frame);
+    this.last = bytes(kit({ ...wanted, ...(session ? { session } : { writeKey: this.server.writeKey }) }).frame);
+    return this.last;
   }
 
   post(edge, body) {
@@ -91,8 +108,8 @@ async function settle(what, server, pages) {
     duplicates: rows.reduce((total, seqs) => total + seqs.length - new Set(seqs).size, 0),
     lost: pages.reduce((total, page, i) => total + Array.from({ length: page.sent }, (_, seq) => seq).filter((seq) => !rows[i].includes(seq)).length, 0),
   };
-  console.log(`${what}: ${Object.entries(figures).map(([name, count]) => `${name} ${count}`).join(', ')}`);
-  assert.deepEqual([figures.duplicates, figures.lost], [0, 0]);
+  new Tally(what, figures);
+  assert.deepEqual(figures, { ...figures, acknowledged: figures.sent, stored: figures.sent, duplicates: 0, lost: 0 });
   for (const seqs of rows) assert.deepEqual(seqs, [...seqs].sort((a, b) => a - b), 'in order');
 }
 
@@ -113,24 +130,94 @@ describe('faults', { concurrency: 2 }, () => {
     await settle('workerd restarts with frames in its spool', server, pages);
   });
 
-  test('an isolate is gone in the middle of a forward', async () => {
+  for (const [where, has] of [
+    ['before the server has it', false],
+    ['when the server has it, and has not said so yet', true],
+  ]) {
+    test(`workerd is killed in the middle of a forward, ${where}`, async () => {
+      const { server, wire, start, folder } = await parts();
+      const kept = await folder();
+      let edge = await start(kept);
+      const page = new Page(server);
+      await page.send(edge);
+      const [held, release] = gate();
+      const [under, isUnder] = gate();
+      const body = page.frame();
+      // It is this very frame that is held, on its way there or back.
+      wire.tamper = (request) => {
+        if (request.path !== '/v1/e' || !request.body.includes(body)) return undefined;
+        wire.tamper = () => undefined;
+        const hold = () => {
+          isUnder();
+          return held;
+        };
+        return has ? hold : hold().then(() => 'cut');
+      };
+      const cut = page.post(edge, body).then((answer) => answer.status, () => 'cut');
+      await under;
+      if (has) await until('it in the journal', () => page.rows().length === 2);
+      await kill(edge);
+      assert.equal(await cut, 'cut', 'nobody was told anything');
+      release();
+      assert.equal(page.rows().length, has ? 2 : 1);
+      edge = await start(kept);
+      const receipt = await page.send(edge, body);
+      assert.deepEqual([receipt.stored, receipt.duplicate], has ? [0, 1] : [1, 0]);
+      await page.send(edge);
+      await settle(`killed in a forward, ${where}`, server, [page]);
+    });
+  }
+
+  test('workerd is killed again and again with frames in its spool', async () => {
     const { server, start, folder } = await parts();
+    const kept = await folder();
+    let edge = await start(kept);
+    const pages = [new Page(server), new Page(server), new Page(server)];
+    for (const page of pages) await page.send(edge);
+    await server.stop();
+    for (let round = 0; round < 5; round += 1) {
+      for (const page of pages) for (let i = 0; i < 2; i += 1) assert.equal((await page.send(edge)).spooled, 1);
+      await kill(edge);
+      edge = await start(kept);
+      // What was acknowledged is on disk: a retry is known.
+      for (const page of pages) {
+        const answer = await page.post(edge, page.last);
+        assert.equal(answer.status, 200);
+        const { duplicate, spooled = 0 } = await answer.json();
+        assert.deepEqual([duplicate, spooled], [1, 0], `round ${round}`);
+      }
+    }
+    await server.start();
+    await settle('killed five times with a spool', server, pages);
+  });
+
+  test('workerd is killed while its spool delivers', async () => {
+    const { server, wire, start, folder } = await parts();
     const kept = await folder();
     let edge = await start(kept);
     const page = new Page(server);
     await page.send(edge);
-    // The server stands still, so that the forward is under way when workerd ends.
-    server.process.kill('SIGSTOP');
-    const body = page.frame();
-    const cut = page.post(edge, body).then((answer) => answer.status, () => 'cut');
-    await until('the forward to be under way', () => page.sent === 2);
-    await edge.dispose();
-    assert.notEqual(await cut, 200);
-    edge = await start(kept);
-    server.process.kill('SIGCONT');
-    await page.send(edge, body);
-    await page.send(edge);
-    await settle('an isolate gone in the middle of a forward', server, [page]);
+    await server.stop();
+    for (let i = 0; i < 6; i += 1) assert.equal((await page.send(edge)).spooled, 1);
+    // One frame after the other is stored and not acknowledged: each time, workerd ends at that moment.
+    for (let round = 0; round < 4; round += 1) {
+      const [under, isUnder] = gate();
+      const [held, release] = gate();
+      wire.tamper = () => ({ status, answer }) => {
+        if (status !== 200 || JSON.parse(answer).stored === 0) return undefined;
+        isUnder();
+        return held;
+      };
+      if (round === 0) await server.start();
+      await under;
+      await kill(edge);
+      wire.tamper = () => undefined;
+      release();
+      edge = await start(kept);
+    }
+    await settle('killed four times while the spool delivers', server, [page]);
+    // Each of the four came again, and was known.
+    await until('the duplicates to be counted', async () => (await server.metric('firsthop_events_total', { outcome: 'duplicate' })) >= 4);
   });
 
   test('two edges have the same frames', async () => {

@@ -1,6 +1,6 @@
 // The built Worker on workerd, as wrangler would start it.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { Log, LogLevel, Miniflare } from 'miniflare';
@@ -19,6 +19,27 @@ export function modules() {
 
 /** What Cloudflare says of a request; a request can say otherwise in the header `mf-cf-blob`. */
 export const CF = { colo: 'ZRH', country: 'CH', asn: 65000, city: 'Zurich', postalCode: '8001' };
+
+/** The process that listens on this edge's port (Linux): the runtime itself, to be killed. */
+export function workerdOf({ url }) {
+  const port = Number(new URL(url).port).toString(16).toUpperCase().padStart(4, '0');
+  const LISTENING = '0A';
+  const sockets = readFileSync('/proc/net/tcp', 'utf8').split('\n').map((line) => line.trim().split(/\s+/));
+  const socket = sockets.find(([, local, , state]) => local?.endsWith(`:${port}`) && state === LISTENING);
+  const name = `socket:[${socket[9]}]`;
+  const has = (pid) => {
+    try {
+      if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('workerd')) return false;
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === name);
+    } catch {
+      // It ended meanwhile, or is somebody else's.
+      return false;
+    }
+  };
+  const pid = readdirSync('/proc').filter((entry) => /^\d+$/.test(entry)).find(has);
+  if (!pid) throw new Error(`no workerd listens at ${url}`);
+  return Number(pid);
+}
 
 /**
  * Starts the Worker with these variables and secrets.

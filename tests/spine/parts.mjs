@@ -154,7 +154,8 @@ export async function startEdge(server) {
 
 /**
  * A proxy between page and edge. `tamper(request)` may change `request.body`, return 'cut' (the connection breaks before the
- * edge sees it) or 'lose' (the edge answers, and the answer is lost), or a promise that holds the request back.
+ * edge sees it) or 'lose' (the edge answers, and the answer is lost), or a promise that holds the request back; a function that it returns is called
+ * when there is an answer, and what that returns holds the answer back.
  */
 export class Wire {
   requests = [];
@@ -193,6 +194,7 @@ export class Wire {
       const body = Buffer.from(await answer.arrayBuffer());
       request.status = answer.status;
       request.answer = body;
+      if (typeof verdict === 'function') await verdict(request);
       if (verdict === 'lose') return outgoing.destroy();
       const { 'content-encoding': __, 'content-length': ___, 'transfer-encoding': ____, ...answered } = Object.fromEntries(answer.headers);
       outgoing.writeHead(answer.status, answered).end(body);

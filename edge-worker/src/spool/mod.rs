@@ -11,6 +11,10 @@
 //! Each tenant has a few objects, and a source is always in the same one. An isolate asks one of them before it forwards only where that
 //! object may have something: with the first frame, and from a failure on until the object says that it is empty. While the server
 //! answers, the spool costs nothing.
+//!
+//! So a source keeps its order as far as its frames come to isolates that have met with the failure, or have begun since. One that has been told before that
+//! the object is empty, and meets with no failure itself, does not hear of what another one has left there, and its frame is sooner: stored once as all
+//! others, with a number that says where it belongs. To know better it would have to ask with each frame, a call to an object for each request.
 
 mod deliver;
 mod object;

@@ -1,12 +1,14 @@
 //! Checks everything that is stored: CRC and signature of every frame, every row against its frame, every identity
 //! against the frames, and the counts.
 
-use std::collections::BTreeSet;
+mod report;
+mod tables;
 
 use firsthop_core::{Alg, Envelope, Error as CoreError, Flags, Frame, LeaseScope, RegionKeyId, SourceId, TenantId};
 use firsthop_intake::RegionSecrets;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+pub use self::report::Report;
 use super::{
     arrival::{Foreign, Noted, foreign_of, is_suppressed, is_trusted},
     ledger, quarantine,
@@ -20,55 +22,6 @@ use crate::{
     Error, sink,
     tenants::{KeyFile, StoredTenant},
 };
-
-/// What was checked, and what is wrong.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Frames.
-    pub frames: u64,
-    /// Events that those brought.
-    pub events: u64,
-    /// Events that were counted, and of which nothing was kept.
-    pub suppressed: u64,
-    /// Frames that came in an edge's envelope, whose signature was checked.
-    pub envelopes: u64,
-    /// Frames whose session's signature was checked.
-    pub signed: u64,
-    /// Frames from before their source had a session: nothing but a CRC.
-    pub unsigned: u64,
-    /// Frames that are sealed to a region key, and were opened.
-    pub sealed: u64,
-    /// Frames that are sealed to a region key that is not here: their signatures were checked, and what is in them was not.
-    pub closed: u64,
-    /// The keys of those: `1 of EU`.
-    pub missing_keys: BTreeSet<String>,
-    /// Frames of which events were erased: their signatures cannot be checked any more.
-    pub redacted: u64,
-    /// Frames whose bodies retention has removed.
-    pub removed: u64,
-    /// Entries in quarantine.
-    pub quarantined: u64,
-    /// Hours that the ledger has closed, all of whose signatures were checked.
-    pub closed_hours: u64,
-    /// Rows of the events table.
-    pub rows: u64,
-    /// What is wrong; the first hundred.
-    pub faults: Vec<String>,
-    /// How much is wrong.
-    pub fault_count: u64,
-}
-
-/// Faults that are told one by one.
-const TOLD: usize = 100;
-
-impl Report {
-    fn fault(&mut self, what: impl Into<String>) {
-        self.fault_count += 1;
-        if self.faults.len() < TOLD {
-            self.faults.push(what.into());
-        }
-    }
-}
 
 /// Checks one tenant's journal and events table, as they are at this moment; a server may go on writing.
 /// `progress` is told how many of how many frames are done.
@@ -153,18 +106,6 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn structure(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let says: String = row.get(0)?;
-            if says != "ok" {
-                self.report.fault(format!("journal: {says}"));
-            }
-        }
-        Ok(())
-    }
-
     fn frames(&mut self, connection: &Connection, progress: &mut impl FnMut(u64, u64)) -> rusqlite::Result<()> {
         let total: i64 = connection.query_row("SELECT COUNT(*) FROM frames", [], |row| row.get(0))?;
         let mut statement = connection.prepare(
@@ -434,64 +375,6 @@ impl Check<'_> {
         let key = root.lease(&scope).envelope_key(header.alg).map_err(say)?;
         outer.verify(&key).map_err(say)?;
         Ok(envelope)
-    }
-
-    /// No run shares an event with another, and the table holds none that no frame brought.
-    fn seen(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare("SELECT source, first, last FROM seen ORDER BY source, first")?;
-        let mut rows = statement.query([])?;
-        // Those that are not in the table yet, in its order: both are walked at once.
-        let mut gathering = std::mem::take(&mut self.gathering);
-        gathering.sort_unstable();
-        let mut gathering = gathering.into_iter().peekable();
-        let (mut previous, mut events) = (None::<(SourceId, u64)>, 0);
-        loop {
-            let row = rows.next()?;
-            let run = match row {
-                Some(row) => {
-                    let (first, last): (i64, i64) = (row.get(1)?, row.get(2)?);
-                    if first < 0 || last < first {
-                        self.report.fault(format!("seen: a run from {first} to {last}"));
-                        continue;
-                    }
-                    events += (last - first) as u64 + 1;
-                    Some((SourceId::new(row.get(0)?), first as u64, last as u64))
-                }
-                None => None,
-            };
-            while let Some(before) = gathering.next_if(|before| run.is_none_or(|run| *before < run)) {
-                self.follow(&mut previous, before);
-            }
-            match run {
-                Some(run) => self.follow(&mut previous, run),
-                None => break,
-            }
-        }
-        if events != self.noted {
-            let noted = self.noted;
-            self.report.fault(format!("seen: {events} events are noted, and frames brought {noted} of them"));
-        }
-        Ok(())
-    }
-
-    fn follow(&mut self, previous: &mut Option<(SourceId, u64)>, (source, first, last): (SourceId, u64, u64)) {
-        if previous.is_some_and(|(other, end)| other == source && first <= end) {
-            self.report.fault(format!("seen: event {source}/{first} was stored twice"));
-        }
-        *previous = Some((source, last));
-    }
-
-    fn counters(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let stored: i64 = connection.query_row(
-            "SELECT COALESCE(SUM(events), 0) FROM counters WHERE outcome = 'stored'",
-            [],
-            |row| row.get(0),
-        )?;
-        if stored as u64 != self.report.events {
-            let brought = self.report.events;
-            self.report.fault(format!("counters: {stored} events stored, and the frames brought {brought}"));
-        }
-        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 
@@ -115,6 +115,9 @@ impl Batch {
     }
 }
 
+/// Reasons that are counted apart. There are about fifty codes.
+const MOST_REASONS: usize = 128;
+
 /// The counts of all committed transactions since the journal began.
 #[derive(Debug, Default)]
 pub(crate) struct Totals(Mutex<BTreeMap<CounterKey, Count>>);
@@ -147,6 +150,13 @@ impl Totals {
         for ((_, key), count) in batch.counts {
             *totals.entry(key).or_default() += count;
         }
+    }
+
+    /// Whether what somebody else calls a reason may be counted as one: there is such a one, or room for it.
+    pub(crate) fn take_reason(&self, reason: &str) -> bool {
+        let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons: BTreeSet<&str> = totals.keys().map(|key| &*key.reason).collect();
+        reasons.len() < MOST_REASONS || reasons.contains(reason)
     }
 
     /// A copy.

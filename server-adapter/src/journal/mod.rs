@@ -37,7 +37,7 @@ mod writer;
 
 pub(crate) use self::{
     arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
-    counters::{At, Count},
+    counters::{At, Count, Totals},
     erase::{Found, names_escaped, scrub},
     queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
     retention::Keep,

@@ -201,6 +201,16 @@ fn what_an_edge_does_not_vouch_for() {
     let sealed = one.seal(&odd, &broken, 1);
     envelope(&mut client, &sealed).receipt();
     assert_eq!(tenant.quarantine()["refused-by-edge"], 1);
+    // Nor does one that makes up codes without end make a figure of each.
+    for number in 0..200 {
+        let code = format!("made-up-{number}");
+        let made_up = Annotation { refused: &code, received_ms: now().as_millis(), ..Annotation::default() };
+        let bytes = one.seal(&made_up, code.as_bytes(), 1);
+        assert_eq!(envelope(&mut client, &bytes).status, 200);
+    }
+    let reasons = tenant.journal("SELECT COUNT(DISTINCT reason) FROM counters");
+    assert!((100..=129).contains(&reasons), "{reasons} reasons");
+    assert!(tenant.quarantine()["refused-by-edge"] > 1);
     folder.ok(&["verify"]);
 }
 

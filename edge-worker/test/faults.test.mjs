@@ -247,5 +247,7 @@ describe('faults', { concurrency: 2 }, () => {
     await server.command('key', 'rotate', '--tenant', 'shop', '--grace', '0s');
     await server.start();
     await settle('the root replaced while frames wait', server, [page]);
+    // What waited had been signed under the old one: the server would not have it, and then it came under the new one.
+    assert.ok((await server.metric('firsthop_refused_total', { code: 'unknown-key' })) >= 1);
   });
 });

@@ -1,12 +1,20 @@
 // The built Worker on workerd, as wrangler would start it.
 
 import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import http from 'node:http';
 import { fileURLToPath } from 'node:url';
 
 import { Log, LogLevel, Miniflare } from 'miniflare';
 
 const EDGE = fileURLToPath(new URL('..', import.meta.url));
 const [, COMPATIBILITY_DATE] = readFileSync(`${EDGE}/wrangler.toml`, 'utf8').match(/^compatibility_date = "(.*)"/m);
+
+// A connection for each request. workerd closes one that was idle for five seconds or whose body it has not read: on a busy machine in the
+// very moment in which the next request goes out on it. A browser would send that again; here it is an error.
+const DISPATCHER = Symbol.for('undici.globalDispatcher.1');
+await fetch('data:,');
+globalThis[DISPATCHER] = new globalThis[DISPATCHER].constructor({ pipelining: 0 });
+http.globalAgent = new http.Agent({ keepAlive: false });
 
 /** The Worker's modules. */
 export function modules() {

@@ -238,3 +238,10 @@ pub(crate) fn postcard(value: &impl serde::Serialize) -> Vec<u8> {
     let mut buf = vec![0; 4 * MAX_EVENT];
     postcard::to_slice(value, &mut buf).expect("it fits").to_vec()
 }
+
+/// Gives a frame that was changed the checksum that it should have.
+pub(crate) fn fix_crc(bytes: &mut [u8]) {
+    bytes[80..84].fill(0);
+    let crc = firsthop_core::crc32(&[bytes]);
+    bytes[80..84].copy_from_slice(&crc.to_le_bytes());
+}

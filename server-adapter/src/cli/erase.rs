@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Erase {
     #[command(flatten)]
     chosen: Chosen,
-    /// The person's user id.
+    /// The person's user id. Give both ids if you have both: events from before a login have only the anonymous one.
     #[arg(long)]
     user: Option<String>,
     /// The anonymous id that the person had before.

@@ -60,21 +60,35 @@ enum Command {
     /// Deliver again: what came since a time or with a frame and after it, or what was refused.
     Replay(sinks::Replay),
     /// Check everything that is stored: checksums, signatures, counts. Ends with 1 if anything is wrong.
+    ///
+    /// Reads only, and a server may run on the folder meanwhile. `--ledger` checks the signed hours alone: for that, a journal file and the
+    /// public key are enough.
     Verify(verify::Verify),
     /// What was set aside: look at it, send it through the checks again, or throw it away.
     #[command(subcommand)]
     Quarantine(quarantine::Command),
     /// Draw up the balance: what became of every event that was issued. Ends with 3 if some are unaccounted for.
+    ///
+    /// Reads only, and a server may run on the folder meanwhile. What is missing is in flight until the grace is over, and then
+    /// unaccounted for; numbers that anybody could have made up are listed apart, and raise no alarm. It also ends with 3 if the tables
+    /// contradict each other.
     Reconcile(reconcile::Reconcile),
     /// Show the shape of a tenant's events: which properties come with which types, since when and how often.
     Schema(schema::Schema),
     /// Who serves a data folder, and how it is.
     Status(status::Status),
     /// Erase a person's events wherever the server holds them.
+    ///
+    /// That is in the journal, the events table, quarantine, dead letters, and the databases' logs; with a running server or without. It
+    /// says what there is, and asks. Not within its reach: what was delivered elsewhere, and backups from before.
     Erase(erase::Erase),
     /// Copy tenants to a folder, whole and consistent, while a server writes.
+    ///
+    /// Everything that was acknowledged before it began is in the copy, and so are the tenants' keys: keep it as safe as the data folder.
     Backup(backup::Backup),
     /// Put tenants of a backup into a data folder that does not have them, and check them.
+    ///
+    /// Nothing is written over: a tenant that is there is an error. A running server notices by itself what has come.
     Restore(backup::Restore),
     /// Print every setting and its value.
     Settings(serve::Given),

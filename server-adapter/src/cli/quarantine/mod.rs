@@ -51,7 +51,7 @@ impl Command {
 /// Which entries.
 #[derive(Debug, Args)]
 struct Filter {
-    /// Only what was set aside for this reason; repeat for more.
+    /// Only what was set aside for this reason, such as wrong-write-key; repeat for more.
     #[arg(long)]
     reason: Vec<String>,
     /// Only what came from then on: a time such as 2026-11-21T18:00 (UTC), or how long ago, such as 10m.

@@ -52,6 +52,7 @@
     allow(dead_code, unused_imports, reason = "what only commands use stands beside what it belongs to")
 )]
 
+mod background;
 pub mod backup;
 #[cfg(feature = "cli")]
 pub mod cli;

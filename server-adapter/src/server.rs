@@ -11,10 +11,12 @@ use std::{
 };
 
 use crate::{
-    Error, Settings, clock,
+    Error, Settings,
+    background::Background,
+    clock,
     http::{Shelf, Traffic},
-    journal::{Memory, ledger::Keeper, shapes::Observer},
-    tenants::{Store, StoredTenant, Tenants, Watch, make_folder},
+    journal::{Memory, ledger, shapes},
+    tenants::{Store, StoredTenant, Tenants, make_folder, watch_files, watch_retention},
 };
 
 /// A data folder, being served. A clone is the same server.
@@ -55,7 +57,7 @@ pub(crate) struct Inner {
     pub(crate) began: Instant,
     draining: AtomicBool,
     closed: AtomicBool,
-    watch: std::sync::Mutex<Option<([Watch; 2], Observer, Keeper)>>,
+    background: std::sync::Mutex<Vec<Background>>,
     made: Option<StoredTenant>,
     /// Who wants to take over.
     #[cfg(feature = "cli")]
@@ -96,11 +98,15 @@ impl Server {
         }
         let store = Store::new(&settings.data);
         let tenants = Arc::new(Tenants::open(store, settings.clone())?);
-        let watch = || Ok([Watch::files(Arc::clone(&tenants))?, Watch::retention(Arc::clone(&tenants))?]);
-        let watch = watch().map_err(Error::io(&settings.data))?;
-        let observer = Observer::start(Arc::clone(&tenants)).map_err(Error::io(&settings.data))?;
-        let keeper = Keeper::start(Arc::clone(&tenants), settings.ledger_interval.0, settings.ledger_grace.0);
-        let keeper = keeper.map_err(Error::io(&settings.data))?;
+        let background = || {
+            Ok(vec![
+                watch_files(Arc::clone(&tenants))?,
+                watch_retention(Arc::clone(&tenants))?,
+                shapes::watch(Arc::clone(&tenants))?,
+                ledger::keep(Arc::clone(&tenants), settings.ledger_interval.0, settings.ledger_grace.0)?,
+            ])
+        };
+        let background = background().map_err(Error::io(&settings.data))?;
         let memory = Memory::new(usize::try_from(settings.memory.0).unwrap_or(usize::MAX));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -112,7 +118,7 @@ impl Server {
                 began: Instant::now(),
                 draining: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
-                watch: std::sync::Mutex::new(Some((watch, observer, keeper))),
+                background: std::sync::Mutex::new(background),
                 made,
                 #[cfg(feature = "cli")]
                 successors: crate::handover::Successors::default(),
@@ -171,7 +177,7 @@ impl Server {
 impl Inner {
     fn close(&self, deadline: Instant) {
         if !self.closed.swap(true, Ordering::Relaxed) {
-            drop(self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+            self.background.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
             self.tenants.close(deadline);
             crate::traces::flush(std::time::Duration::from_secs(2));
             // Whoever still has a request under way keeps the server, and must not keep the folder.

@@ -4,8 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
-    thread::JoinHandle,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,7 +15,9 @@ use firsthop_intake::{Account, Problem, Refusal, Rooted};
 
 use super::{Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
 use crate::{
-    Error, Settings, clock,
+    Error, Settings,
+    background::Background,
+    clock,
     disk::Disk,
     ingest::FirstHop,
     journal::{Journal, JournalStatus, Seals, shapes::Watched},
@@ -34,6 +35,8 @@ pub(crate) struct Tenants {
     failed: Mutex<HashMap<TenantId, (Stamps, Instant)>>,
 }
 
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
 /// When a tenant that could not be loaded is tried again, though its files are as they were.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -281,58 +284,24 @@ impl Live {
     }
 }
 
-/// A thread that does something every second.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watch {
-    /// Looks at the tenants' files, and at the disk.
-    pub(crate) fn files(tenants: Arc<Tenants>) -> std::io::Result<Self> {
-        Self::start("tenants", move |_| {
+/// Looks at the tenants' files, and at the disk, every second.
+pub(crate) fn watch_files(tenants: Arc<Tenants>) -> std::io::Result<Background> {
+    Background::start("tenants", EVERY, || {
+        move |_| {
             tenants.disk.look();
             tenants.refresh();
             tenants.all().iter().for_each(|live| live.sinks.start_missing());
-        })
-    }
-
-    /// Removes from the journals what they are not to keep.
-    pub(crate) fn retention(tenants: Arc<Tenants>) -> std::io::Result<Self> {
-        Self::start("retention", move |stopped| tenants.retain(stopped))
-    }
-
-    fn start(name: &str, work: impl Fn(&dyn Fn() -> bool) + Send + 'static) -> std::io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let thread = std::thread::Builder::new().name(name.into()).stack_size(512 << 10).spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                let (flag, signal) = &*stop;
-                loop {
-                    let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                    let (stopped, _) = signal
-                        .wait_timeout_while(stopped, Duration::from_secs(1), |stopped| !*stopped)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    if *stopped {
-                        return;
-                    }
-                    drop(stopped);
-                    work(&|| *flag.lock().unwrap_or_else(PoisonError::into_inner));
-                }
-            }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
+            EVERY
+        }
+    })
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
+/// Removes from the journals what they are not to keep.
+pub(crate) fn watch_retention(tenants: Arc<Tenants>) -> std::io::Result<Background> {
+    Background::start("retention", EVERY, || {
+        move |stop| {
+            tenants.retain(stop);
+            EVERY
         }
-    }
+    })
 }

@@ -35,7 +35,7 @@ pub(crate) use self::{
     documents::NAME as DOCUMENTS,
     file::{make_folder, sync_folder},
     limits::{Kind as LimitKind, Limits, Usage},
-    live::{Found, Live, Tenants, Watch},
+    live::{Found, Live, Tenants, watch_files, watch_retention},
     random::alphanumeric,
     random::bytes as random_bytes,
     store::token_hash,

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Live, Tenants};
 use crate::{
-    Error, Settings, clock,
+    Error, Settings,
+    background::Stop,
+    clock,
     journal::Keep,
     settings::{Bytes, Span},
 };
@@ -41,12 +43,12 @@ const TURN: Duration = Duration::from_millis(300);
 
 impl Tenants {
     /// Removes what is due, of every tenant in its turn.
-    pub(super) fn retain(&self, stopped: &dyn Fn() -> bool) {
+    pub(super) fn retain(&self, stop: &Stop) {
         for live in self.all() {
             let began = Instant::now();
             loop {
                 match self.retain_one(&live) {
-                    Ok(true) if began.elapsed() < TURN && !stopped() => {}
+                    Ok(true) if began.elapsed() < TURN && !stop.is_asked_for() => {}
                     Ok(_) => break,
                     Err(error) => {
                         tracing::warn!(tenant = %live.id, %error, "retention; again in a moment");

@@ -5,8 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread::JoinHandle,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,9 @@ use rusqlite::Connection;
 
 use super::{balance::State, chain::due, missing::Scan};
 use crate::{
-    Error, clock,
+    Error,
+    background::Background,
+    clock,
     journal::{
         Journal, JournalStatus, Unavailable,
         counters::{Count, CounterKey},
@@ -57,50 +58,16 @@ const RETRY: Duration = Duration::from_secs(30);
 /// A rest is so many times as long as the work before it.
 const REST: u32 = 19;
 
-/// The thread. Dropped, it ends.
-#[derive(Debug)]
-pub(crate) struct Keeper {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Keeper {
-    /// Looks for what is missing as often as `interval`; what was not heard of for `grace` is unaccounted for.
-    pub(crate) fn start(tenants: Arc<Tenants>, interval: Duration, grace: Duration) -> std::io::Result<Self> {
-        let stop: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+/// Looks for what is missing as often as `interval`; what was not heard of for `grace` is unaccounted for.
+pub(crate) fn keep(tenants: Arc<Tenants>, interval: Duration, grace: Duration) -> std::io::Result<Background> {
+    const LONGEST: Duration = Duration::from_secs(1);
+    Background::start("ledger", LONGEST, move || {
         let mut round = Round::new(tenants, interval, grace);
-        let thread = std::thread::Builder::new().name("ledger".into()).stack_size(512 << 10).spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                let (flag, signal) = &*stop;
-                let mut pause = Duration::from_secs(1);
-                loop {
-                    let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                    let (stopped, _) = signal
-                        .wait_timeout_while(stopped, pause, |stopped| !*stopped)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    if *stopped {
-                        return;
-                    }
-                    drop(stopped);
-                    round.close_hours(clock::now());
-                    pause = round.look(clock::now()).min(Duration::from_secs(1));
-                }
-            }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
+        move |_| {
+            round.close_hours(clock::now());
+            round.look(clock::now()).min(LONGEST)
         }
-    }
+    })
 }
 
 /// What the thread is at.

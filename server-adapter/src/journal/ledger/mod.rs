@@ -19,7 +19,7 @@ mod model_tests;
 pub use self::balance::{Balance, Figures, Gap, Gaps, Key, Scope, State, reconcile};
 pub use self::chain::{Checked, check_ledger, parse_key};
 pub(crate) use self::chain::{check, hex};
-pub(crate) use self::keeper::{Figures as LedgerFigures, Keeper};
+pub(crate) use self::keeper::{Figures as LedgerFigures, keep};
 pub(super) use self::{
     chain::Chain,
     claims::{Claim, hop_of, note_old},

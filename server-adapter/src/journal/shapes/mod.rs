@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use firsthop_core::{Event, EventKind, Properties, Value};
 
-pub(crate) use self::observer::{Observer, Watched};
+pub(crate) use self::observer::{Watched, watch};
 #[cfg(feature = "cli")]
 pub(crate) use self::store::read;
 

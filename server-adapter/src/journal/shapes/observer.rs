@@ -3,8 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread::JoinHandle,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,9 @@ use super::{
     store::{File, State},
 };
 use crate::{
-    Error, clock,
+    Error,
+    background::Background,
+    clock,
     journal::{self, Accepted, Seals},
     metrics::{Counter, Gauge},
     tenants::Tenants,
@@ -52,60 +53,40 @@ pub(crate) struct Watched {
     pub(crate) overflow: Counter,
 }
 
-/// The thread at work.
-#[derive(Debug)]
-pub(crate) struct Observer {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+/// Looks at what comes, for as long as it lives.
+pub(crate) fn watch(tenants: Arc<Tenants>) -> std::io::Result<Background> {
+    Background::start("shapes", LOOK, || {
+        yield_to_all();
+        let mut round = Round { tenants, open: HashMap::new() };
+        move |_| round.look()
+    })
 }
 
-impl Observer {
-    pub(crate) fn start(tenants: Arc<Tenants>) -> std::io::Result<Self> {
-        let stop: Arc<(Mutex<bool>, Condvar)> = Arc::default();
-        let thread = std::thread::Builder::new().name("shapes".into()).stack_size(512 << 10).spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                yield_to_all();
-                run(&tenants, &stop);
-            }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
+/// What the thread has open.
+struct Round {
+    tenants: Arc<Tenants>,
+    open: HashMap<TenantId, Tenant>,
 }
 
-impl Drop for Observer {
-    fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the panic hook, and takes nothing with it.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Looks until it is stopped.
-fn run(tenants: &Tenants, stop: &(Mutex<bool>, Condvar)) {
-    let mut open: HashMap<TenantId, Tenant> = HashMap::new();
-    let mut rest = LOOK;
-    while !is_stopped(stop, rest) {
+impl Round {
+    /// Looks at some of what is new, and says for how long to rest.
+    fn look(&mut self) -> Duration {
         let began = Clock::now();
         let mut behind = false;
-        for live in tenants.all() {
-            let tenant = open.entry(live.id).or_insert_with(|| Tenant::new(live.id, tenants.folder(live.id)));
+        for live in self.tenants.all() {
+            let new = || Tenant::new(live.id, self.tenants.folder(live.id));
+            let tenant = self.open.entry(live.id).or_insert_with(new);
             behind |= tenant.look(live.journal.tip(), live.journal.seals(), &live.shapes);
         }
-        let worked = began.elapsed();
-        rest = if behind { worked * REST } else { (worked * REST).max(LOOK) };
+        let rest = began.elapsed() * REST;
+        if behind { rest } else { rest.max(LOOK) }
     }
-    open.into_values().for_each(Tenant::end);
 }
 
-/// Waits for a while, or until it is to stop. Says whether it is.
-fn is_stopped((flag, signal): &(Mutex<bool>, Condvar), time: Duration) -> bool {
-    let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = signal.wait_timeout_while(stopped, time, |stopped| !*stopped);
-    *waited.unwrap_or_else(PoisonError::into_inner).0
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.open.drain().for_each(|(_, tenant)| tenant.end());
+    }
 }
 
 /// What it knows of one tenant, and how it gets there.

@@ -172,15 +172,6 @@ impl LeaseKey {
         frame.verify(&key)?;
         Ok(grant)
     }
-
-    /// The secret of the session that a body claims, and which part of it was signed, before anything is known to hold: for a hop whose
-    /// platform computes the tag. None if it claims none that this lease could have granted.
-    #[must_use]
-    pub fn claimed<'a>(&self, body: &'a [u8]) -> Option<(Zeroizing<[u8; 32]>, &'a [u8])> {
-        let (header, grant) = SessionGrant::peek(body)?;
-        let signed = body.get(..body.len().checked_sub(header.alg.tag_len())?)?;
-        Some((self.session_secret(header.source, &grant), signed))
-    }
 }
 
 macro_rules! redacted {
@@ -249,15 +240,6 @@ impl SessionGrant {
         LeaseScope { tenant, region: self.region, worker: self.worker, epoch }
     }
 
-    /// The header of a body and the session that it claims, before anything is known to hold.
-    #[must_use]
-    pub fn peek(body: &[u8]) -> Option<(Header, Self)> {
-        let RawHeader { header, header_len, .. } = RawHeader::read(body).ok()?;
-        let extensions = Extensions::new(body.get(HEADER_LEN..header_len)?);
-        let grant = extensions.get(ExtensionKind::Session).filter(|_| header.flags.contains(Flags::TRUST))?;
-        Some((header, Self::from_bytes(grant).ok()?))
-    }
-
     /// Checks a frame's signature by what was computed for it elsewhere, under the secret of the session that it claims; and the session's
     /// length and end.
     ///
@@ -285,6 +267,30 @@ impl SessionGrant {
             return Err(Error::SessionExpired);
         }
         Ok(())
+    }
+}
+
+/// The session that a body claims, before anything of it is known to hold: for a hop that keeps the keys of sessions, or whose platform computes
+/// the tag.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The header as it stands there.
+    pub header: Header,
+    /// The session.
+    pub grant: SessionGrant,
+    /// What the tag is made over, behind [`DOMAIN`](crate::DOMAIN).
+    pub signed: &'a [u8],
+}
+
+impl<'a> Claim<'a> {
+    /// What a body claims. None if it claims no session, or is no frame.
+    #[must_use]
+    pub fn peek(body: &'a [u8]) -> Option<Self> {
+        let RawHeader { header, header_len, .. } = RawHeader::read(body).ok()?;
+        let extensions = Extensions::new(body.get(HEADER_LEN..header_len)?);
+        let grant = extensions.get(ExtensionKind::Session).filter(|_| header.flags.contains(Flags::TRUST))?;
+        let signed = body.get(..body.len().checked_sub(header.alg.tag_len())?)?;
+        Some(Self { header, grant: SessionGrant::from_bytes(grant).ok()?, signed })
     }
 }
 

@@ -113,7 +113,7 @@ pub use crate::{
     frame::{Events, Frame, SEAL_LEN, is_traceparent},
     header::{Consent, Flags, HEADER_LEN, Header, MAGIC, VERSION},
     id::{Epoch, EventId, KeyId, Region, RegionKeyId, SourceId, TenantId, Timestamp, WorkerId, WriteKey},
-    key::{HashKey, Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
+    key::{Claim, HashKey, Holder, LeaseKey, LeaseScope, RootKey, SESSION_GRANT_LEN, SessionGrant},
     keyring::{Keyring, LeaseRing},
     notes::{Effects, Notes, ReferrerClass, Rewritten},
     outcome::{Outcome, Reason},

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    Alg, Computed, DOMAIN, Epoch, Error, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId, Keyring,
-    LeaseKey, LeaseRing, LeaseScope, MacKey, Region, RootKey, SessionGrant, SourceId, TenantId, Timestamp, WorkerId,
+    Alg, Claim, Computed, DOMAIN, Epoch, Error, ExtensionKind, Flags, Frame, FrameWriter, Header, Holder, KeyId,
+    Keyring, LeaseKey, LeaseRing, LeaseScope, MacKey, Region, RootKey, SessionGrant, SourceId, TenantId, Timestamp,
+    WorkerId,
     limits::{MAX_SESSION_MS, ROOT_GRACE_MS, SESSION_GRACE_MS},
 };
 use proptest::prelude::*;
@@ -177,10 +178,11 @@ fn what_was_computed_elsewhere_counts_as_what_is_computed_here() {
     let (now, lease) = (epoch.start(), root.lease(&scope(epoch)));
     let bytes = &session_frame(KeyId::FIRST, &root, epoch, now.as_millis() + 1000)[..];
 
-    let (secret, signed) = lease.claimed(bytes).unwrap();
+    let claim = Claim::peek(bytes).unwrap();
+    let secret = lease.session_secret(claim.header.source, &claim.grant);
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&secret[..]).unwrap();
     mac.update(DOMAIN);
-    mac.update(signed);
+    mac.update(claim.signed);
     let mac: [u8; 32] = mac.finalize().into_bytes().into();
     let frame = Frame::parse(bytes).unwrap();
     let verify = |mac, now| SessionGrant::verify(&frame, now, &Computed::new(frame.header().alg, mac).unwrap());
@@ -188,7 +190,7 @@ fn what_was_computed_elsewhere_counts_as_what_is_computed_here() {
     assert_eq!(verify([0; 32], now), Err(Error::Signature));
     assert_eq!(verify(mac, Epoch::new(500).start()), Err(Error::SessionExpired));
     assert!(Computed::new(Alg::None, mac).is_err() && Computed::new(Alg::Blake3, mac).is_err());
-    assert!(lease.claimed(&bytes[..40]).is_none());
+    assert!(Claim::peek(&bytes[..40]).is_none());
 }
 
 /// Secrets do not show in what is printed.

@@ -101,14 +101,14 @@ async function read(message, most) {
   }
 }
 
-const HMAC = { name: 'HMAC', hash: 'SHA-256' };
+/** The platform's key for HMAC-SHA256: it has that in machine code. Ours is some times slower, and here sooner for what is short. */
+export const hmacKey = (secret) => crypto.subtle.importKey('raw', secret.slice(), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
 
-/** HMAC-SHA256 of two parts, one behind the other. The platform has it in machine code; ours is some times slower, and here sooner for what is short. */
-export async function hmac(secret, domain, signed) {
+/** HMAC-SHA256 of two parts, one behind the other. */
+export async function hmac(key, domain, signed) {
   const message = new Uint8Array(domain.length + signed.length);
   message.set(domain);
   message.set(signed, domain.length);
-  const key = await crypto.subtle.importKey('raw', secret.slice(), HMAC, false, ['sign']);
   return new Uint8Array(await crypto.subtle.sign('HMAC', key, message));
 }
 
@@ -120,9 +120,30 @@ function pairs(text) {
   return headers;
 }
 
+/** What came back. Headers are looked at when they are wanted: most answers are wanted for their body alone. */
+class Answer {
+  constructor({ status, headers }, bytes) {
+    this.status = status;
+    this.headers = headers;
+    this.bytes = bytes;
+  }
+
+  get media() {
+    return this.headers.get('content-type');
+  }
+
+  get retryAfter() {
+    return this.headers.get('retry-after');
+  }
+
+  get verdict() {
+    return this.headers.get('firsthop-receipt');
+  }
+}
+
 /**
- * Posts to the network, or to a Durable Object: status, `Retry-After`, `Firsthop-Receipt`, and a body of at most so many bytes. Nothing if it could not be reached, took
- * longer than the limit, or answered at greater length. Redirects are not followed: a request goes to the host that it names.
+ * Posts to the network, or to a Durable Object, and reads an answer of at most so many bytes. Nothing if it could not be reached, took longer than the
+ * limit, or answered at greater length. Redirects are not followed: a request goes to the host that it names.
  */
 export async function post(whom = globalThis, url, headers, body, limit, most) {
   try {
@@ -135,15 +156,11 @@ export async function post(whom = globalThis, url, headers, body, limit, most) {
       signal: AbortSignal.timeout(limit),
     });
     const bytes = await read(answer, most);
-    if (typeof bytes === 'number') return undefined;
-    const { status, headers: said } = answer;
-    return { status, media: said.get('content-type'), retryAfter: said.get('retry-after'), verdict: said.get('firsthop-receipt'), bytes };
+    return typeof bytes === 'number' ? undefined : new Answer(answer, bytes);
   } catch {
     return undefined;
   }
 }
 
-/** Our answer. */
-export function respond(status, headers, bytes) {
-  return new Response(bytes?.slice(), { status, headers: pairs(headers) });
-}
+/** Our answer; its body is a text, or bytes, which are copied as well. */
+export const respond = (status, headers, body) => new Response(body?.slice(), { status, headers: pairs(headers) });

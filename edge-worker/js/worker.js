@@ -7,17 +7,23 @@ import Entrypoint, * as made from 'worker-build';
 const rust = Entrypoint.prototype;
 const { WOKEN, headOf, takeAwaited } = rust.glue();
 
-/** Takes one step after the other, each as far as it gets without waiting (src/steps.rs). */
-async function answer(request, env, ctx) {
-  let step = rust.begin(request, headOf(request), env, ctx);
-  while (typeof step === 'number') {
-    const task = step;
-    step = await takeAwaited().then(
-      (value) => (value === WOKEN ? rust.resume(task, undefined, 2) : rust.resume(task, value, 0)),
-      (error) => rust.resume(task, error, 1),
-    );
-  }
-  return step;
+/** Takes one step after the other, each as far as it gets without waiting (src/steps.rs). Not an async function: that would be a promise more for each step. */
+function answer(request, env, ctx) {
+  return new Promise((resolve, reject) => {
+    const go = (take) => {
+      try {
+        const step = take();
+        if (typeof step !== 'number') return resolve(step);
+        takeAwaited().then(
+          (value) => go(() => (value === WOKEN ? rust.resume(step, undefined, 2) : rust.resume(step, value, 0))),
+          (error) => go(() => rust.resume(step, error, 1)),
+        );
+      } catch (error) {
+        reject(error);
+      }
+    };
+    go(() => rust.begin(request, headOf(request), env, ctx));
+  });
 }
 
 /** If the Worker itself fails, the page keeps what it sent, and the next request finds the Worker started anew. */

@@ -12,9 +12,10 @@ use firsthop_intake::{Leased, Problem, Refusal, native, policy::Policy};
 
 use crate::{
     config::Config,
+    keys::Key,
     lease::{Enrolled, Want},
     object::Objects,
-    platform::{LONG, hmac, now, random_bytes},
+    platform::{now, random_bytes},
 };
 
 /// How many acknowledged frames an isolate remembers, in less than a hundredth of its memory. A page repeats a frame
@@ -68,14 +69,11 @@ impl Edge {
         self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)
     }
 
-    /// The tag of a long frame, which the platform computes sooner than we do. Nothing for one that is short, or whose lease is not here.
+    /// The tag that a frame should have. Nothing for one that claims no session, or whose lease is not here.
     pub(crate) async fn computed(&self, body: &[u8]) -> Option<[u8; 32]> {
-        if body.len() < LONG {
-            return None;
-        }
         let account = self.enrolled(Header::peek(body).ok()?.tenant)?.account(now())?;
-        let (secret, signed) = native::claimed(body, &account, now())?;
-        hmac(&secret, signed).await
+        let (lease, claim) = native::claimed(body, &account, now())?;
+        Some(Key::of_session(&lease, &claim)?.tag(claim.signed).await)
     }
 
     /// Lets `intake` decide with what is known of the tenant, and once more when there may be news: when nothing is

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use firsthop_core::{Alg, Annotation, Computed, Header, Timestamp, seal_envelope};
+use firsthop_core::{Alg, Annotation, Computed, Header, SourceId, Timestamp, seal_envelope};
 use firsthop_intake::{Account as _, Leased, Problem, Receipt, Refusal, spool::Fate};
 
 use crate::{
     counters::{self, Became},
     edge::Edge,
+    keys::Key,
     lease::Enrolled,
-    platform::{LONG, hmac},
     spool::{Shard, Taken},
     upstream::{Answer, post},
 };
@@ -33,9 +33,15 @@ pub(crate) enum Outcome {
 
 /// Hands an envelope to the server; to the spool, if the server is away or the spool has something that goes first.
 ///
-/// Not `spooled` is what nobody answers for: it must not fill a tenant's spool. What the server has not got of it then, nobody has.
-pub(crate) async fn forward(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], spooled: bool) -> Outcome {
-    let outcome = hand_on(edge, enrolled, envelope, spooled).await;
+/// `source` is whose frame is inside. Not `spooled` is what nobody answers for: it must not fill a tenant's spool. What the server has not got of it then, nobody has.
+pub(crate) async fn forward(
+    edge: &Edge,
+    enrolled: &Enrolled,
+    source: SourceId,
+    envelope: &[u8],
+    spooled: bool,
+) -> Outcome {
+    let outcome = hand_on(edge, enrolled, source, envelope, spooled).await;
     counters::count(match &outcome {
         Outcome::Acknowledged(_) => Became::Forwarded,
         Outcome::Spooled { .. } => Became::Spooled,
@@ -45,8 +51,8 @@ pub(crate) async fn forward(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], s
     outcome
 }
 
-async fn hand_on(edge: &Edge, enrolled: &Enrolled, envelope: &[u8], spooled: bool) -> Outcome {
-    let spool = spooled.then(|| Shard::of(edge, enrolled, envelope));
+async fn hand_on(edge: &Edge, enrolled: &Enrolled, source: SourceId, envelope: &[u8], spooled: bool) -> Outcome {
+    let spool = spooled.then(|| Shard::of(edge, enrolled, source));
     if let Some(spool) = &spool {
         match spool.behind(envelope).await {
             Taken::No => {}
@@ -102,18 +108,12 @@ pub(crate) async fn envelope(
         ..Header::new(scope.tenant, source, now)
     };
     let mut envelope = vec![0; frame.len() + AROUND];
-    if frame.len() < LONG {
-        let key = lease.envelope_key(header.alg).ok()?;
-        let length = seal_envelope(&mut envelope, &header, scope.worker, annotation, frame, &key).ok()?.len();
-        envelope.truncate(length);
-        return Some(envelope);
-    }
-    // The tag stands behind all that is signed, so it can be put there when the platform has computed it.
+    // The tag stands behind all that is signed, so it can be put there afterwards.
     let unsigned = Computed::new(header.alg, [0; 32]).ok()?;
     let length = seal_envelope(&mut envelope, &header, scope.worker, annotation, frame, &unsigned).ok()?.len();
     envelope.truncate(length);
     let (signed, tag) = envelope.split_at_mut(length - header.alg.tag_len());
-    tag.copy_from_slice(&hmac(&lease.envelope_secret(), signed).await?);
+    tag.copy_from_slice(&Key::of_envelopes(&lease)?.tag(signed).await);
     Some(envelope)
 }
 

@@ -50,12 +50,20 @@ extern "C" {
         most: u32,
     ) -> Promise;
 
+    /// The platform's key for HMAC-SHA256.
+    #[wasm_bindgen(js_name = hmacKey)]
+    pub(crate) fn hmac_key(secret: &[u8]) -> Promise;
+
     /// The HMAC-SHA256 of two parts, one behind the other: [`Uint8Array`].
-    pub(crate) fn hmac(secret: &[u8], domain: &[u8], signed: &[u8]) -> Promise;
+    pub(crate) fn hmac(key: &JsValue, domain: &[u8], signed: &[u8]) -> Promise;
 
     /// A response.
     #[wasm_bindgen(catch)]
     pub(crate) fn respond(status: u16, headers: &str, body: Option<&[u8]>) -> Result<Response, JsValue>;
+
+    /// The same with a text, which is less work for the platform than bytes are.
+    #[wasm_bindgen(catch, js_name = respond)]
+    pub(crate) fn respond_text(status: u16, headers: &str, body: &str) -> Result<Response, JsValue>;
 
     /// The same with a body that never was in our memory.
     #[wasm_bindgen(catch, js_name = respond)]

@@ -172,7 +172,11 @@ impl<'a> Way<'a> {
     ) -> Outcome {
         let Some(enrolled) = self.enrolled else { return Outcome::Unknown(Refusal::Internal.into()) };
         match envelope(enrolled, account, annotation, frame, count, now()).await {
-            Some(envelope) => forward(self.edge, enrolled, &envelope, spooled).await,
+            Some(envelope) => {
+                // What cannot say whose it is goes where all of that goes.
+                let source = Header::peek(frame).map(|header| header.source).unwrap_or_default();
+                forward(self.edge, enrolled, source, &envelope, spooled).await
+            }
             None => Outcome::Unknown(Refusal::Unavailable.into()),
         }
     }

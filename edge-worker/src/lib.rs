@@ -21,6 +21,7 @@ mod forward;
 mod gate;
 mod glue;
 mod hop;
+mod keys;
 mod lease;
 mod object;
 mod platform;

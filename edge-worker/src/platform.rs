@@ -1,11 +1,9 @@
-//! What the platform gives: clock, randomness, and HMAC in machine code.
+//! What the platform gives: clock and randomness.
 
-use wasm_bindgen::{JsCast as _, prelude::wasm_bindgen};
-use worker::js_sys::{self, Uint8Array};
+use wasm_bindgen::prelude::wasm_bindgen;
+use worker::js_sys;
 
-use firsthop_core::{DOMAIN, Timestamp};
-
-use crate::{glue, steps::settled};
+use firsthop_core::Timestamp;
 
 #[wasm_bindgen]
 extern "C" {
@@ -34,13 +32,4 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
 /// A random number, for what is spread by chance.
 pub(crate) fn chance() -> u32 {
     u32::from_le_bytes(random_bytes())
-}
-
-/// From how many bytes on the platform's HMAC is worth the way there and back.
-pub(crate) const LONG: usize = 4096;
-
-/// The HMAC-SHA256 of a frame's signed bytes. Nothing if the platform does not do it.
-pub(crate) async fn hmac(secret: &[u8; 32], signed: &[u8]) -> Option<[u8; 32]> {
-    let mac = settled(glue::hmac(secret, DOMAIN, signed)).await.ok()?;
-    mac.dyn_into::<Uint8Array>().ok()?.to_vec().try_into().ok()
 }

@@ -21,6 +21,8 @@ pub(crate) struct Reply {
 enum Content {
     /// What was said here.
     Own(Cow<'static, [u8]>),
+    /// The same as a text: what most answers are.
+    Text(String),
     /// What another hop has said: it stays in the platform's memory.
     Foreign(Uint8Array),
 }
@@ -48,7 +50,8 @@ impl Reply {
 
     /// The answer to a native frame.
     pub(crate) fn receipt(receipt: &Receipt) -> Self {
-        Self::bytes(200, &[("content-type", "application/json")], receipt.to_json().into_bytes())
+        let reply = Self::empty(200, &[("content-type", "application/json")]);
+        Self { body: Content::Text(receipt.to_json()), ..reply }
     }
 
     /// A refusal, with its body in one format or another.
@@ -89,6 +92,7 @@ impl Reply {
         let headers = lines(self.headers.iter().map(|(name, value)| (*name, &**value)));
         match self.body {
             Content::Own(body) if !body.is_empty() && !head => glue::respond(self.status, &headers, Some(&body)),
+            Content::Text(text) if !head => glue::respond_text(self.status, &headers, &text),
             Content::Foreign(body) if !head => glue::respond_with(self.status, &headers, &body),
             _ => glue::respond(self.status, &headers, None),
         }

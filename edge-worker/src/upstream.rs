@@ -13,7 +13,9 @@ use crate::{glue, steps::settled};
 /// The server's answer.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// Of a refusal.
     pub(crate) retry_after: Option<String>,
+    /// Of a refusal.
     pub(crate) verdict: Option<String>,
     pub(crate) body: Vec<u8>,
 }
@@ -56,12 +58,13 @@ pub(crate) async fn ask(
 ) -> Option<Answer> {
     let headers = lines(headers.iter().copied());
     let answer = came(glue::post(whom, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER)).await?;
-    Some(Answer {
-        status: answer.status(),
-        retry_after: answer.retry_after(),
-        verdict: answer.verdict(),
-        body: answer.bytes().to_vec(),
-    })
+    let status = answer.status();
+    // Who did what was asked has nothing to add to it.
+    let (retry_after, verdict) = match status {
+        200..=299 => (None, None),
+        _ => (answer.retry_after(), answer.verdict()),
+    };
+    Some(Answer { status, retry_after, verdict, body: answer.bytes().to_vec() })
 }
 
 /// Posts what never was in our memory, and leaves the answer there as well.

@@ -32,8 +32,8 @@ pub struct Facts<'a> {
     pub sec_purpose: Option<&'a str>,
     /// `traceparent` (W3C Trace Context)
     pub traceparent: Option<&'a str>,
-    /// The HMAC-SHA256 of the frame under the secret that [`native::claimed`](crate::native::claimed) gave for it, where the hop has
-    /// had it computed.
+    /// The HMAC-SHA256 of the frame under the secret of the session that it [claims](crate::native::claimed), where the hop has had it
+    /// computed.
     pub mac: Option<[u8; 32]>,
     /// `Sec-GPC` (Global Privacy Control). Asked for by itself, where it can change something.
     pub gpc: Option<&'a str>,

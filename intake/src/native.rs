@@ -1,10 +1,9 @@
 //! Native frames: bounds, CRC, region gate, write key or session, origin, seal, events; in that order.
 
 use firsthop_core::{
-    Alg, Annotation, Computed, Error, ExtensionKind, Flags, Frame, Header, Holder, SessionGrant, TenantId, Timestamp,
-    Trust, limits::MAX_FRAME,
+    Alg, Annotation, Claim, Computed, Error, ExtensionKind, Flags, Frame, Header, Holder, LeaseKey, SessionGrant,
+    TenantId, Timestamp, Trust, limits::MAX_FRAME,
 };
-use zeroize::Zeroizing;
 
 use crate::{
     Account, Contents, Facts, Problem, Refusal, Refused, Session, Tenant,
@@ -89,16 +88,18 @@ pub fn authenticate(
     authenticate_by(frame, account, now, None)
 }
 
-/// What a hop may have its platform compute before it lets a body be looked at: the secret, and what stands behind
-/// [`DOMAIN`](firsthop_core::DOMAIN). None if the body claims no session of a lease that the hop holds, or is not for it to read.
+/// The session that a body claims and the lease that it would have been granted under, for a hop that computes the tag before it lets the body be
+/// looked at: it keeps the keys of sessions, or its platform has HMAC. None if there is no such session or lease, or the body is not for it to read.
 #[must_use]
-pub fn claimed<'a>(body: &'a [u8], account: &impl Account, now: Timestamp) -> Option<(Zeroizing<[u8; 32]>, &'a [u8])> {
-    let (header, grant) = SessionGrant::peek(body)?;
+pub fn claimed<'a>(body: &'a [u8], account: &impl Account, now: Timestamp) -> Option<(LeaseKey, Claim<'a>)> {
+    let claim = Claim::peek(body)?;
+    let Claim { header, grant, .. } = &claim;
     account.tenant().admits(header.region).ok()?;
-    account.lease(header.key_id, &grant.scope(header.tenant, header.epoch), now).ok()??.claimed(body)
+    let lease = account.lease(header.key_id, &grant.scope(header.tenant, header.epoch), now).ok()??;
+    Some((lease, claim))
 }
 
-/// `mac` is what was computed for the frame under the secret that [`claimed`] gave.
+/// `mac` is what was computed for the frame under the secret of the session that it [claims](claimed).
 fn authenticate_by(
     frame: &Frame<'_>,
     account: &impl Account,

@@ -20,7 +20,7 @@ mod deliver;
 mod object;
 mod table;
 
-use firsthop_core::{Envelope, Frame, Header, SourceId, TenantId};
+use firsthop_core::{SourceId, TenantId};
 
 pub(crate) use self::object::Report;
 use crate::{edge::Edge, lease::Enrolled, upstream::Answer};
@@ -69,9 +69,8 @@ pub(crate) struct Shard<'a> {
 }
 
 impl<'a> Shard<'a> {
-    /// Where what is in an envelope belongs.
-    pub(crate) fn of(edge: &'a Edge, enrolled: &'a Enrolled, envelope: &[u8]) -> Self {
-        let source = Frame::parse(envelope).ok().and_then(|frame| source_of(&frame)).unwrap_or_default();
+    /// Where what there is of a source belongs.
+    pub(crate) fn of(edge: &'a Edge, enrolled: &'a Enrolled, source: SourceId) -> Self {
         // The last bytes of an id are random; the first ones of a page's are its clock.
         let number = (source.as_u128() % u128::from(edge.config.spool.shards)) as u32;
         Self { edge, enrolled, number }
@@ -127,10 +126,4 @@ pub(crate) async fn report(edge: &Edge, tenant: TenantId, shard: u32) -> Option<
 /// The name of a tenant's shard.
 pub(crate) fn name_of(tenant: TenantId, shard: u32) -> String {
     format!("{tenant}/{shard}")
-}
-
-/// Whose events an envelope holds; none if what is inside cannot say.
-fn source_of(envelope: &Frame<'_>) -> Option<SourceId> {
-    let inside = Envelope::open(envelope).ok()?;
-    Some(Header::peek(inside.frame).ok()?.source)
 }

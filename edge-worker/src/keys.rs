@@ -1,0 +1,103 @@
+//! Keys that follow from leases, as long as there is room for them: to derive one costs more than to check a short frame with it.
+//!
+//! A key is found by the lease that it follows from, which is looked up first: where a lease has ended, its keys are found no more. What had
+//! to make room is derived again.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    ops::Deref,
+    rc::Rc,
+};
+
+use wasm_bindgen::{JsCast as _, JsValue};
+use worker::js_sys::Uint8Array;
+
+use firsthop_core::{Alg, Claim, DOMAIN, FrameSigner as _, LeaseKey, MacKey, SessionGrant, SourceId};
+
+use crate::{glue, steps::settled};
+
+/// How many sessions' keys an isolate keeps, each in less than half a kilobyte.
+const SESSIONS: usize = 1024;
+/// How many leases' keys for envelopes: one is in use for each tenant.
+const LEASES: usize = 64;
+/// From how many bytes on the platform's HMAC, in machine code, is worth the way there and back.
+const LONG: usize = 3072;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Option<Rc<Key>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whose key: one session's, or the lease's own for envelopes.
+type Session = Option<(SourceId, SessionGrant)>;
+
+/// A key for HMAC-SHA256, and what it follows from.
+pub(crate) struct Key {
+    lease: LeaseKey,
+    session: Session,
+    own: MacKey,
+    /// The platform's, once it was wanted.
+    platform: OnceCell<JsValue>,
+}
+
+impl Key {
+    /// The key of the session that a body claims.
+    pub(crate) fn of_session(lease: &LeaseKey, claim: &Claim<'_>) -> Option<Rc<Self>> {
+        let source = claim.header.source;
+        // The last bytes of an id are random; the first ones of a page's are its clock.
+        Self::at(source.as_u128() as usize % SESSIONS, lease, Some((source, claim.grant)))
+    }
+
+    /// The key for a lease's envelopes.
+    pub(crate) fn of_envelopes(lease: &LeaseKey) -> Option<Rc<Self>> {
+        Self::at(SESSIONS + usize::from(lease.expose()[0]) % LEASES, lease, None)
+    }
+
+    /// The key, which has one place, and takes it from another one if need be.
+    fn at(place: usize, lease: &LeaseKey, session: Session) -> Option<Rc<Self>> {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.is_empty() {
+                kept.resize(SESSIONS + LEASES, None);
+            }
+            let kept = kept.get_mut(place)?;
+            if let Some(key) = kept.as_ref().filter(|key| key.follows_from(lease, &session)) {
+                return Some(Rc::clone(key));
+            }
+            let own = MacKey::new(Alg::HmacSha256, &secret(lease, &session)).ok()?;
+            let key = Rc::new(Self { lease: lease.clone(), session, own, platform: OnceCell::new() });
+            Some(Rc::clone(kept.insert(key)))
+        })
+    }
+
+    fn follows_from(&self, lease: &LeaseKey, session: &Session) -> bool {
+        self.lease.expose() == lease.expose() && self.session == *session
+    }
+
+    /// The HMAC-SHA256 of a frame's signed bytes.
+    pub(crate) async fn tag(&self, signed: &[u8]) -> [u8; 32] {
+        if signed.len() >= LONG
+            && let Some(tag) = self.platforms(signed).await
+        {
+            return tag;
+        }
+        let mut tag = [0; 32];
+        tag.copy_from_slice(self.own.sign(signed).as_bytes());
+        tag
+    }
+
+    async fn platforms(&self, signed: &[u8]) -> Option<[u8; 32]> {
+        if self.platform.get().is_none() {
+            let key = settled(glue::hmac_key(&*secret(&self.lease, &self.session))).await.ok()?;
+            // Another request may have been sooner.
+            let _ = self.platform.set(key);
+        }
+        let tag = settled(glue::hmac(self.platform.get()?, DOMAIN, signed)).await.ok()?;
+        tag.dyn_into::<Uint8Array>().ok()?.to_vec().try_into().ok()
+    }
+}
+
+fn secret(lease: &LeaseKey, session: &Session) -> impl Deref<Target = [u8; 32]> {
+    match session {
+        Some((source, grant)) => lease.session_secret(*source, grant),
+        None => lease.envelope_secret(),
+    }
+}

@@ -30,6 +30,7 @@ mod sdk;
 mod spool;
 mod status;
 mod steps;
+mod tasks;
 mod unread;
 mod upstream;
 

@@ -26,14 +26,13 @@ use worker::{
     web_sys::Response,
 };
 
-use crate::glue;
+use crate::{glue, platform::now, tasks::Tasks};
 
 /// A request under way.
 type Task = Pin<Box<dyn Future<Output = Result<Response, JsValue>>>>;
 
 thread_local! {
-    static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { places: Vec::new(), free: Vec::new() }) };
-    static INSTANCE: Cell<u32> = const { Cell::new(0) };
+    static TASKS: RefCell<Tasks<Task>> = const { RefCell::new(Tasks::new()) };
     static STEP: Cell<Step> = const { Cell::new(Step::None) };
 }
 
@@ -49,21 +48,6 @@ enum Step {
     Given(Result<JsValue, JsValue>),
 }
 
-/// Requests under way, each at a place of its own.
-struct Tasks {
-    places: Vec<Option<Task>>,
-    free: Vec<u32>,
-}
-
-impl Tasks {
-    fn place(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() as u32 - 1
-        })
-    }
-}
-
 /// Wakes a task. Most tasks never make a copy of it: they wait for nothing but what JavaScript awaits for them.
 struct Alarm {
     task: u32,
@@ -77,32 +61,27 @@ impl Wake for Alarm {
     }
 }
 
-/// Bits of a task's number that say its place; those above say of which instance.
-const PLACE_BITS: u32 = 20;
-
 /// Says which instance of the isolate this is.
 pub(crate) fn start(instance: u32) {
-    INSTANCE.set(instance);
-}
-
-/// A task's number: no other's, not of an instance of before either. What a request of that one waited for must not reach a request of this one.
-fn number_of(place: u32) -> u32 {
-    INSTANCE.get() << PLACE_BITS | place
+    TASKS.with_borrow_mut(|tasks| tasks.start(instance));
 }
 
 /// Begins with a request. Returns the answer, or the number of the task that waits.
 pub(crate) fn begin(task: impl Future<Output = Result<Response, JsValue>> + 'static) -> JsValue {
-    let place = TASKS.with_borrow_mut(Tasks::place);
-    step(place, Box::pin(task), Step::Free)
+    let now = now().as_millis();
+    while let Some((number, given_up)) = TASKS.with_borrow_mut(|tasks| tasks.given_up(now)) {
+        // What may wake it is forgotten with it.
+        glue::wake(number);
+        drop(given_up);
+    }
+    let number = TASKS.with_borrow_mut(|tasks| tasks.begin(now));
+    step(number, Box::pin(task), Step::Free)
 }
 
 /// Goes on with a request. `value` is what came of what it waited for, and `because` says how: 0 fulfilled, 1 rejected, 2 woken.
 pub(crate) fn resume(number: u32, value: JsValue, because: u32) -> JsValue {
-    let place = number & ((1 << PLACE_BITS) - 1);
-    let is_ours = number == number_of(place);
-    let task = TASKS.with_borrow_mut(|tasks| tasks.places.get_mut(place as usize).filter(|_| is_ours)?.take());
-    let Some(task) = task else {
-        // After a failure the Worker was started anew, and knows nothing of what was under way.
+    let Some(task) = TASKS.with_borrow_mut(|tasks| tasks.take(number)) else {
+        // After a failure the Worker was started anew, and knows nothing of what was under way; or it took too long.
         return Promise::reject(&JsValue::from_str("no such task")).into();
     };
     let given = match because {
@@ -110,28 +89,24 @@ pub(crate) fn resume(number: u32, value: JsValue, because: u32) -> JsValue {
         1 => Step::Given(Err(value)),
         _ => Step::Free,
     };
-    step(place, task, given)
+    step(number, task, given)
 }
 
-fn step(place: u32, mut task: Task, given: Step) -> JsValue {
-    let number = number_of(place);
+fn step(number: u32, mut task: Task, given: Step) -> JsValue {
     let alarm = Arc::new(Alarm { task: number, rang: AtomicBool::new(false) });
     STEP.set(given);
     let polled = task.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&alarm))));
     STEP.set(Step::None);
-    TASKS.with_borrow_mut(|tasks| match polled {
-        Poll::Ready(answer) => {
-            tasks.free.push(place);
-            answer.map_or_else(|error| Promise::reject(&error).into(), JsValue::from)
-        }
+    match polled {
+        Poll::Ready(answer) => answer.map_or_else(|error| Promise::reject(&error).into(), JsValue::from),
         Poll::Pending => {
             if Arc::strong_count(&alarm) > 1 || alarm.rang.load(Ordering::Relaxed) {
                 glue::sleep(number, alarm.rang.load(Ordering::Relaxed));
             }
-            tasks.places[place as usize] = Some(task);
+            TASKS.with_borrow_mut(|tasks| tasks.leave(number, task));
             number.into()
         }
-    })
+    }
 }
 
 /// What a promise is fulfilled with, or rejected.

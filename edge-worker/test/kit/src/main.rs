@@ -12,6 +12,11 @@
 //!
 //! Bytes are base64, as in the protocol's JSON.
 
+// The edge itself is built for wasm alone. What of it needs no platform has its tests here.
+#[cfg(test)]
+#[path = "../../../src/tasks.rs"]
+mod tasks;
+
 use std::{error::Error, io::Read as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};

@@ -16,10 +16,12 @@ const [load, upstreamBinary, out, seconds = '3'] = process.argv.slice(2);
 const ROUNDS = 3;
 const CONNECTIONS = 32;
 const COUNTS = [1, 10, 50, 300];
+/** Events of a sealed frame. */
+const SEALED = 50;
 const STARTS = 15;
 
-/** What Chrome sends with a cross-origin POST, and what Cloudflare adds. */
-const HEADERS = [
+/** What Chrome sends with a cross-origin POST, and what Cloudflare adds at a point of presence. */
+const headers = (colo, country) => [
   'User-Agent: Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Mobile Safari/537.36',
   'Accept: */*',
   'Accept-Language: en-GB,en;q=0.9,de-CH;q=0.8',
@@ -33,13 +35,16 @@ const HEADERS = [
   'Sec-Fetch-Mode: cors',
   'Sec-Fetch-Site: cross-site',
   'CF-Connecting-IP: 198.51.100.23',
-  'CF-IPCountry: CH',
-  'CF-Ray: 8f1e2d3c4b5a6978-ZRH',
+  `CF-IPCountry: ${country}`,
+  `CF-Ray: 8f1e2d3c4b5a6978-${colo}`,
   'X-Forwarded-Proto: https',
-  `${CF_HEADER}: ${JSON.stringify({ colo: 'ZRH', country: 'CH', continent: 'EU', isEUCountry: '0', asn: 3303, city: 'Zurich', region: 'Zurich', timezone: 'Europe/Zurich', httpProtocol: 'HTTP/2' })}`,
+  `${CF_HEADER}: ${JSON.stringify({ colo, country, continent: 'EU', isEUCountry: '0', asn: 3303, city: 'Zurich', region: 'Zurich', timezone: 'Europe/Zurich', httpProtocol: 'HTTP/2' })}`,
 ];
+const HERE = headers('ZRH', 'CH');
+/** Where nobody may read what is for the EU. */
+const FAR = headers('IAD', 'US');
 /** The empty Worker gets a body as large as a frame of one event. */
-const MODES = { firsthop: 'frames', plain: 'batch', empty: 'plain' };
+const MODES = { firsthop: 'frames', plain: 'batch', empty: 'plain', governed: 'frames', relay: 'frames' };
 
 const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const part = (values, key) => middle(values.map((value) => value[key]));
@@ -62,13 +67,13 @@ function memory(events) {
   return Math.ceil((most * Number(seconds) * bytes) / 1e6);
 }
 
-/** One Worker under load for some seconds. */
-async function measure(name, worker, events, upstream) {
+/** One Worker under load for some seconds. `more` are further options for the generator. */
+async function measure(name, worker, events, upstream, more = {}, head = HERE) {
   const before = await upstream.forwarded();
   const cpu = usage(worker.child.pid).cpuSeconds;
-  const options = { address: worker.address, connections: CONNECTIONS, seconds, 'write-key': upstream.writeKey, events, sources: 64, 'memory-mb': memory(events) };
+  const options = { address: worker.address, connections: CONNECTIONS, seconds, 'write-key': upstream.writeKey, events, sources: 64, 'memory-mb': memory(events), ...more };
   if (name === 'empty') options.body = join(out, 'body');
-  const result = await generate(load, MODES[name], options, HEADERS);
+  const result = await generate(load, MODES[name], options, head);
   const after = usage(worker.child.pid);
   const forwarded = (await upstream.forwarded()) - before;
   const sent = result.acknowledged + result.eventsBefore;
@@ -80,7 +85,7 @@ async function measure(name, worker, events, upstream) {
     p50Ms: result.p50Ms,
     p99Ms: result.p99Ms,
     bytesPerRequest: result.bytesPerRequest,
-    cpuMicros: ((after.cpuSeconds - cpu) * 1e6) / sent,
+    cpuMicros: ((after.cpuSeconds - cpu) * 1e6) / (more.sessions ? result.acknowledged : sent),
     peakMiB: after.peakMiB,
   };
 }
@@ -110,6 +115,8 @@ const bindings = {
   firsthop: { UPSTREAM: `http://${upstream.address}`, REGION: upstream.region, ENROLMENTS: upstream.enrolment },
   plain: { UPSTREAM: `http://${upstream.address}`, WRITE_KEY: upstream.writeKey, SECRET: 's'.repeat(32) },
   empty: {},
+  governed: { UPSTREAM: `http://${upstream.address}`, REGION: upstream.region, ENROLMENTS: upstream.governed },
+  relay: { UPSTREAM: `http://${upstream.address}` },
 };
 const workers = {};
 for (const name of Object.keys(WORKERS)) workers[name] = await startWorkerd(join(out, name), WORKERS[name], bindings[name]);
@@ -131,7 +138,26 @@ for (const events of COUNTS) {
   scenarios.push(scenario);
   say(`${events}: ${whole(scenario.firsthop.requestsPerSecond)} beside ${whole(scenario.plain.requestsPerSecond)} requests/s`);
 }
+
+// The same sealed frames, read here, passed on unread from afar, and passed on by a handler that does nothing else.
+const sealed = { process: [], forward: [], relay: [] };
+const options = { seal: upstream.seal, sessions: workers.firsthop.address };
+for (let round = 0; round <= ROUNDS; round++) {
+  for (const [what, name, head] of [['process', 'governed', HERE], ['forward', 'governed', FAR], ['relay', 'relay', FAR]]) {
+    const result = await measure(name, workers[name], SEALED, upstream, options, head);
+    if (round > 0) sealed[what].push(result);
+  }
+}
+// What each adds to the bare passing on, in processor time.
+const added = (what, i) => sealed[what][i].cpuMicros - sealed.relay[i].cpuMicros;
+const forwarding = {
+  events: SEALED,
+  ...Object.fromEntries(Object.entries(sealed).map(([what, rounds]) => [what, summary(rounds)])),
+  share: middle(sealed.relay.map((_, i) => added('forward', i) / added('process', i))),
+};
+say(`sealed, ${SEALED}: ${whole(forwarding.forward.cpuMicros)} µs to pass on, ${whole(forwarding.process.cpuMicros)} to process, ${whole(forwarding.relay.cpuMicros)} of them the platform's`);
+
 for (const { child } of Object.values(workers)) child.kill('SIGKILL');
 const started = await startUp(['firsthop', 'empty']);
-console.log(JSON.stringify({ seconds: Number(seconds), loadBefore, scenarios, empty: summary(empty), startUp: started }, null, 2));
+console.log(JSON.stringify({ seconds: Number(seconds), loadBefore, scenarios, empty: summary(empty), forwarding, startUp: started }, null, 2));
 process.exit(0);

@@ -15,10 +15,14 @@ const [, COMPATIBILITY_DATE] = WRANGLER.match(/^compatibility_date = "(.*)"/m);
 const OBJECTS = [...WRANGLER.matchAll(/^\[\[durable_objects\.bindings\]\]\nname = "(.*)"\nclass_name = "(.*)"/gm)].map(([, name, type]) => ({ name, type }));
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const OURS = [join(EDGE, 'build/index.js'), join(EDGE, 'build/index_bg.wasm')];
 export const WORKERS = {
-  firsthop: [join(EDGE, 'build/index.js'), join(EDGE, 'build/index_bg.wasm')],
+  firsthop: OURS,
   plain: [here('plain.js')],
   empty: [here('empty.js')],
+  /** Ours, with a region policy. */
+  governed: OURS,
+  relay: [here('relay.js')],
 };
 
 /** The header that stands for Cloudflare's `request.cf`. */
@@ -57,7 +61,7 @@ export async function startWorkerd(folder, files, bindings, more = []) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, 'objects'), { recursive: true });
   for (const file of files) copyFileSync(file, join(folder, basename(file)));
-  writeFileSync(join(folder, 'config.capnp'), config(files, bindings, files === WORKERS.firsthop ? OBJECTS : []));
+  writeFileSync(join(folder, 'config.capnp'), config(files, bindings, files === OURS ? OBJECTS : []));
   return restart(folder, more);
 }
 

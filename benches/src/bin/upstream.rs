@@ -1,20 +1,23 @@
 //! What the edge's benchmark puts behind a Worker: a server that takes everything, at once, and says so.
 //!
 //! ```text
-//! POST /v1/leases   the keys of the one tenant, as `firsthop serve` would lease them
+//! POST /v1/leases   the keys of the one tenant, as `firsthop serve` would lease them, and its region policy: read within the EU, passed on elsewhere
 //! POST /v1/e        a receipt for as many events as the envelope's header names
 //! POST /v1/f        the same for a frame that a Worker has passed on unread
 //! POST /v1/batch    {"success":true}: the plain JavaScript Worker's
 //! GET  /counts      how many requests came to each of the above
 //! ```
 //!
-//! It prints one line of JSON with its address, the write key and the enrolment, and runs until it is ended. It stores nothing and checks
-//! nothing, so that what is measured is the Worker.
+//! It prints one line of JSON with its address, the write key, the enrolment (and one with a document key, for an edge that keeps to the policy)
+//! and the region's key to seal to, and runs until it is ended. It stores nothing and checks nothing, so that what is measured is the Worker.
 
-use std::{cell::RefCell, collections::BTreeMap, error::Error, io, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, error::Error, io, rc::Rc, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use firsthop_core::{Epoch, Header, KeyId, LeaseScope, Region, RootKey, TenantId, Timestamp, WorkerId};
+use firsthop_core::{
+    Epoch, Header, KeyId, LeaseScope, Region, RegionKeyId, RegionSecretKey, RootKey, SecretKey, TenantId, Timestamp,
+    WorkerId,
+};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +27,9 @@ use tokio::{
 
 const TENANT: TenantId = TenantId::new(0xbe);
 const WORKER: WorkerId = WorkerId::new(7);
+/// What opens what is sealed to the region.
+const REGION_SECRET: [u8; 32] = [5; 32];
+const REGION_KEY: RegionKeyId = RegionKeyId::new(1);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -32,18 +38,25 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn serve() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
     let enrolment = format!("fhe_{TENANT}_{:08x}_{}", WORKER.get(), "t".repeat(32));
     println!(
         "{}",
-        json!({ "address": listener.local_addr()?.to_string(), "writeKey": write_key(), "enrolment": enrolment, "region": "EU" })
+        json!({
+            "address": address, "writeKey": write_key(), "region": "EU",
+            "enrolment": enrolment,
+            "governed": format!("{enrolment}_{}", hex(document_key().public().as_bytes())),
+            "seal": format!("{}:{}", REGION_KEY.get(), hex(RegionSecretKey::new(REGION_KEY, REGION_SECRET).public().as_bytes())),
+        })
     );
+    let address: Rc<str> = address.into();
     let counts = Rc::new(RefCell::new(BTreeMap::new()));
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let counts = Rc::clone(&counts);
+        let (counts, address) = (Rc::clone(&counts), Rc::clone(&address));
         // A connection that breaks is the Worker's affair: it shows in what the Worker answers.
-        spawn_local(async move { drop(connection(stream, &counts).await) });
+        spawn_local(async move { drop(connection(stream, &address, &counts).await) });
     }
 }
 
@@ -51,7 +64,7 @@ fn write_key() -> String {
     format!("fh_{TENANT}_{}", "k".repeat(24))
 }
 
-async fn connection(mut stream: TcpStream, counts: &RefCell<BTreeMap<String, u64>>) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, address: &str, counts: &RefCell<BTreeMap<String, u64>>) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(256 * 1024);
     loop {
         let Some((path, head, total)) = request(&buffer)? else {
@@ -67,7 +80,7 @@ async fn connection(mut stream: TcpStream, counts: &RefCell<BTreeMap<String, u64
             }
             continue;
         }
-        let (status, body) = answer(&path, &buffer[head..total], counts);
+        let (status, body) = answer(&path, &buffer[head..total], address, counts);
         let reply = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -97,14 +110,14 @@ fn request(bytes: &[u8]) -> io::Result<Option<(String, usize, usize)>> {
     Ok(Some((path.to_owned(), end + 4, end + 4 + length)))
 }
 
-fn answer(path: &str, body: &[u8], counts: &RefCell<BTreeMap<String, u64>>) -> (&'static str, String) {
+fn answer(path: &str, body: &[u8], address: &str, counts: &RefCell<BTreeMap<String, u64>>) -> (&'static str, String) {
     match path {
         "/v1/e" | "/v1/f" => match Header::peek(body) {
             Ok(header) => ("200 OK", receipt(&header)),
             Err(_) => ("400 Bad Request", "{}".into()),
         },
         "/v1/batch" => ("200 OK", r#"{"success":true}"#.into()),
-        "/v1/leases" => ("200 OK", leases()),
+        "/v1/leases" => ("200 OK", leases(address)),
         "/counts" => ("200 OK", json!(*counts.borrow()).to_string()),
         _ => ("404 Not Found", "{}".into()),
     }
@@ -117,11 +130,28 @@ fn receipt(header: &Header) -> String {
     )
 }
 
-fn leases() -> String {
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn document_key() -> SecretKey {
+    SecretKey::from_seed(&[9; 32])
+}
+
+/// The region policy, signed as `intake/src/document.rs` says.
+fn policy(address: &str, now: u64) -> serde_json::Value {
+    let body = json!({ "regions": [{ "code": "EU", "host": format!("http://{address}"), "process": ["EU", "CH"], "forward": ["*"] }] });
+    let text = json!({ "kind": "policy", "tenant": TENANT.to_string(), "version": 1, "issued": now, "body": body })
+        .to_string();
+    let signature = document_key().sign_message(&[b"firsthop-document-v1\0policy\0", text.as_bytes()].concat());
+    json!({ "kind": "policy", "text": text, "signature": BASE64_STANDARD.encode(signature) })
+}
+
+fn leases(address: &str) -> String {
     let region = Region::new(*b"EU").expect("two capitals");
     let root = RootKey::new([7; 32]);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let epoch = Epoch::at(Timestamp::from_millis(now.as_millis() as u64)).get();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    let epoch = Epoch::at(Timestamp::from_millis(now)).get();
     let leases: Vec<_> = [epoch - 1, epoch, epoch + 1]
         .into_iter()
         .map(|epoch| {
@@ -133,6 +163,8 @@ fn leases() -> String {
     json!({
         "tenant": TENANT.to_string(), "name": "bench", "region": "EU", "worker": WORKER.get(),
         "writeKeys": [write_key()], "origins": ["*"], "leases": leases, "refreshAfter": 300,
+        "documents": [policy(address, now)],
+        "regionSecrets": [{ "id": REGION_KEY.get(), "key": BASE64_STANDARD.encode(REGION_SECRET) }],
     })
     .to_string()
 }

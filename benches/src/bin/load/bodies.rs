@@ -53,7 +53,7 @@ impl Requests {
         let (visit, sample) = (Visit::new(0), bodies(4096.max(options.events), 1));
         let now = now()?;
         let mut random = Random::new(now.as_millis() ^ u64::from(std::process::id()) << 48);
-        let mut connection = Connection::open(&options.address).await?;
+        let mut connection = Connection::open(options.sessions.as_ref().unwrap_or(&options.address)).await?;
 
         let known = options.source_ids.as_ref().map(std::fs::read).transpose()?.unwrap_or_default();
         let mut known = known.chunks_exact(16);
@@ -94,7 +94,11 @@ impl Requests {
         requests.events_before = options.sources;
         while requests.room(options) {
             for (kit, key) in &mut producers {
-                let frame = kit.page(&visit, some(&sample, options.events, &mut random), key)?;
+                let bodies = some(&sample, options.events, &mut random);
+                let frame = match &options.seal {
+                    Some(region) => kit.sealed(&visit, bodies, key, region)?,
+                    None => kit.page(&visit, bodies, key)?,
+                };
                 requests.add(&head(frame.len()), frame);
                 kit.advance(options.events);
             }

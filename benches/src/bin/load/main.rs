@@ -7,7 +7,7 @@
 //! firsthop-load plain  --address 127.0.0.1:8081 --body FILE                     the same bytes again and again (nginx)
 //! ```
 //!
-//! It stops after `--seconds`, or when its bodies are used up, and prints one line of JSON. One thread: on two cores the rest is the
+//! `--seal` seals the frames to a region's key; `--sessions` names another address that grants the sessions. It stops after `--seconds`, or when its bodies are used up, and prints one line of JSON. One thread: on two cores the rest is the
 //! server's.
 
 mod bodies;
@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use firsthop_core::{RegionKeyId, RegionPublicKey};
 use serde_json::json;
 use tokio::task::LocalSet;
 
@@ -48,6 +49,10 @@ struct Options {
     memory: usize,
     body: Option<String>,
     save_body: Option<String>,
+    /// A region's key to seal frames to, as `number:hex`.
+    seal: Option<RegionPublicKey>,
+    /// Who grants the sessions; the same address as for the rest, unless it is said.
+    sessions: Option<String>,
     /// Header fields that every request has besides those it needs, each with its line end: what a browser would send.
     headers: String,
 }
@@ -68,6 +73,8 @@ impl Options {
             memory: 2_000_000_000,
             body: None,
             save_body: None,
+            seal: None,
+            sessions: None,
             headers: String::new(),
         };
         while let Some(name) = args.next() {
@@ -84,6 +91,8 @@ impl Options {
                 "--memory-mb" => options.memory = value.parse::<usize>()? * 1_000_000,
                 "--body" => options.body = Some(value),
                 "--header" => options.headers.extend([value.as_str(), "\r\n"]),
+                "--seal" => options.seal = Some(region_key(&value).ok_or("--seal wants number:hex")?),
+                "--sessions" => options.sessions = Some(value),
                 "--save-body" => options.save_body = Some(value),
                 _ => return Err(format!("unknown option {name}").into()),
             }
@@ -93,6 +102,15 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+fn region_key(text: &str) -> Option<RegionPublicKey> {
+    let (id, hex) = text.split_once(':')?;
+    let mut key = [0; 32];
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    RegionPublicKey::new(RegionKeyId::new(id.parse().ok()?), key).ok()
 }
 
 fn main() -> ExitCode {

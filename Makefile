@@ -12,7 +12,7 @@ GROWTH ?=
 ROW ?=
 WRITE ?=
 
-.PHONY: help demo test faults bench bench-server bench-edge build sdk worker server server-static setup fmt lint deny advisories fuzz clean clean-tools
+.PHONY: help demo test faults bench bench-server bench-edge limits build sdk worker server server-static setup fmt lint deny advisories fuzz clean clean-tools
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -44,6 +44,11 @@ bench-edge: ## Measure the Worker on workerd, beside a plain JavaScript Worker t
 	@tools/setup rust npm wasm-bindgen
 	@tools/build sdk worker
 	@bash -c '. tools/env.sh && exec tools/bench --only edge sizes'
+
+limits: ## Measure the Worker beside the platform's limits: size, start-up, processor time
+	@tools/setup rust npm wasm-bindgen worker-build
+	@tools/build sdk worker
+	@bash -c '. tools/env.sh && exec tools/limits'
 
 build: ## Build page SDK, Worker and server
 	@tools/setup rust npm wasm-bindgen worker-build

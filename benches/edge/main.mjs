@@ -16,7 +16,9 @@ const [load, upstreamBinary, out, seconds = '3'] = process.argv.slice(2);
 const ROUNDS = 3;
 const COUNTS = [1, 10, 50, 300];
 /** Events of a sealed frame. */
-const SEALED = 50;
+const SEALED = [50, 300];
+/** Seconds of load before anything counts: V8 makes fast code of what it has seen run often, and an isolate lives for hours. */
+const WARM_UP = '5';
 const STARTS = 15;
 
 const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
@@ -47,11 +49,13 @@ const measure = (name, worker, events, more, head) => underLoad(load, name, work
 const workers = {};
 for (const name of Object.keys(WORKERS)) workers[name] = await startWorkerd(join(out, name), WORKERS[name], bindings(name, upstream));
 
+for (const name of ['firsthop', 'plain']) await measure(name, workers[name], 1, { seconds: WARM_UP, 'memory-mb': 250 });
+
 const empty = [];
 const scenarios = [];
 for (const events of COUNTS) {
   const rounds = { firsthop: [], plain: [] };
-  // The first round is for the compilers: V8 makes fast code of what it has seen run often.
+  // The first round is for the compilers, too: other frames take other ways.
   for (let round = 0; round <= ROUNDS; round++) {
     for (const name of ['firsthop', 'plain']) {
       const result = await measure(name, workers[name], events);
@@ -66,22 +70,23 @@ for (const events of COUNTS) {
 }
 
 // The same sealed frames, read here, passed on unread from afar, and passed on by a handler that does nothing else.
-const sealed = { process: [], forward: [], relay: [] };
-const options = { seal: upstream.seal, sessions: workers.firsthop.address };
-for (let round = 0; round <= ROUNDS; round++) {
-  for (const [what, name, head] of [['process', 'governed', HERE], ['forward', 'governed', FAR], ['relay', 'relay', FAR]]) {
-    const result = await measure(name, workers[name], SEALED, options, head);
-    if (round > 0) sealed[what].push(result);
+const forwarding = [];
+for (const events of SEALED) {
+  const sealed = { process: [], forward: [], relay: [] };
+  const options = { seal: upstream.seal, sessions: workers.firsthop.address };
+  for (let round = 0; round <= ROUNDS; round++) {
+    for (const [what, name, head] of [['process', 'governed', HERE], ['forward', 'governed', FAR], ['relay', 'relay', FAR]]) {
+      const result = await measure(name, workers[name], events, options, head);
+      if (round > 0) sealed[what].push(result);
+    }
   }
+  // What each adds to the bare passing on, in processor time.
+  const added = (what, i) => sealed[what][i].cpuMicros - sealed.relay[i].cpuMicros;
+  const share = middle(sealed.relay.map((_, i) => added('forward', i) / added('process', i)));
+  const rows = Object.fromEntries(Object.entries(sealed).map(([what, rounds]) => [what, summary(rounds)]));
+  forwarding.push({ events, share, ...rows });
+  say(`sealed, ${events}: ${whole(rows.forward.cpuMicros)} µs to pass on, ${whole(rows.process.cpuMicros)} to process, ${whole(rows.relay.cpuMicros)} of them the platform's`);
 }
-// What each adds to the bare passing on, in processor time.
-const added = (what, i) => sealed[what][i].cpuMicros - sealed.relay[i].cpuMicros;
-const forwarding = {
-  events: SEALED,
-  ...Object.fromEntries(Object.entries(sealed).map(([what, rounds]) => [what, summary(rounds)])),
-  share: middle(sealed.relay.map((_, i) => added('forward', i) / added('process', i))),
-};
-say(`sealed, ${SEALED}: ${whole(forwarding.forward.cpuMicros)} µs to pass on, ${whole(forwarding.process.cpuMicros)} to process, ${whole(forwarding.relay.cpuMicros)} of them the platform's`);
 
 for (const { child } of Object.values(workers)) child.kill('SIGKILL');
 const started = await startUp(['firsthop', 'empty']);

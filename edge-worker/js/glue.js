@@ -112,6 +112,9 @@ export async function hmac(key, domain, signed) {
   return new Uint8Array(await crypto.subtle.sign('HMAC', key, message));
 }
 
+/** What is kept or sent later must not stand in Rust's memory, which is used for something else by then. Bytes that fill their own stay where they are. */
+const kept = (bytes) => (bytes && bytes.byteLength < bytes.buffer.byteLength ? bytes.slice() : bytes);
+
 /** Name and value in turn, one line each. */
 function pairs(text) {
   const lines = text.split('\n');
@@ -151,8 +154,7 @@ export async function post(whom = globalThis, url, headers, body, limit, most) {
       method: 'POST',
       redirect: 'manual',
       headers: pairs(headers),
-      // A copy: the memory it stands in is used for something else by the time that it is sent.
-      body: body?.slice(),
+      body: kept(body),
       signal: AbortSignal.timeout(limit),
     });
     const bytes = await read(answer, most);
@@ -162,5 +164,5 @@ export async function post(whom = globalThis, url, headers, body, limit, most) {
   }
 }
 
-/** Our answer; its body is a text, or bytes, which are copied as well. */
-export const respond = (status, headers, body) => new Response(body?.slice(), { status, headers: pairs(headers) });
+/** Our answer; its body is a text, or bytes. */
+export const respond = (status, headers, body) => new Response(typeof body === 'string' ? body : kept(body), { status, headers: pairs(headers) });

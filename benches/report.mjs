@@ -18,7 +18,7 @@ const json = (name) => (existsSync(join(out, name)) ? JSON.parse(readFileSync(jo
 const part = (name) => (wanted(name) ? json(`${name}.json`) : undefined);
 
 /** The parts that criterion measures, each with the names of its groups. */
-const CRITERION = { codec: /^body-/, frame: /^(frame|json|envelope|ed25519)/, dedup: /^dedup-/ };
+const CRITERION = { codec: /^body-/, frame: /^(frame|json|envelope|ed25519|sealed)/, dedup: /^dedup-/ };
 
 /** criterion's estimates: nanoseconds of each benchmark by its id, the fastest sample and the median. */
 function criterion() {

@@ -16,7 +16,6 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::AsyncWrite as _,
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::{JoinHandle, coop::unconstrained},
@@ -322,11 +321,10 @@ async fn serve<S: OnConnection>(
     })
     .await;
     let parts = connection.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     match still {
         Some(still) if is_told && served.is_ok() && parts.read_buf.is_empty() => drop(still.send(wire.into_stream())),
-        // Who does not listen any more learns nothing.
-        _ => drop(std::future::poll_fn(|context| Pin::new(&mut wire).poll_shutdown(context)).await),
+        _ => wire.close(patience.time).await,
     }
     served
 }

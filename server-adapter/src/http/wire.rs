@@ -14,7 +14,7 @@ use firsthop_intake::{CORS, Problem, Refusal};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::connections::Connection;
@@ -40,6 +40,11 @@ impl Wire {
 
     pub(super) fn into_stream(self) -> TcpStream {
         self.stream
+    }
+
+    /// Ends it, in so much time: who does not listen any more learns nothing, and who reads nothing is not waited for.
+    pub(super) async fn close(mut self, time: Duration) {
+        let _ = timeout(time, std::future::poll_fn(|context| Pin::new(&mut self).poll_shutdown(context))).await;
     }
 
     fn flush_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -161,7 +166,33 @@ impl AsyncWrite for Wire {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::{Settings, http::connections::Connections};
+
+    /// There is an answer for it, its side of the connection is full, and it reads nothing.
+    #[tokio::test]
+    async fn one_who_reads_nothing_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::open(Settings { data: folder.path().into(), ..Settings::default() }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let place = Connections::new(1, 1).enter(address.ip()).unwrap();
+        let mut wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
+        wire.answer = answer(&Problem::new(Refusal::Head));
+        // The kernel moves what is sent to the other side's buffer, and takes more: until neither has room.
+        let full = async {
+            while timeout(LINGER, wire.stream.writable()).await.is_ok() {
+                drop(wire.stream.try_write(&[0; 1 << 16]))
+            }
+        };
+        full.await;
+        timeout(Duration::from_secs(30), wire.close(Duration::from_millis(20))).await.expect("ends");
+        drop(peer);
+        tokio::task::spawn_blocking(move || server.close(std::time::Instant::now())).await.unwrap();
+    }
 
     #[test]
     fn only_what_hyper_says_of_itself_is_replaced() {

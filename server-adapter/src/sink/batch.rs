@@ -38,6 +38,8 @@ pub(super) struct Batch {
     /// Of all frames here.
     events: usize,
     done: usize,
+    /// Whether it has as much as it may hold: there is more, most likely.
+    full: bool,
     /// Frames that could not be read: damaged on disk. `firsthop verify` names them.
     pub(super) unreadable: u64,
     /// Why what follows cannot be read yet.
@@ -78,7 +80,7 @@ impl Batch {
         self.bytes.clear();
         self.frames.clear();
         self.kept.clear();
-        (self.from, self.events, self.done, self.unreadable) = (from, 0, 0, 0);
+        (self.from, self.events, self.done, self.unreadable, self.full) = (from, 0, 0, 0, false);
         let mut select = journal.prepare_cached(
             "SELECT id, received_ms, region, annotation, accepted, body, sum,
                  (SELECT erased FROM tombstones WHERE frame = frames.id)
@@ -130,6 +132,7 @@ impl Batch {
             self.events += stored.events;
             self.frames.push(stored);
             if self.events.saturating_sub(self.done) >= limits.events || self.bytes.len() >= limits.bytes {
+                self.full = true;
                 break;
             }
         }
@@ -154,6 +157,11 @@ impl Batch {
     /// Events that are to be delivered.
     pub(super) fn len(&self) -> usize {
         self.events - self.done
+    }
+
+    /// Whether it has as much as it may hold, in events or in bytes.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     /// The `traceparent` of each frame here that has one, and how many events are to be delivered of it.

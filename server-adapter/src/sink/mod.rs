@@ -16,6 +16,7 @@ pub(crate) mod events;
 mod http;
 mod ndjson;
 mod order;
+mod pace;
 mod plan;
 #[cfg(feature = "sink-postgres")]
 mod postgres;

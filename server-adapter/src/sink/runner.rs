@@ -17,6 +17,7 @@ use super::{
     Delivery, Failure, Opened, Records, Rejected, Saved, Sink,
     batch::Batch,
     order::{Asked, Order},
+    pace::{GATHER, gathers, pause, yield_to_ingest},
     plan::Plan,
     row::{Buffers, KeptRow},
 };
@@ -24,7 +25,6 @@ use crate::{
     Error, clock,
     journal::{self, Follower, Waited},
     metrics::{Counter, Gauge, Histogram},
-    tenants::random_bytes,
     traces::Delivering,
 };
 
@@ -72,15 +72,8 @@ enum Ended {
     Ordered,
 }
 
-/// After a batch with fewer events than this, the next one begins no sooner than [`GATHER`] after it: a few rows cost nearly as
-/// many pages as many do. The first event after a silence waits for nothing.
-const SMALL: usize = 4096;
-const GATHER: Duration = Duration::from_millis(100);
 /// The longest that what is delivered is not made to last.
 const FLUSH: Duration = Duration::from_secs(1);
-/// The first pause after a failure, and the longest.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a thread that is to end may take to notice it.
 const ENDING: Duration = Duration::from_secs(2);
 
@@ -299,7 +292,7 @@ impl Shared {
             }
             self.stats.waiting_since.set(batch.received().map_or(0, |received| received.as_millis()));
             self.stats.unreadable.add(batch.unreadable);
-            let events = batch.len();
+            let gathers = gathers(&batch);
             let traces = Delivering::begin(batch.traces());
             self.deliver(&mut on, &mut batch, failures)?;
             traces.end(self.tenant, self.plan.name());
@@ -307,7 +300,7 @@ impl Shared {
             if on.flushed.1.elapsed() >= FLUSH {
                 self.flush(&mut on)?;
             }
-            if events < SMALL.min(on.sink.limits().events) {
+            if gathers {
                 self.wait(GATHER.saturating_sub(began.elapsed()), false);
             }
         }
@@ -447,27 +440,5 @@ impl Shared {
     fn is_wanted(&self) -> bool {
         let state = self.lock();
         state.stop || state.order.is_some()
-    }
-}
-
-/// The journal keeps everything, so there is time: twice as long at every failure, up to half a minute, and as long as the other side
-/// asked for. Shaken by a quarter, so that many sinks do not come back to one place in one moment.
-fn pause(failures: u32, after: Option<Duration>) -> Duration {
-    let pause = (PAUSE * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_PAUSE);
-    let mut random = [0];
-    random_bytes(&mut random);
-    pause.mul_f64(0.75 + f64::from(random[0]) / 512.0).max(after.unwrap_or_default())
-}
-
-/// Where nothing is left of the processors, it has a tenth of what a thread has that answers.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
-
-/// A table may be late; an acknowledgement should not. On Linux a thread has a priority of its own, elsewhere the
-/// process has one, which is left as it is.
-fn yield_to_ingest() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the sink keeps its priority");
     }
 }

@@ -29,6 +29,8 @@ const SCHEMA: Schema = Schema {
 
 /// Of one transaction: enough to make its commit cheap for each event.
 const LIMITS: Limits = Limits { events: 8192, bytes: 4 << 20 };
+/// Pages of the log that are moved into the table at once: 4 MiB. What is synced at once keeps the journal's syncs waiting.
+const MOVED: i32 = 512;
 /// What the write-ahead log keeps of the disk that it once took.
 const WAL_KEPT: i64 = 16 << 20;
 
@@ -87,6 +89,7 @@ impl Events {
             connection.pragma_update(None, "secure_delete", "ON")?;
             // One large transaction shall not keep its disk for ever.
             connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+            connection.pragma_update(None, "wal_autocheckpoint", MOVED)?;
             // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for
             // long.
             connection.busy_timeout(std::time::Duration::from_secs(1))

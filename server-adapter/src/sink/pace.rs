@@ -75,4 +75,16 @@ mod tests {
         assert_eq!(read(3), (2, true), "all that there is");
         assert_eq!(read(2), (3, false), "all that there is, and as much as it may hold");
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_sink_has_what_ingest_leaves() {
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, thread_schedule_policy};
+        let policy = std::thread::spawn(|| {
+            yield_to_ingest();
+            thread_schedule_policy()
+        });
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert!(policy.join().unwrap().is_ok_and(|policy| policy == idle));
+    }
 }

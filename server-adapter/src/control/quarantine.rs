@@ -61,6 +61,7 @@ pub(super) fn replay(server: &Server, part: &Part) -> Result<Reply, Error> {
         let Some(item) = item else { continue };
         let now = match judge(&item, today, now) {
             Again::Good(arrivals, refused) => Sentence::Leaves(arrivals, refused),
+            Again::Compare { said, kept } => Sentence::Compared { said, kept },
             Again::Refused(problem) => Sentence::Stays(problem.code().into()),
         };
         judged.push(Judged { id, reason: item.line.reason, now });

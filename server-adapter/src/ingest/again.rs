@@ -26,6 +26,9 @@ use crate::{
 pub(crate) enum Verdict {
     /// Frames to store, and what of it is refused all the same.
     Good(Vec<Arrival>, Vec<SetAside>),
+    /// What contradicted a stored event: as it came, which the tables are asked about again, and as today's rules want what turns out to be
+    /// new.
+    Compare { said: Box<Arrival>, kept: Box<Arrival> },
     /// It stays, for this reason.
     Refused(Problem),
 }
@@ -111,8 +114,8 @@ fn one(arrival: Arrival) -> Result<Verdict, Problem> {
     Ok(Verdict::Good(vec![arrival], Vec::new()))
 }
 
-/// Somebody answered for it when it came; what it contradicts may be gone, so the tables are asked again. The rules are those of today, as for
-/// whatever comes.
+/// Somebody answered for it when it came; what it contradicts may be gone, so the tables are asked again: about what its producer said. The
+/// rules of today, as for whatever comes, are for what is stored then: after them, nobody could tell the two from each other.
 fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
     let body = &item.body;
     let own = item.annotation.as_deref().map(Noted::from_bytes).transpose()?;
@@ -128,7 +131,8 @@ fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
     let frame = readable.frame();
     frame.check()?;
     let first_hop = today.first_hop();
-    one(match (&envelope, own) {
+    let said = Arrival::new(body, &frame, true, at, own.as_ref())?;
+    let kept = match (&envelope, own) {
         (Some(envelope), own) => {
             first_hop.arrive_from(body, (envelope, &frame), true, at, own.map(|own| own.annotation))?
         }
@@ -136,7 +140,8 @@ fn conflict(item: &Item, today: Today<'_>) -> Result<Verdict, Problem> {
             let noted = own.unwrap_or_default();
             first_hop.arrive(body, &frame, true, at, &facts_of(&noted, at), &noted.annotation)?
         }
-    })
+    };
+    Ok(Verdict::Compare { said: Box::new(said), kept: Box::new(kept) })
 }
 
 /// An entry at a time, as whoever had it first.

@@ -138,20 +138,31 @@ impl Tables {
     }
 
     /// Stores what is new of a frame, and counts nothing.
-    pub(super) fn admit(&mut self, connection: &Connection, arrival: &Arrival) -> rusqlite::Result<Verdict> {
+    fn admit(&mut self, connection: &Connection, arrival: &Arrival) -> rusqlite::Result<Verdict> {
+        self.admit_as(connection, arrival, arrival, Doubt::Same)
+    }
+
+    /// The same of a frame of which something else is kept than it `said`, which alone decides what of it is new.
+    pub(super) fn admit_as(
+        &mut self,
+        connection: &Connection,
+        said: &Arrival,
+        arrival: &Arrival,
+        doubt: Doubt,
+    ) -> rusqlite::Result<Verdict> {
         let header = &arrival.header;
         let id = self.last_frame + 1;
-        let mut decision = Decision::new(header.count);
+        let mut decision = Decision::new(header.count, doubt);
         if header.count > 0 {
             let mut known = Vec::new();
             let mut from = 0;
-            for foreign in &arrival.foreign {
-                self.decide_run(connection, arrival, from..foreign.index, id, &mut decision, &mut known)?;
-                self.decide_foreign(connection, foreign, id, &mut decision)?;
+            for (foreign, kept) in said.foreign.iter().zip(&arrival.foreign) {
+                self.decide_run(connection, said, from..foreign.index, id, &mut decision, &mut known)?;
+                self.decide_foreign(connection, (foreign, kept.digest), id, &mut decision)?;
                 from = foreign.index + 1;
             }
-            self.decide_run(connection, arrival, from..header.count, id, &mut decision, &mut known)?;
-            self.compare_known(connection, arrival, known, &mut decision)?;
+            self.decide_run(connection, said, from..header.count, id, &mut decision, &mut known)?;
+            self.compare_known(connection, said, known, &mut decision)?;
         }
         let mut verdict = decision.verdict;
         if verdict.stored > 0 {
@@ -238,16 +249,16 @@ impl Tables {
         decision.accept((first - base) as usize, (last - base) as usize);
     }
 
-    /// Decides on an event that is known by another vendor's id.
+    /// Decides on an event that is known by another vendor's id. `kept`: the digest of what is kept of it.
     fn decide_foreign(
         &mut self,
         connection: &Connection,
-        foreign: &Foreign,
+        (foreign, kept): (&Foreign, [u8; 16]),
         id: i64,
         decision: &mut Decision,
     ) -> rusqlite::Result<()> {
         let place = usize::from(foreign.index);
-        let Some(run) = self.seen.insert_foreign(connection, foreign.source, id, foreign.digest)? else {
+        let Some(run) = self.seen.insert_foreign(connection, foreign.source, id, kept)? else {
             decision.accept(place, place);
             return Ok(());
         };
@@ -258,8 +269,11 @@ impl Tables {
                 stored.says(0, &self.seals.get()).map(|(digest, _)| digest)
             }
         };
-        let any = [known, Some(foreign.digest)].contains(&Some(NO_DIGEST));
-        decision.repeat(any || known == Some(foreign.digest));
+        if [known, Some(foreign.digest)].contains(&Some(NO_DIGEST)) {
+            decision.doubt();
+        } else {
+            decision.repeat(known == Some(foreign.digest));
+        }
         Ok(())
     }
 
@@ -319,11 +333,21 @@ struct Decision {
     count: u16,
     accepted: Accepted,
     verdict: Verdict,
+    doubt: Doubt,
+}
+
+/// What an event of a known identity is taken for if one of the two was written anew: what else it said nobody can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// The same: its sender tries again, and rules have changed in between.
+    Same,
+    /// Another: it has contradicted something before, and there may be no other copy of it.
+    Other,
 }
 
 impl Decision {
-    fn new(count: u16) -> Self {
-        Self { count, accepted: Accepted::none(0), verdict: Verdict::default() }
+    fn new(count: u16, doubt: Doubt) -> Self {
+        Self { count, accepted: Accepted::none(0), verdict: Verdict::default(), doubt }
     }
 
     /// The events at these places are new.
@@ -347,6 +371,11 @@ impl Decision {
             self.verdict.conflict += 1;
         }
     }
+
+    /// The identity is known, and nothing else.
+    fn doubt(&mut self) {
+        self.repeat(self.doubt == Doubt::Same);
+    }
 }
 
 /// Events whose identity is known, from runs of one stored frame: the same, or others? What the frame that arrived `says` in
@@ -365,10 +394,14 @@ fn compare(
     let bytes = arrival.frame_bytes();
     let stored = Stored::load(connection, frame)?;
     // A retry is the same bytes: nothing to decode.
+    if stored.frame_bytes() == Some(bytes) {
+        seqs().for_each(|_| decision.repeat(true));
+        return Ok(());
+    }
     // Of what was written anew, by one attempt or the other, identity is all that is left.
     let anew = |bytes: &[u8]| Frame::parse(bytes).is_ok_and(|frame| frame.rewritten().is_some());
-    if stored.frame_bytes() == Some(bytes) || arrival.rewritten.is_some() || stored.frame_bytes().is_some_and(anew) {
-        seqs().for_each(|_| decision.repeat(true));
+    if arrival.rewritten.is_some() || stored.frame_bytes().is_some_and(anew) {
+        seqs().for_each(|_| decision.doubt());
         return Ok(());
     }
     let tombstone = Tombstone::load(connection, frame)?;

@@ -187,15 +187,7 @@ fn what_was_in_conflict_is_replayed_by_the_rules_of_today() {
     tenant.settle();
     server.stop();
     // What they contradict is gone: as if the journal had lost it.
-    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
-    journal
-        .execute_batch(
-            "DELETE FROM frames; DELETE FROM seen; DELETE FROM counters WHERE outcome = 'stored';
-             UPDATE meta SET value = 0 WHERE key = 'settled'",
-        )
-        .expect("deleted");
-    drop(journal);
-    std::fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    lose_what_is_stored(&tenant);
     set(&tenant, "[policy.rules.properties]\ndeny = [\"card\"]\nhash = [\"email\"]\n");
     let mut server = folder.serve();
     let said = folder.ok(&["quarantine", "replay", "--all", "--json"]);
@@ -207,6 +199,77 @@ fn what_was_in_conflict_is_replayed_by_the_rules_of_today() {
     assert_eq!((bodies_with(&tenant, "4111"), bodies_with(&tenant, "ada@example.com")), (0, 0));
     server.stop();
     folder.ok(&["verify"]);
+}
+
+/// What rules leave of an event contradicts nothing any more: so what it said is compared, and an entry stays that has the only copy of it.
+#[test]
+fn a_conflict_stays_one_whatever_rules_have_come_since() {
+    let (folder, tenant, mut server) = shop("");
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let mut edge = Edge::new(&server, &token);
+    let mut client = server.client();
+    for by_edge in [false, true] {
+        let source = SourceId::v7(now(), random());
+        assert_eq!(client.frame(&frame(&tenant, Consent::ANALYTICS, source)).receipt().stored, 1);
+        for name in ["Sold", "Returned"] {
+            let other = frame_of(&tenant, Consent::ANALYTICS, source, name);
+            let answer = if by_edge { envelope(&mut client, &edge.forward(&other).0) } else { client.frame(&other) };
+            assert_eq!(answer.receipt().conflict, 1);
+        }
+    }
+    // By another vendor's id.
+    let call = |name: &str| {
+        let said = serde_json::json!({
+            "event": name, "userId": "ada", "messageId": "m-1", "timestamp": "2026-11-21T21:18:03Z", "properties": { "card": "4111" },
+        });
+        said.to_string()
+    };
+    for name in ["Bought", "Sold", "Returned"] {
+        assert_eq!(client.segment("/v1/track", &tenant.key, &call(name)).status, 200);
+    }
+    assert_eq!(tenant.quarantine()["conflict"], 6);
+    tenant.settle();
+    server.stop();
+    set(&tenant, "[policy.rules.properties]\ndeny = [\"card\"]\nhash = [\"email\"]\n");
+    let mut server = folder.serve();
+    let replay = |left: i64, stored: i64, stay: Json| {
+        let said = folder.ok(&["quarantine", "replay", "--all", "--json"]);
+        let said: Json = serde_json::from_str(&said).expect("JSON");
+        let expected =
+            serde_json::json!({ "entries": 6, "left": left, "stored": stored, "duplicate": 0, "stay": stay });
+        assert_eq!(said["replayed"], expected);
+    };
+    let whole = "SELECT COUNT(*) FROM quarantine WHERE instr(body, CAST('4111' AS BLOB)) > 0";
+    for _ in 0..2 {
+        replay(0, 0, serde_json::json!({ "conflict": 6 }));
+        assert_eq!(tenant.journal(whole), 6, "to the byte");
+    }
+    reconcile(&folder);
+    tenant.settle();
+    server.stop();
+    folder.ok(&["verify"]);
+
+    // What they contradict is gone, as if the journal had lost it. One of each two is let in, and now the other contradicts that.
+    lose_what_is_stored(&tenant);
+    let mut server = folder.serve();
+    replay(3, 3, serde_json::json!({ "conflict": 3 }));
+    assert_eq!((tenant.journal(whole), bodies_with(&tenant, "4111")), (3, 0));
+    assert_eq!(tenant.quarantine()["conflict"], 3);
+    tenant.settle();
+    server.stop();
+    folder.ok(&["verify"]);
+}
+
+fn lose_what_is_stored(tenant: &Tenant) {
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal
+        .execute_batch(
+            "DELETE FROM frames; DELETE FROM seen; DELETE FROM counters WHERE outcome = 'stored';
+             UPDATE meta SET value = 0 WHERE key = 'settled'",
+        )
+        .expect("deleted");
+    drop(journal);
+    std::fs::remove_file(tenant.folder.join("events.db")).expect("there");
 }
 
 /// Only a hop that answers for it may say that a frame was rewritten: its events are compared with nothing.

@@ -319,7 +319,7 @@ impl Replay {
                 let mut stays = |reason: &str| *sum.stay.entry(reason.to_owned()).or_default() += 1;
                 match judge(&item, today, now) {
                     Again::Refused(problem) => stays(problem.code()),
-                    Again::Good(..) if item.line.reason == CONFLICT => stays(CONFLICT),
+                    Again::Compare { .. } => stays(CONFLICT),
                     Again::Good(_, refused) => {
                         refused.iter().for_each(|entry| stays(&entry.reason));
                         sum.left += 1;

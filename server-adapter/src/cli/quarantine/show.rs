@@ -15,7 +15,7 @@ use crate::{
     journal::{
         Noted,
         quarantine::{
-            CONFLICT, Item, Reader,
+            Item, Reader,
             decode::{Decoded, annotation, decode, dump},
         },
     },
@@ -48,8 +48,7 @@ impl Show {
         })?;
         let now = clock::now();
         let rooted = stored.tenant.account(&stored.keys, now)?;
-        let replay =
-            would(&judge(&item, Today { rooted: &rooted, file: &stored.tenant, keys: &stored.keys }, now), &item);
+        let replay = would(&judge(&item, Today { rooted: &rooted, file: &stored.tenant, keys: &stored.keys }, now));
         let decoded = decode(&item.body, &rooted.region_secrets);
         if self.json {
             return out.line(self.to_json(&item, &decoded, &replay));
@@ -124,11 +123,11 @@ impl Show {
 }
 
 /// What a replay would do.
-fn would(again: &Again, item: &Item) -> String {
+fn would(again: &Again) -> String {
     let refused = |problem: &Problem| format!("would be refused again: {problem} ({})", problem.code());
     match again {
         Again::Refused(problem) => refused(problem),
-        Again::Good(..) if item.line.reason == CONFLICT => {
+        Again::Compare { .. } => {
             "stays: an event of the same identity and another content is stored; discard this one if that one is right"
                 .into()
         }

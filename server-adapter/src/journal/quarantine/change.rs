@@ -12,7 +12,7 @@ use crate::journal::{
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
     ledger::{Claim, hop_of},
-    store::Tables,
+    store::{Doubt, Tables},
     writer::is_damage,
 };
 
@@ -32,6 +32,8 @@ pub(crate) enum Sentence {
     Stays(Cow<'static, str>),
     /// Frames, and what of it is still refused.
     Leaves(Vec<Arrival>, Vec<SetAside>),
+    /// It contradicted something. What it `said` is compared again; of what is new of it now, something else may be `kept`.
+    Compared { said: Box<Arrival>, kept: Box<Arrival> },
 }
 
 /// What came of replaying some entries.
@@ -159,6 +161,7 @@ impl Judged {
         match &self.now {
             Sentence::Stays(_) => 0,
             Sentence::Leaves(arrivals, _) => arrivals.iter().map(Arrival::size).sum(),
+            Sentence::Compared { said, kept } => said.size() + kept.size(),
         }
     }
 }
@@ -276,7 +279,7 @@ pub(super) fn replay(
     let row = Row::load(connection, judged.id, now)?;
     let Some(row) = row.filter(|row| row.reason == judged.reason && !row.blank) else { return Ok(replayed) };
     replayed.entries = 1;
-    let (arrivals, refused) = match &judged.now {
+    let (arrivals, refused): (Vec<(&Arrival, &Arrival)>, &[SetAside]) = match &judged.now {
         Sentence::Stays(reason) => {
             // A conflict is some of its frame's events. As anything else it would be all of them.
             let reason = if row.reason == CONFLICT { CONFLICT } else { reason };
@@ -297,19 +300,23 @@ pub(super) fn replay(
             replayed.stay.insert(reason.to_string(), 1);
             return Ok(replayed);
         }
-        Sentence::Leaves(arrivals, refused) => (arrivals, refused),
+        Sentence::Leaves(arrivals, refused) => (arrivals.iter().map(|arrival| (arrival, arrival)).collect(), refused),
+        Sentence::Compared { said, kept } => (vec![(said, kept)], &[]),
     };
     tables.quarantine.remove(connection, judged.id, &row)?;
     let mut moves = Moves::default();
     moves.add(&row.reason, -row.events);
     let was_conflict = row.reason == CONFLICT;
+    let doubt = if was_conflict { Doubt::Other } else { Doubt::Same };
     let mut stay: Vec<(Cow<'_, str>, bool)> = Vec::new();
-    for arrival in arrivals {
-        let mut verdict = tables.admit(connection, arrival)?;
+    for (said, arrival) in arrivals {
+        let mut verdict = tables.admit_as(connection, said, arrival, doubt)?;
+        let mut conflicts = verdict.conflict;
         if was_conflict {
             // What else its frame has was counted when it came: only what was in conflict can have become something else.
-            let others = verdict.stored + verdict.suppressed + verdict.conflict;
-            verdict.duplicate = u32::try_from(row.events).unwrap_or(0).saturating_sub(others);
+            let left = u32::try_from(row.events).unwrap_or(0).saturating_sub(verdict.stored + verdict.suppressed);
+            conflicts = conflicts.min(left);
+            verdict.duplicate = left - conflicts;
         }
         let dropped = if verdict.stored + verdict.suppressed > 0 && !was_conflict { arrival.header.dropped } else { 0 };
         // In the hour in which it is decided, for the hop whose frame it is.
@@ -329,9 +336,10 @@ pub(super) fn replay(
                 received_ms: row.first_ms,
                 reason: CONFLICT,
                 region: row.at.region.as_str(),
-                events: verdict.conflict.try_into().unwrap_or(u16::MAX),
-                annotation: arrival.annotation.as_deref(),
-                body: &arrival.body,
+                events: conflicts.try_into().unwrap_or(u16::MAX),
+                // To the byte: what rules took out of it would be nowhere.
+                annotation: said.annotation.as_deref(),
+                body: &said.body,
                 vouched: true,
                 request: None,
             };

@@ -62,6 +62,62 @@ impl From<Error> for Refusal {
 }
 
 impl Refusal {
+    /// All that this build knows.
+    pub const ALL: &[Self] = &[
+        Self::Head,
+        Self::HeadTooLarge,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::MediaType,
+        Self::ContentEncoding,
+        Self::Json,
+        Self::JsonDepth,
+        Self::JsonSize,
+        Self::WrongRegion,
+        Self::Unsealed,
+        Self::ForwardLoop,
+        Self::Enrolment,
+        Self::StatusToken,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Internal,
+        Self::Core(Error::Truncated),
+        Self::Core(Error::TrailingBytes),
+        Self::Core(Error::TooLarge),
+        Self::Core(Error::Magic),
+        Self::Core(Error::Version),
+        Self::Core(Error::Reserved),
+        Self::Core(Error::Sealed),
+        Self::Core(Error::Algorithm),
+        Self::Core(Error::Region),
+        Self::Core(Error::HeaderLength),
+        Self::Core(Error::Extension),
+        Self::Core(Error::Crc),
+        Self::Core(Error::Signature),
+        Self::Core(Error::UnknownKey),
+        Self::Core(Error::Epoch),
+        Self::Core(Error::SessionExpired),
+        Self::Core(Error::Session),
+        Self::Core(Error::Origin),
+        Self::Core(Error::WriteKey),
+        Self::Core(Error::Count),
+        Self::Core(Error::Payload),
+        Self::Core(Error::TooDeep),
+        Self::Core(Error::BufferFull),
+        Self::Core(Error::RingFull),
+        Self::Core(Error::Parse),
+        Self::Core(Error::State),
+        Self::Core(Error::Seal),
+    ];
+
+    /// The one with this code, if this build knows it.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|refusal| refusal.code() == code)
+    }
+
     /// Stable name: lower case, hyphenated.
     #[must_use]
     pub const fn code(self) -> &'static str {

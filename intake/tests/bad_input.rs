@@ -321,35 +321,17 @@ fn a_problem_is_what_rfc_9457_says() {
 #[test]
 fn codes_are_names() {
     let mut codes = BTreeSet::new();
-    for refusal in [
-        Refusal::Head,
-        Refusal::HeadTooLarge,
-        Refusal::NotFound,
-        Refusal::MethodNotAllowed,
-        Refusal::BodyTooLarge,
-        Refusal::BodyTimeout,
-        Refusal::MediaType,
-        Refusal::ContentEncoding,
-        Refusal::Json,
-        Refusal::JsonDepth,
-        Refusal::JsonSize,
-        Refusal::WrongRegion,
-        Refusal::ForwardLoop,
-        Refusal::Enrolment,
-        Refusal::StatusToken,
-        Refusal::RateLimited,
-        Refusal::Unavailable,
-        Refusal::Internal,
-        Error::Truncated.into(),
-        Error::TooLarge.into(),
-        Error::TooDeep.into(),
-        Error::State.into(),
-    ] {
+    for &refusal in Refusal::ALL {
         let code = refusal.code();
         assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{code}");
         assert!(codes.insert(code), "{code} twice");
         assert!((400..600).contains(&refusal.status()), "{code}");
+        assert_eq!(Refusal::from_code(code), Some(refusal));
     }
+    for (what, row) in rows() {
+        assert!(codes.contains(row.code), "{what}: {} is missing in the list", row.code);
+    }
+    assert_eq!(Refusal::from_code("made-up"), None);
 }
 
 /// Nothing that a refusal says comes from another tenant: an unknown key and a wrong one read alike.

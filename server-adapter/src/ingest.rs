@@ -16,7 +16,7 @@ use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refus
 pub(crate) use self::again::{Today, Verdict as Again, judge};
 pub(crate) use self::first_hop::FirstHop;
 use crate::{
-    journal::{self, Arrival, Asked, At, Held, SetAside, Totals, Unavailable},
+    journal::{self, Arrival, Asked, At, Held, SetAside, Totals, Unavailable, quarantine::CONFLICT},
     server::Inner,
     tenants::{Found, TenantFile, random_bytes},
     traces::Trace,
@@ -162,11 +162,11 @@ impl Inner {
             request: None,
         };
         if !envelope.annotation.refused.is_empty() {
-            let reason = refused_by_edge(envelope.annotation.refused, found.live.journal.totals());
             // Anybody can send to an edge what it will refuse, and that must not cost the tenant its share.
             if !found.live.usage.take_unvouched(&found.known.limits, body.len()) {
                 return Err(unavailable(Unavailable::Quarantine));
             }
+            let reason = refused_by_edge(envelope.annotation.refused, found.live.journal.totals());
             found.live.journal.set_aside(set_aside(reason), held).await.map_err(unavailable)?;
             // The edge answers its client itself; of the envelope there is nothing to acknowledge but that it is kept.
             return Ok(Receipt { count: 0, stored: 0, ..Receipt::stored(&header) });
@@ -356,11 +356,16 @@ fn check_count(frame: &Frame<'_>) -> Result<(), Problem> {
     Err(Problem::new(CoreError::Count).with_detail("a frame without events"))
 }
 
-/// A reason that an edge gave. It is signed, but it becomes a label and rows of the ledger: so it is held to the form that codes have, and
-/// there are as many as a newer edge may know.
+/// A reason that an edge gave. What this server calls so itself, it is: a replay asks it. Another is signed, but it becomes a label and rows of
+/// the ledger: so it is held to the form that codes have, and there are as many as a newer edge may know.
 fn refused_by_edge(code: &str, totals: &Totals) -> Cow<'static, str> {
+    if let Some(known) = Refusal::from_code(code) {
+        return Cow::Borrowed(known.code());
+    }
     let is_code = code.len() <= 32 && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if is_code && totals.take_reason(code) { Cow::Owned(code.to_owned()) } else { Cow::Borrowed("refused-by-edge") }
+    // What contradicts a stored event, this server alone finds out.
+    let is_free = is_code && code != CONFLICT;
+    if is_free && totals.take_reason(code) { Cow::Owned(code.to_owned()) } else { Cow::Borrowed("refused-by-edge") }
 }
 
 fn receipt(frame: &Frame<'_>, verdict: journal::Verdict) -> Receipt {

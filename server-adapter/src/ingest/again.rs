@@ -243,7 +243,8 @@ impl Entry<'_> {
 
     /// For what came from an origin that nobody noted.
     fn check_origin(&self) -> Result<(), Problem> {
-        if self.item.line.reason != CoreError::Origin.code() {
+        // The reason is the last one: at the first it may have been another, or a name for all that an edge said.
+        if ![&*self.item.line.reason, self.noted.annotation.refused].contains(&CoreError::Origin.code()) {
             return Ok(());
         }
         Err(Problem::new(CoreError::Origin).with_detail("nobody noted which origin it was"))

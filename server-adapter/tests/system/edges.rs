@@ -211,6 +211,24 @@ fn what_an_edge_does_not_vouch_for() {
     let reasons = tenant.journal("SELECT COUNT(DISTINCT reason) FROM counters");
     assert!((100..=129).contains(&reasons), "{reasons} reasons");
     assert!(tenant.quarantine()["refused-by-edge"] > 1);
+    // But what the server knows itself is what it is: another edge's words for it, too.
+    broken[92] ^= 1;
+    for (refused, bytes) in [("wrong-origin", page.frame(2)), ("truncated", broken)] {
+        let said = Annotation { refused, received_ms: now().as_millis(), ..Annotation::default() };
+        assert_eq!(envelope(&mut client, &two.seal(&said, &bytes, 2)).status, 200);
+    }
+    assert_eq!((tenant.quarantine()["wrong-origin"], server.outcome(&tenant, "damaged", "truncated")), (1, 2.0));
+    // A replay finds out why under whatever reason it stands, such as that of an older version.
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal.busy_timeout(std::time::Duration::from_secs(10)).expect("set");
+    for table in ["quarantine", "counters"] {
+        let sql = format!("UPDATE {table} SET reason = 'older' WHERE reason = 'wrong-origin'");
+        assert_eq!(journal.execute(&sql, []).expect("updated"), 1);
+    }
+    drop(journal);
+    let said = folder.ok(&["quarantine", "replay", "--reason", "older", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said["replayed"]["stay"], serde_json::json!({ "wrong-origin": 1 }));
     folder.ok(&["verify"]);
 }
 

@@ -79,6 +79,7 @@ pub(super) fn erase(server: &Server, erasure: &Erasure) -> Result<Reply, Error> 
             Some(Step::Scrub)
         }
         Step::Scrub => {
+            live.journal.seals().forget();
             if scrub(&journal)? && scrub(&table)? && scrub(&records)? {
                 None
             } else {

@@ -32,7 +32,7 @@ impl Seals {
     /// From now on it is these.
     pub(crate) fn set(&self, secrets: RegionSecrets) {
         *self.0.secrets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(secrets);
-        *self.opened() = Opened::default();
+        self.forget();
     }
 
     pub(crate) fn get(&self) -> Arc<RegionSecrets> {
@@ -47,8 +47,7 @@ impl Seals {
         if frame.sealed_to().is_none() {
             return Ok(None);
         }
-        // A number may be given again if its commit failed.
-        let name = (id, frame.payload().last_chunk().copied().unwrap_or_default());
+        let name = name(id, frame);
         // Held while it is opened: all are woken at once, and those who come second would open it too.
         let mut opened = self.opened();
         if let Some(known) = opened.get(&name) {
@@ -60,6 +59,29 @@ impl Seals {
         Ok(Some(payload))
     }
 
+    /// The same for one that nobody may have to wait for: what others have opened, or what it opens for itself.
+    ///
+    /// # Errors
+    /// As [`unseal`].
+    pub(crate) fn open_aside(&self, id: i64, frame: &Frame<'_>) -> Result<Option<Arc<[u8]>>, Error> {
+        if frame.sealed_to().is_none() {
+            return Ok(None);
+        }
+        let known = self.0.opened.try_lock().ok().and_then(|opened| opened.get(&name(id, frame)));
+        if known.is_some() {
+            return Ok(known);
+        }
+        match unseal(frame, &self.get())? {
+            Contents::Opened(payload) => Ok(Some(payload.into())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Nothing that was opened is kept any longer: it may tell of somebody who is erased.
+    pub(crate) fn forget(&self) {
+        *self.opened() = Opened::default();
+    }
+
     fn opened(&self) -> MutexGuard<'_, Opened> {
         self.0.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,6 +89,11 @@ impl Seals {
 
 /// A frame's number, and the tag of its seal.
 type Name = (i64, [u8; 16]);
+
+/// A number may be given again if its commit failed.
+fn name(id: i64, frame: &Frame<'_>) -> Name {
+    (id, frame.payload().last_chunk().copied().unwrap_or_default())
+}
 
 /// Payloads that were opened last, in the order of their frames.
 #[derive(Default)]
@@ -179,6 +206,17 @@ mod tests {
         let other = open(1, &two).expect("opens").expect("sealed");
         assert_ne!(first, other);
         assert!(memchr::memmem::find(&other, b"two").is_some());
+        // Who may keep nobody waiting waits for nobody, and leaves nothing there.
+        let aside = |id, bytes: &[u8]| seals.open_aside(id, &Frame::parse(bytes).expect("a frame")).expect("opens");
+        assert!(Arc::ptr_eq(&first, &aside(1, &one).expect("sealed")));
+        let held = seals.opened();
+        assert_eq!(aside(1, &one), Some(Arc::clone(&first)));
+        drop(held);
+        let own = aside(3, &two).expect("sealed");
+        assert!(!Arc::ptr_eq(&own, &open(3, &two).expect("opens").expect("sealed")));
+        // After an erasure nothing is left in memory.
+        seals.forget();
+        assert_eq!((seals.opened().payloads.len(), Arc::strong_count(&first)), (0, 2), "ours, and `again`");
         // Nobody reads what a key has opened that was taken away.
         seals.set(RegionSecrets::default());
         assert_eq!(open(1, &one).map(|_| ()), Err(Error::Sealed));

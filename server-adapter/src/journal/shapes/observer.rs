@@ -262,7 +262,7 @@ fn observe(
 ) {
     let Ok((_, bytes)) = journal::open_body(body) else { return };
     let Ok(frame) = Frame::parse(bytes) else { return };
-    let Ok(opened) = seals.open(id, &frame) else { return };
+    let Ok(opened) = seals.open_aside(id, &frame) else { return };
     let frame = opened.as_ref().map_or(frame, |payload| frame.with_opened(payload));
     if journal::is_suppressed(&frame) {
         return;

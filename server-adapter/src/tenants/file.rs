@@ -241,20 +241,27 @@ impl TenantFile {
             },
             roots: keys.ring(now)?,
             region_secrets: keys.region_secrets(),
-            sealed_only: self.sealed_only(keys)?,
+            sealed_only: self.is_sealed_only(),
         })
     }
 }
 
 impl TenantFile {
-    /// Whether what is not sealed is refused. Without a key to seal to, that would refuse everything.
-    fn sealed_only(&self, keys: &KeyFile) -> Result<bool, Error> {
-        let is_set = self.policy.as_ref().is_some_and(|policy| policy.refuse_unsealed);
-        if is_set && keys.region_keys.is_empty() {
+    /// Whether what is not sealed is refused.
+    fn is_sealed_only(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.refuse_unsealed)
+    }
+
+    /// What is not sealed is refused, and there is no key to seal to: that refuses everything.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`], if it is so.
+    pub(super) fn check_sealed(&self, keys: &KeyFile) -> Result<(), Error> {
+        if self.is_sealed_only() && keys.region_keys.is_empty() {
             let why = "policy: refuse_unsealed, and there is nothing to seal to: `firsthop region-key new` makes a key";
             return Err(Error::tenant(why));
         }
-        Ok(is_set)
+        Ok(())
     }
 }
 

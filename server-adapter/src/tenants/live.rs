@@ -223,6 +223,13 @@ impl Tenants {
             stored.keys.ledger = Some(self.store.ledger_key(id)?);
         }
         let rooted = stored.tenant.account(&stored.keys, clock::now())?;
+        if let Err(error) = stored.tenant.check_sealed(&stored.keys) {
+            // A change that makes it so is an error. As it is found, it is this tenant's alone, and the others are served.
+            if self.find(id).is_some_and(|found| found.known.file.check_sealed(&found.known.keys).is_ok()) {
+                return Err(error);
+            }
+            tracing::warn!(tenant = %id, %error, "all that this tenant is sent is refused, and kept in quarantine as far as there is room");
+        }
         let documents = self.store.documents(id, clock::now())?;
         let StoredTenant { tenant: file, keys, .. } = stored.clone();
         let limits = Limits::new(&self.settings, &file.limits);

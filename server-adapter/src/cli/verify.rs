@@ -153,7 +153,7 @@ pub(super) fn closed(report: &crate::Report) -> Option<String> {
     let keys: Vec<&str> = report.missing_keys.iter().map(String::as_str).collect();
     (report.closed > 0).then(|| {
         format!(
-            "{} frames are sealed to region keys that keys.toml does not have ({}): they are whole outside, and what is in them was not checked. \
+            "{} frames are sealed to region keys that keys.toml does not have ({}), or has others in their places: they are whole outside, and what is in them was not checked. \
              Put these keys back into keys.toml, from a copy that has them; until then no sink gets these events",
             report.closed,
             keys.join(", ")

@@ -67,7 +67,7 @@ struct Stored {
 }
 
 impl Batch {
-    /// Reads what follows `from`, in place of what is here; up to a frame that is sealed to a key that is not here. A sink waits for
+    /// Reads what follows `from`, in place of what is here; up to a frame that is sealed to a key that is not here, or is another by now. A sink waits for
     /// that, since what it passes over it never gets.
     pub(super) fn read(
         &mut self,
@@ -278,12 +278,16 @@ impl Stored {
         let Ok(frame) = read() else { return Ok(None) };
         match seals.open(self.id, &frame) {
             Ok(payload) => Ok(payload),
-            Err(Error::Sealed) => {
+            Err(error @ (Error::Sealed | Error::Seal)) => {
+                // The CRC holds, and it was opened before it was stored: if that key does not open it, it is another one.
+                let why = match error {
+                    Error::Sealed => "keys.toml does not have it: put it back",
+                    _ => {
+                        "what keys.toml has under that number does not open it: put back the one that it was sealed to"
+                    }
+                };
                 let (id, region) = (frame.sealed_to().map_or(0, RegionKeyId::get), frame.header().region);
-                Err(format!(
-                    "frame {} is sealed to region key {id} of {region}, and keys.toml does not have it: put it back",
-                    self.id
-                ))
+                Err(format!("frame {} is sealed to region key {id} of {region}, and {why}", self.id))
             }
             Err(_) => Ok(None),
         }

@@ -88,6 +88,9 @@ pub struct KeyFile {
     /// What signs the documents that edges and pages check. Made when it is first needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<SigningKey>,
+    /// The highest number that a region key has had. It is not given again, also when that key is taken out: frames that are stored name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_region_key: Option<u32>,
     /// The roots, oldest first.
     pub roots: Vec<Root>,
     /// What frames are sealed to, oldest first. One that has ended stays: what was sealed to it is still to be opened.
@@ -295,6 +298,11 @@ impl KeyFile {
         let mut keys: Vec<RegionKey> = published.map(RegionKeyPair::published).collect();
         keys.sort_by_key(|key| (key.region, key.from, key.id));
         keys
+    }
+
+    /// The highest number that a region key has, or has had.
+    pub(super) fn last_region_key(&self) -> Option<u32> {
+        self.region_keys.iter().map(|key| key.id.get()).max().max(self.last_region_key)
     }
 
     /// What opens frames: the private halves of all region keys, in force or not.

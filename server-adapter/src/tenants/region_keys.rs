@@ -38,6 +38,7 @@ impl Store {
             return Err(Error::tenant("a key is for one region: say --region and two capitals, such as EU"));
         }
         check_region(&stored, region)?;
+        let last = stored.keys.last_region_key().unwrap_or(0);
         let keys = &mut stored.keys.region_keys;
         let is_published = |key: &&RegionKeyPair| key.region == region && key.is_published(now);
         if keys.iter().filter(is_published).count() >= MOST_PUBLISHED {
@@ -51,8 +52,6 @@ impl Store {
         for key in keys.iter_mut().filter(|key| key.region == region && key.is_published(now)) {
             key.until = Some(key.until.map_or(until, |earlier| earlier.min(until)));
         }
-        // Also of those that have ended: their frames are in the journal under their numbers.
-        let last = keys.iter().map(|key| key.id.get()).max().unwrap_or(0);
         let made = RegionKeyPair::new(RegionKeyId::new(last + 1), region, from, new_root());
         keys.push(made.clone());
         stored.save_keys()?;

@@ -192,10 +192,11 @@ impl Store {
         let keys = KeyFile {
             ledger: Some(SigningKey::new(new_root())),
             document: None,
+            last_region_key: None,
             roots: vec![root],
             region_keys: Vec::new(),
         };
-        let stored = StoredTenant { folder: self.folder(id), tenant, keys };
+        let mut stored = StoredTenant { folder: self.folder(id), tenant, keys };
         file::make_folder(&stored.folder).map_err(Error::io(&stored.folder))?;
         // The keys first: a tenant is there once tenant.toml is.
         stored.save_keys()?;
@@ -416,7 +417,8 @@ impl StoredTenant {
         file::write(&self.folder.join("tenant.toml"), &self.tenant, TENANT_HEADING)
     }
 
-    pub(super) fn save_keys(&self) -> Result<(), Error> {
+    pub(super) fn save_keys(&mut self) -> Result<(), Error> {
+        self.keys.last_region_key = self.keys.last_region_key();
         file::write(&self.folder.join("keys.toml"), &self.keys, KEYS_HEADING)
     }
 

@@ -242,6 +242,41 @@ fn without_the_key_nothing_is_lost_and_with_it_all_is_there() {
     folder.ok(&["reconcile"]);
 }
 
+/// The newest key is taken out by hand, another is made, and a hand gives that the number of the one before.
+#[test]
+fn another_key_in_the_place_of_one_loses_nothing() {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    let mut page = page(&folder, &tenant);
+    page.begin(&mut server.client());
+    assert_eq!(server.client().frame(&page.frame(4)).receipt().stored, 4);
+    tenant.settle();
+    server.stop();
+    let put_back = take_keys(&tenant);
+    folder.ok(&["region-key", "new"]);
+    let listed: serde_json::Value =
+        serde_json::from_str(folder.ok(&["region-key", "list", "--json"]).trim()).expect("one key");
+    assert_eq!(listed["key"], 2, "a number is never given again");
+    let path = tenant.folder.join("keys.toml");
+    let file = fs::read_to_string(&path).expect("there");
+    fs::write(&path, file.replace("\nid = 2\n", "\nid = 1\n")).expect("written");
+    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+
+    let mut server = folder.serve();
+    server.says("what keys.toml has under that number does not open it");
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 0);
+    let said = folder.ok(&["verify"]);
+    assert!(said.contains("keys.toml does not have (1 of EU), or has others in their places"), "{said}");
+    let backup = folder.path.with_file_name("backup");
+    folder.ok(&["backup", "--to", backup.to_str().expect("text")]);
+    Folder::new().ok(&["restore", "--from", backup.to_str().expect("text")]);
+    put_back();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 5);
+    assert!(folder.ok(&["verify"]).contains("2 frames are sealed, and open"));
+    server.stop();
+}
+
 /// A frame of three events, of which the second and the third have ids of another vendor's.
 fn with_ids(tenant: &Tenant, key: Option<&(Region, RegionPublicKey)>, source: SourceId, title: &str) -> Vec<u8> {
     let mut header = Header::new(tenant.id, source, Timestamp::from_millis(1_790_000_000_000));

@@ -53,7 +53,7 @@ pub(crate) struct Inner {
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) traffic: Traffic,
-    pub(crate) sdk: Shelf,
+    pub(crate) sdk: Arc<Shelf>,
     pub(crate) began: Instant,
     draining: AtomicBool,
     closed: AtomicBool,
@@ -74,7 +74,12 @@ impl Server {
     /// [`Error::Settings`] if a folder of the page SDK is not what it should be; [`Error::Locked`] if another server has the folder; [`Error::Io`], [`Error::Database`], [`Error::Tenant`] if
     /// something in it cannot be opened.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        let sdk = Shelf::open(&settings.sdk.0)?;
+        let sdk = Arc::new(Shelf::open(&settings.sdk.0)?);
+        Self::open_with(settings, sdk)
+    }
+
+    /// Opens it with a page SDK that has been read already.
+    pub(crate) fn open_with(settings: Settings, sdk: Arc<Shelf>) -> Result<Self, Error> {
         make_folder(&settings.data).map_err(Error::io(&settings.data))?;
         let lock = try_lock(&settings.data)?.ok_or_else(|| Error::Locked(settings.data.display().to_string()))?;
         let store = Store::new(&settings.data);
@@ -89,10 +94,10 @@ impl Server {
     /// Opens a folder whose lock the caller has, as it is: for a command.
     #[cfg(feature = "cli")]
     pub(crate) fn open_locked(settings: Settings, lock: File) -> Result<Self, Error> {
-        Self::start(settings, lock, Shelf::default(), None)
+        Self::start(settings, lock, Arc::default(), None)
     }
 
-    fn start(settings: Settings, lock: File, sdk: Shelf, made: Option<StoredTenant>) -> Result<Self, Error> {
+    fn start(settings: Settings, lock: File, sdk: Arc<Shelf>, made: Option<StoredTenant>) -> Result<Self, Error> {
         if !settings.otlp_endpoint.is_none() {
             crate::traces::start(settings.otlp_endpoint.clone()).map_err(Error::io(&settings.data))?;
         }

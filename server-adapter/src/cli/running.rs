@@ -2,6 +2,7 @@
 
 use std::{
     pin::{Pin, pin},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use crate::{
     Error, Server, Settings,
     control::ControlSocket,
     handover::{Idle, LOCK, Leaving, Predecessor, Sockets, Successor, take_over},
-    http::listen::Listening,
+    http::{Shelf, listen::Listening},
 };
 
 /// How long new connections wait for those that are open. What takes longer is answered with 503 by the old server, and
@@ -51,9 +52,12 @@ pub(super) async fn serve(
     started: impl Fn(&Server, &Running),
 ) -> Result<(), Error> {
     let mut signals = Signals::new()?;
+    // Once, and before another server is asked for anything: what is wrong with it now is in nobody's way, and what becomes of those
+    // files later does not keep this server from taking its folder back.
+    let sdk = Arc::new(Shelf::open(&settings.sdk.0)?);
     let taken = if takes_over { take_over(&settings).await? } else { None };
     let (sockets, mut predecessor) = taken.map_or((None, None), |(sockets, old)| (Some(sockets), Some(old)));
-    let server = open(&settings, predecessor.as_ref()).await?;
+    let server = open(&settings, &sdk, predecessor.as_ref()).await?;
     let sockets = match sockets {
         Some(sockets) => sockets,
         None => Sockets::bind(&settings).await?,
@@ -73,7 +77,9 @@ pub(super) async fn serve(
             Ok(()) => return Ok(()),
             Err((error, idle)) => {
                 tracing::error!(%error, "the server that was taking over is gone; this one goes on");
-                let Some(again) = start_again(&settings, &sockets, idle, &mut signals).await else { return Ok(()) };
+                let Some(again) = start_again(&settings, &sdk, &sockets, idle, &mut signals).await else {
+                    return Ok(());
+                };
                 running = again;
             }
         }
@@ -81,17 +87,23 @@ pub(super) async fn serve(
 }
 
 /// Opening reads and writes files: there is nothing else to do meanwhile, but the runtime's threads stay free for it.
-async fn open(settings: &Settings, predecessor: Option<&Predecessor>) -> Result<Server, Error> {
-    let (settings, waits) = (settings.clone(), predecessor.is_some());
-    let work = move || if waits { Predecessor::open(&settings) } else { Server::open(settings) };
+async fn open(settings: &Settings, sdk: &Arc<Shelf>, predecessor: Option<&Predecessor>) -> Result<Server, Error> {
+    let (settings, sdk, waits) = (settings.clone(), Arc::clone(sdk), predecessor.is_some());
+    let work = move || if waits { Predecessor::open(&settings, &sdk) } else { Server::open_with(settings, sdk) };
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Fault(format!("start: {error}")))?
 }
 
 /// Serves again once a successor is gone, however long it takes: nobody else serves the folder. None: a signal came first.
-async fn start_again(settings: &Settings, sockets: &Sockets, mut idle: Idle, signals: &mut Signals) -> Option<Running> {
+async fn start_again(
+    settings: &Settings,
+    sdk: &Arc<Shelf>,
+    sockets: &Sockets,
+    mut idle: Idle,
+    signals: &mut Signals,
+) -> Option<Running> {
     let began = Instant::now();
     loop {
-        let error = match open(settings, None).await {
+        let error = match open(settings, sdk, None).await {
             // What does not start gives the folder back, and the connections that nobody has answered yet.
             Ok(server) => match Running::start(server.clone(), sockets, std::mem::take(&mut idle)) {
                 Ok(running) => return Some(running),

@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     os::unix::net::UnixStream,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use std::{
 use super::{CLOSED, CONNECTION, GO, Idle, LOCK, Offer, PATH, PROTOCOL, SERVING, Sockets, hear, receive_sockets, say};
 use crate::{
     Error, Server, Settings, clock, control,
-    http::listen::bind,
+    http::{Shelf, listen::bind},
     journal,
     server::try_lock,
     tenants::{Store, make_folder},
@@ -157,10 +158,10 @@ fn release(stream: &UnixStream) -> io::Result<Idle> {
 
 impl Predecessor {
     /// Opens the folder that was let go. Blocks.
-    pub(crate) fn open(settings: &Settings) -> Result<Server, Error> {
+    pub(crate) fn open(settings: &Settings, sdk: &Arc<Shelf>) -> Result<Server, Error> {
         let began = Instant::now();
         loop {
-            match Server::open(settings.clone()) {
+            match Server::open_with(settings.clone(), Arc::clone(sdk)) {
                 Err(Error::Locked(_)) if began.elapsed() < LOCK => thread::sleep(Duration::from_millis(5)),
                 opened => return opened,
             }

@@ -9,10 +9,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sha2::Digest as _;
 
 use crate::{
-    common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, read_response, until},
+    common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, read_response, sdk, until},
     edges::Edge,
 };
 
@@ -327,18 +326,6 @@ fn every_path_method_and_status_is_as_documented() {
         asked.answer("POST", &path, 408, &response.join().expect("an answer"));
     }
     assert_eq!(asked.seen, document.promises(), "what was answered, and what the document promises");
-}
-
-/// A page SDK of one file, in the place of one that was built.
-fn sdk() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    let script = "void 0;";
-    let integrity = format!("sha384-{}", base64(&sha2::Sha384::digest(script)));
-    let file = json!({ "path": "/sdk/0123456789abcdef/firsthop.js", "integrity": integrity, "size": script.len() });
-    let listing = json!({ "version": "0.1.0", "build": "0123456789abcdef", "files": { "firsthop.js": file } });
-    fs::write(folder.path().join("firsthop.js"), script).expect("written");
-    fs::write(folder.path().join("integrity.json"), listing.to_string()).expect("written");
-    folder
 }
 
 fn frames(asked: &mut Asked<'_>, server: &Server, tenant: &Tenant, busy: &Tenant, full: &Server) {

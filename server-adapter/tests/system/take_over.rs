@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, text, until};
+use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, sdk, text, until};
 
 /// Clients that keep their connection and clients that do not, sending all the time. Every answer must be 200.
 struct Load {
@@ -317,4 +317,34 @@ fn what_a_start_would_stumble_over_is_found_first() {
     assert_eq!(server.internal_get("/readyz").status, 200);
     server.stop();
     assert!(!server.log().contains("handing over"));
+}
+
+/// The files of the page SDK become others in their place while a server has them, and do not match: a new server finds that while the old
+/// one still serves, and the old one, which has read them, does not need them to take its folder back.
+#[test]
+fn a_page_sdk_that_was_broken_meanwhile_keeps_nobody_from_serving() {
+    let (folder, sdk) = (Folder::new(), sdk());
+    let arguments = ["--sdk", sdk.path().to_str().expect("a path")];
+    let mut server = folder.serve_with(&arguments);
+    let tenant = folder.only_tenant();
+    std::fs::write(sdk.path().join("firsthop.js"), "void 1;").expect("written");
+    let mut other = successor(&folder);
+    let output = other.args(arguments).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("sdk: ") && said.contains("firsthop.js: not the bytes"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!server.log().contains("handing over"), "{}", server.log());
+    // One whose SDK is in order, and that is gone once it has the folder.
+    let mut steps = Steps::connect(&folder);
+    steps.ask();
+    steps.hear_the_offer();
+    steps.go();
+    steps.hear_that_all_is_closed();
+    drop(steps);
+    server.says("this one goes on");
+    let (mut client, mut page) = (Client::new(server.public), Page::new(&tenant));
+    assert_eq!(client.frame(&page.frame(10)).receipt().stored, 10);
+    assert_eq!(client.get("/sdk/firsthop.js").text(), "void 0;");
+    server.stop();
+    assert!(!server.log().contains("nobody serves"), "{}", server.log());
 }

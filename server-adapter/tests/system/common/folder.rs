@@ -10,9 +10,11 @@ use std::{
 
 use firsthop_core::{TenantId, WriteKey};
 use rusqlite::Connection;
+use serde_json::json;
+use sha2::Digest as _;
 use tempfile::TempDir;
 
-use super::{Server, now, text, until};
+use super::{Server, base64, now, text, until};
 
 /// `firsthop` with a clean environment.
 pub(crate) fn firsthop(data: &Path) -> Command {
@@ -133,4 +135,16 @@ fn number(path: &Path, sql: &str) -> i64 {
     let connection = Connection::open(path).expect("opens");
     connection.busy_timeout(Duration::from_secs(30)).expect("a timeout");
     connection.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// A page SDK of one file, in the place of one that was built.
+pub(crate) fn sdk() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "void 0;";
+    let integrity = format!("sha384-{}", base64(&sha2::Sha384::digest(script)));
+    let file = json!({ "path": "/sdk/0123456789abcdef/firsthop.js", "integrity": integrity, "size": script.len() });
+    let listing = json!({ "version": "0.1.0", "build": "0123456789abcdef", "files": { "firsthop.js": file } });
+    std::fs::write(folder.path().join("firsthop.js"), script).expect("written");
+    std::fs::write(folder.path().join("integrity.json"), listing.to_string()).expect("written");
+    folder
 }

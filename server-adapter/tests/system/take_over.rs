@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, sdk, text, until};
+use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, own_port, sdk, text, until};
 
 /// Clients that keep their connection and clients that do not, sending all the time. Every answer must be 200.
 struct Load {
@@ -204,9 +204,7 @@ fn at_whatever_step_a_successor_ends_the_old_one_goes_on() {
             until("it is taken back", || server.log().matches("is gone; this one goes on").count() == taken_back);
             load.goes_on();
             // Once its control socket is open again.
-            until("it takes commands", || {
-                text(&folder.run(&["status"]).stdout).contains(&server.child.id().to_string())
-            });
+            until("it takes commands", || folder.served_by() == Some(server.child.id().into()));
             assert_eq!(server.internal_get("/readyz").status, 200);
         }
         let handed = server.log().matches("handing over").count();
@@ -221,24 +219,29 @@ fn at_whatever_step_a_successor_ends_the_old_one_goes_on() {
     check(&folder, &tenant, &load);
 }
 
-/// The real one, killed after ever more milliseconds, until it has come so far that it serves.
+/// The real one, killed after ever more time, until it has come so far that it serves.
 #[test]
 fn a_successor_that_is_killed_on_its_way_takes_nothing_away() {
     let folder = Folder::new();
-    let server = folder.serve();
+    // Its own, so that it is still free for the last one: between that and the one that is killed nobody has it.
+    let port = own_port().local_addr().expect("an address").port().to_string();
+    let mut first = firsthop(&folder.path);
+    first.arg("serve").env("PORT", &port);
+    let mut server = Server::start(first);
     let tenant = folder.only_tenant();
-    let (public, stop) = (server.public, AtomicBool::new(false));
-    let (mut kills, mut server) = (0, server);
+    let (public, stop) = (SocketAddr::from(([127, 0, 0, 1], server.public.port())), AtomicBool::new(false));
+    let (mut kills, mut pause) = (0, Duration::from_millis(1));
     let sent: u64 = thread::scope(|scope| {
         let pages = (0..3).map(|_| {
             scope.spawn(|| {
                 let (mut client, mut page) = (Client::new(public), Page::new(&tenant));
                 while !stop.load(Ordering::Relaxed) {
                     let frame = page.frame(10);
-                    // One that is killed when it serves already breaks off what it has begun: then a page sends again.
+                    // One that is killed when it serves already breaks off what it has begun, and one that lets go answers 503 to
+                    // what took too long: then a page sends again.
                     until("it is taken", || {
                         let answer = client.try_request("POST", "/v1/f", &[], &frame);
-                        answer.is_ok_and(|answer| answer.receipt().conflict == 0)
+                        answer.is_ok_and(|answer| answer.status != 503 && answer.receipt().conflict == 0)
                     });
                 }
                 page.next
@@ -248,17 +251,18 @@ fn a_successor_that_is_killed_on_its_way_takes_nothing_away() {
         let end = Raise(&stop);
         loop {
             let mut next = successor(&folder);
-            next.env("FIRSTHOP_LISTEN", public.to_string());
+            next.env("PORT", &port);
             next.env("FIRSTHOP_INTERNAL_LISTEN", server.internal.to_string());
             let mut next = next.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-            thread::sleep(Duration::from_millis(2 * kills));
+            thread::sleep(pause);
             next.kill().expect("killed");
             next.wait().expect("ended");
             kills += 1;
+            pause = pause.mul_f64(1.3);
             // Either it was told that the new one serves, or it goes on.
             until("one or the other", || {
                 server.child.try_wait().expect("a child").is_some()
-                    || text(&folder.run(&["status"]).stdout).contains(&server.child.id().to_string())
+                    || folder.served_by() == Some(server.child.id().into())
             });
             if server.child.try_wait().expect("a child").is_some() {
                 break;
@@ -267,7 +271,7 @@ fn a_successor_that_is_killed_on_its_way_takes_nothing_away() {
         assert_eq!(server.wait(LONG).code(), Some(0), "{}", server.log());
         assert!(server.log().contains("handed over"), "{}", server.log());
         let mut last = firsthop(&folder.path);
-        last.arg("serve").env("PORT", public.port().to_string());
+        last.arg("serve").env("PORT", &port);
         server = Server::start(last);
         drop(end);
         pages.into_iter().map(|page| page.join().expect("a page")).sum()

@@ -79,6 +79,12 @@ impl Folder {
         Tenant { id, key, folder: self.path.join("tenants").join(id.to_string()) }
     }
 
+    /// The process that serves it, as it says through the control socket.
+    pub(crate) fn served_by(&self) -> Option<u64> {
+        let said: serde_json::Value = serde_json::from_slice(&self.run(&["status", "--json"]).stdout).ok()?;
+        said["server"]["pid"].as_u64()
+    }
+
     pub(crate) fn serve(&self) -> Server {
         self.serve_with(&[])
     }

@@ -41,11 +41,8 @@ fn updates(bench: &mut Bench) -> Outcome<Figures> {
         return Err(format!("{} connections were refused", log.nobody()).into());
     }
     let (retries, slowest) = (log.retries(), log.slowest());
-    let gaps = gaps(&folder)?;
-    let gap = match gaps.iter().max() {
-        Some(gap) if gaps.len() == times as usize => *gap,
-        _ => return Err(format!("{times} updates, and {} servers said how long nobody accepted", gaps.len()).into()),
-    };
+    let gaps = gaps(&folder, times as usize)?;
+    let gap = gaps.into_iter().max().ok_or("no updates")?;
     if waited.max(slowest) > Duration::from_secs(5) {
         return Err(format!("a new connection waited for {waited:?}, and a request for {slowest:?}").into());
     }
@@ -103,12 +100,23 @@ fn while_connecting<T>(address: SocketAddr, happens: impl FnOnce() -> Outcome<T>
 }
 
 /// For how long nobody accepted, as each server that handed over has said at its end.
-fn gaps(folder: &Folder) -> Outcome<Vec<Duration>> {
-    let log = folder.log();
-    let lines = log.lines().filter(|line| line.contains("handed over"));
-    let seconds = lines.map(|line| {
-        let line: Json = serde_json::from_str(line)?;
-        Ok(Duration::from_secs_f64(line["seconds"].as_f64().ok_or("no figure")?))
-    });
-    seconds.collect()
+fn gaps(folder: &Folder, times: usize) -> Outcome<Vec<Duration>> {
+    let began = Instant::now();
+    loop {
+        // What a server says last may be read after it has ended.
+        let log = folder.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("handed over")).collect();
+        if lines.len() < times && began.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        }
+        if lines.len() != times {
+            return Err(format!("{times} updates, and {} servers said how long nobody accepted", lines.len()).into());
+        }
+        let seconds = lines.into_iter().map(|line| {
+            let line: Json = serde_json::from_str(line)?;
+            Ok(Duration::from_secs_f64(line["seconds"].as_f64().ok_or("no figure")?))
+        });
+        return seconds.collect();
+    }
 }

@@ -200,24 +200,26 @@ describe('faults', { concurrency: 2 }, () => {
     await server.stop();
     for (let i = 0; i < 6; i += 1) assert.equal((await page.send(edge)).spooled, 1);
     // One frame after the other is stored and not acknowledged: each time, workerd ends at that moment.
-    for (let round = 0; round < 4; round += 1) {
+    for (let round = 0; round < 2; round += 1) {
       const [under, isUnder] = gate();
       const [held, release] = gate();
       wire.tamper = () => ({ status, answer }) => {
-        if (status !== 200 || JSON.parse(answer).stored === 0) return undefined;
+        if (status !== 200 || !(JSON.parse(answer).stored > 0)) return undefined;
         isUnder();
         return held;
       };
       if (round === 0) await server.start();
+      // Behind what waits; and what comes wakes the spool at once. After the last round nothing comes, and it wakes up by itself.
+      else assert.equal((await page.send(edge)).spooled, 1);
       await under;
       await kill(edge);
       wire.tamper = () => undefined;
       release();
       edge = await start(kept);
     }
-    await settle('killed four times while the spool delivers', server, [page]);
-    // Each of the four came again, and was known.
-    await until('the duplicates to be counted', async () => (await server.metric('firsthop_events_total', { outcome: 'duplicate' })) >= 4);
+    await settle('killed twice while the spool delivers', server, [page]);
+    // Each of the two came again, and was known.
+    await until('the duplicates to be counted', async () => (await server.metric('firsthop_events_total', { outcome: 'duplicate' })) >= 2);
   });
 
   test('two edges have the same frames', async () => {

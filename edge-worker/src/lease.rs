@@ -21,11 +21,14 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
 use worker::{Delay, console_error};
 
 use firsthop_core::{Region, SourceId, TenantId, Timestamp};
-use firsthop_intake::{DOCUMENTS, Leased, Refusal, WANT, document::Signed};
+use firsthop_intake::{
+    DOCUMENTS, Leased, Refusal, WANT,
+    document::Signed,
+    fields::{Fault, Others, Read, fill, needed, optional},
+};
 
 use self::answer::{Answer, Held};
 use crate::{
@@ -240,7 +243,7 @@ impl Enrolled {
 
     /// Reads what the server answered at `since`, if it is for one of this edge's tokens.
     fn read(&self, answer: &[u8], region: Region, since: Timestamp) -> Result<Held, &'static str> {
-        let answer = Answer::read(answer)?;
+        let answer = Answer::of(answer)?;
         let enrolment = self.tokens.iter().find(|token| token.worker == answer.worker());
         answer.held(enrolment.ok_or("answer for another enrolment")?, region, since)
     }
@@ -279,7 +282,7 @@ struct Fresh {
 impl Fresh {
     fn read(body: Vec<u8>, enrolment: &Enrolment, edge: &Edge, want: Want) -> Result<Self, &'static str> {
         let region = edge.config.region;
-        let mut answer = Answer::read(&body)?;
+        let mut answer = Answer::of(&body)?;
         answer.check(enrolment, region)?;
         let (documents, refresh_ms) = (std::mem::take(&mut answer.documents), answer.refresh_ms());
         if want == Want::Documents {
@@ -292,7 +295,7 @@ impl Fresh {
 }
 
 /// What the store says of itself.
-#[derive(Deserialize)]
+#[derive(Default)]
 pub(crate) struct Kept {
     /// When the server said what the documents are.
     pub(crate) told: u64,
@@ -302,6 +305,28 @@ pub(crate) struct Kept {
     documents: Option<Vec<Signed>>,
     /// If there are any to sign with: since when they are as they are, and until when.
     pub(crate) leases: Option<(u64, u64)>,
+}
+
+impl Read for Kept {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let (mut kept, mut leases) = (Self::default(), None::<Vec<u64>>);
+        fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("told", &mut kept.told),
+                needed("refresh", &mut kept.refresh),
+                optional("documents", &mut kept.documents),
+                optional("leases", &mut leases),
+            ],
+        )?;
+        kept.leases = match leases.as_deref() {
+            None => None,
+            Some(&[since, until]) => Some((since, until)),
+            Some(_) => return Err(Fault::new("not two times")),
+        };
+        Ok(kept)
+    }
 }
 
 /// What the store gives.

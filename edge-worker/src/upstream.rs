@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::js_sys::{Promise, Uint8Array};
 
-use firsthop_intake::Refusal;
+use firsthop_intake::{
+    Refusal,
+    fields::{Others, fill, needed},
+};
 
 use crate::{glue, steps::settled};
 
@@ -28,12 +30,14 @@ impl Answer {
 
     /// Whether it is this problem of the server's.
     pub(crate) fn is_problem(&self, refusal: Refusal) -> bool {
-        #[derive(Deserialize)]
-        struct Body<'a> {
-            code: &'a str,
-        }
-        let body = serde_json::from_slice::<Body<'_>>(&self.body);
-        self.status == refusal.status() && body.is_ok_and(|body| body.code == refusal.code())
+        let mut code = String::new();
+        let read = self.text().map(|body| fill(body, Others::Skipped, &mut [needed("code", &mut code)]));
+        self.status == refusal.status() && read.is_some_and(|read| read.is_ok()) && code == refusal.code()
+    }
+
+    /// Its body, if it is a text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.body).ok()
     }
 }
 

@@ -12,7 +12,8 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Region, RegionKeyId, TenantId, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use serde_json::value::RawValue;
+
+use crate::fields::{self, Fault, Others, Raw, Read, fill, needed, optional};
 
 /// Longest text of a document, in bytes.
 pub const MAX_TEXT: usize = 128 * 1024;
@@ -43,14 +44,14 @@ impl Kind {
 }
 
 /// A document as it travels. Nothing in it is to be believed before its signature is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Signed {
     /// As a text, so that a reader who does not know it passes the document over.
     pub kind: String,
     /// JSON of a [`Document`].
     pub text: String,
     /// In base64.
-    #[serde(with = "signature")]
+    #[serde(serialize_with = "in_base64")]
     pub signature: [u8; 64],
 }
 
@@ -72,29 +73,29 @@ pub struct Document<T> {
 }
 
 /// The body of [`Kind::RegionKeys`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RegionKeys {
     /// Those that have not ended, by region and then by when they begin.
     pub keys: Vec<RegionKey>,
 }
 
 /// What frames for a region are sealed to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RegionKey {
     /// Its number in sealed frames; of one tenant no two keys have the same.
-    #[serde(with = "number")]
+    #[serde(serialize_with = "number")]
     pub id: RegionKeyId,
     /// Who can open what is sealed to it.
-    #[serde(with = "as_text")]
+    #[serde(serialize_with = "as_text::serialize")]
     pub region: Region,
     /// X25519, 32 bytes in base64.
-    #[serde(with = "key")]
+    #[serde(serialize_with = "in_base64")]
     pub public: [u8; 32],
     /// Not to be used before.
-    #[serde(with = "millis")]
+    #[serde(serialize_with = "millis::serialize")]
     pub from: Timestamp,
     /// Not to be used from then on; what was sealed to it before is opened all the same.
-    #[serde(default, with = "millis_or_none", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "millis_or_none", skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
@@ -138,6 +139,51 @@ impl Unfit {
     }
 }
 
+impl Read for Signed {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut signed = Self { kind: String::new(), text: String::new(), signature: [0; 64] };
+        fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("kind", &mut signed.kind),
+                needed("text", &mut signed.text),
+                needed("signature", &mut signed.signature),
+            ],
+        )?;
+        Ok(signed)
+    }
+}
+
+impl Read for RegionKeys {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut keys = Self::default();
+        fill(json, Others::Skipped, &mut [needed("keys", &mut keys.keys)])?;
+        Ok(keys)
+    }
+}
+
+impl Read for RegionKey {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let (region, from) = Default::default();
+        let mut key = Self { id: RegionKeyId::new(0), region, public: [0; 32], from, until: None };
+        fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("id", &mut key.id),
+                needed("region", &mut key.region),
+                needed("public", &mut key.public),
+                needed("from", &mut key.from),
+                optional("until", &mut key.until),
+            ],
+        )?;
+        Ok(key)
+    }
+}
+
+fields::deserialised! { Signed, RegionKeys, RegionKey }
+
 /// What the signature of a document is made over.
 #[must_use]
 pub fn signed_bytes(kind: &str, text: &str) -> Vec<u8> {
@@ -167,19 +213,26 @@ impl Signed {
     ///
     /// # Errors
     /// [`Unfit`].
-    pub fn read<T: for<'de> Deserialize<'de>>(
-        &self,
-        kind: Kind,
-        tenant: TenantId,
-        newest: u64,
-    ) -> Result<Document<T>, Unfit> {
+    pub fn read<T: Read>(&self, kind: Kind, tenant: TenantId, newest: u64) -> Result<Document<T>, Unfit> {
         if self.text.len() > MAX_TEXT {
             return Err(Unfit::TooLarge);
         }
         // Whose and how new first: the body of a document that is not for us, or of a kind to come, need not be readable.
-        let Document { kind: said, tenant: whose, version, issued, body } =
-            serde_json::from_str::<Document<&RawValue>>(&self.text).map_err(|_| Unfit::Malformed)?;
-        if said != kind || self.kind != kind.as_str() {
+        let (mut said, mut whose, mut version) = (String::new(), TenantId::new(0), 0_u64);
+        let (mut issued, mut body) = <(Timestamp, Raw)>::default();
+        fill(
+            &self.text,
+            Others::Skipped,
+            &mut [
+                needed("kind", &mut said),
+                needed("tenant", &mut whose),
+                needed("version", &mut version),
+                needed("issued", &mut issued),
+                needed("body", &mut body),
+            ],
+        )
+        .map_err(|_| Unfit::Malformed)?;
+        if said != kind.as_str() || self.kind != kind.as_str() {
             return Err(Unfit::Kind);
         }
         if whose != tenant {
@@ -188,7 +241,7 @@ impl Signed {
         if version < newest {
             return Err(Unfit::Old);
         }
-        let body = serde_json::from_str(body.get()).map_err(|_| Unfit::Malformed)?;
+        let body = T::read(&body.0).map_err(|_| Unfit::Malformed)?;
         Ok(Document { kind, tenant, version, issued, body })
     }
 }
@@ -213,16 +266,8 @@ mod as_text {
     }
 }
 
-mod number {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(value: &RegionKeyId, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(value.get())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RegionKeyId, D::Error> {
-        u32::deserialize(deserializer).map(RegionKeyId::new)
-    }
+fn number<S: Serializer>(value: &RegionKeyId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(value.get())
 }
 
 mod millis {
@@ -237,39 +282,14 @@ mod millis {
     }
 }
 
-mod millis_or_none {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.map(Timestamp::as_millis).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Timestamp::from_millis))
-    }
+fn millis_or_none<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.map(Timestamp::as_millis).serialize(serializer)
 }
 
-/// So many bytes in base64.
-macro_rules! in_base64 {
-    ($module:ident, $len:literal) => {
-        mod $module {
-            use super::*;
-
-            pub(super) fn serialize<S: Serializer>(value: &[u8; $len], serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&BASE64_STANDARD.encode(value))
-            }
-
-            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; $len], D::Error> {
-                let bytes = BASE64_STANDARD.decode(String::deserialize(deserializer)?).ok();
-                bytes
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .ok_or_else(|| D::Error::custom(concat!("not ", $len, " bytes in base64")))
-            }
-        }
-    };
+/// Bytes in base64.
+fn in_base64<const N: usize, S: Serializer>(value: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&BASE64_STANDARD.encode(value))
 }
-in_base64!(signature, 64);
-in_base64!(key, 32);
 
 #[cfg(test)]
 mod tests {

@@ -67,6 +67,7 @@ mod digest;
 pub mod document;
 mod enrolment;
 mod facts;
+pub mod fields;
 pub mod json;
 pub mod native;
 pub mod policy;

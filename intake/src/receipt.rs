@@ -4,10 +4,13 @@ use std::ops::AddAssign;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Alg, Epoch, Error, Header, KeyId, SessionGrant, SourceId, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::Session;
+use crate::{
+    Session,
+    fields::{self, Fault, Others, Read, needed, optional},
+};
 
 /// The answer to a native frame. `stored + duplicate + conflict + spooled + suppressed` is `count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub struct Receipt {
 
 /// The receipt's JSON. `epoch` and the other numbers are far below 2⁵³, but `batch` and `first` are the producer's to
 /// choose: a producer that reads JSON numbers as doubles should not go there.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize)]
 struct Wire {
     source: String,
     batch: u64,
@@ -46,12 +49,12 @@ struct Wire {
     duplicate: u32,
     conflict: u32,
     // Said where there is something to say: only an edge has a spool.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     spooled: u32,
     // And not every tenant holds back what nobody has agreed to.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     suppressed: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<WireSession>,
 }
 
@@ -61,16 +64,59 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct WireSession {
-    alg: u8,
+    alg: u32,
     key_id: u32,
     epoch: u32,
     region: String,
     grant: String,
     secret: String,
     expires: u64,
+}
+
+impl Read for Wire {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut wire = Self::default();
+        fields::fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("source", &mut wire.source),
+                needed("batch", &mut wire.batch),
+                needed("first", &mut wire.first),
+                needed("count", &mut wire.count),
+                needed("stored", &mut wire.stored),
+                needed("duplicate", &mut wire.duplicate),
+                needed("conflict", &mut wire.conflict),
+                optional("spooled", &mut wire.spooled),
+                optional("suppressed", &mut wire.suppressed),
+                optional("session", &mut wire.session),
+            ],
+        )?;
+        Ok(wire)
+    }
+}
+
+impl Read for WireSession {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut session = Self::default();
+        fields::fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("alg", &mut session.alg),
+                needed("keyId", &mut session.key_id),
+                needed("epoch", &mut session.epoch),
+                needed("region", &mut session.region),
+                needed("grant", &mut session.grant),
+                needed("secret", &mut session.secret),
+                needed("expires", &mut session.expires),
+            ],
+        )?;
+        Ok(session)
+    }
 }
 
 impl Receipt {
@@ -118,7 +164,7 @@ impl Receipt {
             spooled: self.spooled,
             suppressed: self.suppressed,
             session: self.session.as_ref().map(|session| WireSession {
-                alg: session.alg as u8,
+                alg: session.alg as u32,
                 key_id: session.key_id.get(),
                 epoch: session.epoch.get(),
                 region: session.region.to_string(),
@@ -136,7 +182,8 @@ impl Receipt {
     /// # Errors
     /// [`Error::Parse`] if it is none.
     pub fn from_json(body: &[u8]) -> Result<Self, Error> {
-        let wire: Wire = serde_json::from_slice(body).map_err(|_| Error::Parse)?;
+        let body = std::str::from_utf8(body).map_err(|_| Error::Parse)?;
+        let wire = Wire::read(body).map_err(|_| Error::Parse)?;
         Ok(Self {
             source: wire.source.parse()?,
             batch: wire.batch,

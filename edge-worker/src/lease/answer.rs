@@ -3,10 +3,13 @@
 use std::rc::Rc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde::Deserialize;
 
 use firsthop_core::{Epoch, KeyId, LeaseKey, LeaseRing, Region, RegionKeyId, RegionSecretKey, Timestamp, WorkerId};
-use firsthop_intake::{Account as _, Leased, Origins, Tenant, document::Signed};
+use firsthop_intake::{
+    Account as _, Leased, Origins, Tenant,
+    document::Signed,
+    fields::{Fault, Others, Read, fill, needed, optional},
+};
 
 use crate::config::Enrolment;
 
@@ -35,44 +38,82 @@ impl Held {
 }
 
 /// The server's answer. One to whoever wants the documents alone ends with them.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Answer<'a> {
-    tenant: &'a str,
-    region: &'a str,
+#[derive(Default)]
+pub(super) struct Answer {
+    tenant: String,
+    region: String,
     worker: u32,
     /// A server of before sends none.
-    #[serde(default)]
     pub(super) documents: Vec<Signed>,
     refresh_after: u64,
-    #[serde(default)]
     name: String,
     write_keys: Option<Vec<String>>,
     origins: Option<Vec<String>>,
-    #[serde(default, borrow)]
-    leases: Vec<Lease<'a>>,
+    leases: Vec<Lease>,
     /// Only there if this edge may open what is sealed to its region.
-    #[serde(default, borrow)]
-    region_secrets: Vec<RegionSecret<'a>>,
+    region_secrets: Vec<RegionSecret>,
 }
 
-#[derive(Deserialize)]
-struct RegionSecret<'a> {
+impl Read for Answer {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut answer = Self::default();
+        fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("tenant", &mut answer.tenant),
+                needed("region", &mut answer.region),
+                needed("worker", &mut answer.worker),
+                optional("documents", &mut answer.documents),
+                needed("refreshAfter", &mut answer.refresh_after),
+                optional("name", &mut answer.name),
+                optional("writeKeys", &mut answer.write_keys),
+                optional("origins", &mut answer.origins),
+                optional("leases", &mut answer.leases),
+                optional("regionSecrets", &mut answer.region_secrets),
+            ],
+        )?;
+        Ok(answer)
+    }
+}
+
+#[derive(Default)]
+struct RegionSecret {
     id: u32,
-    key: &'a str,
+    key: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Lease<'a> {
+impl Read for RegionSecret {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut secret = Self::default();
+        fill(json, Others::Skipped, &mut [needed("id", &mut secret.id), needed("key", &mut secret.key)])?;
+        Ok(secret)
+    }
+}
+
+#[derive(Default)]
+struct Lease {
     key_id: u32,
     epoch: u32,
-    key: &'a str,
+    key: String,
 }
 
-impl<'a> Answer<'a> {
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, &'static str> {
-        serde_json::from_slice(body).map_err(|_| "unreadable answer")
+impl Read for Lease {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut lease = Self::default();
+        fill(
+            json,
+            Others::Skipped,
+            &mut [needed("keyId", &mut lease.key_id), needed("epoch", &mut lease.epoch), needed("key", &mut lease.key)],
+        )?;
+        Ok(lease)
+    }
+}
+
+impl Answer {
+    pub(super) fn of(body: &[u8]) -> Result<Self, &'static str> {
+        let text = std::str::from_utf8(body).map_err(|_| "unreadable answer")?;
+        Self::read(text).map_err(|_| "unreadable answer")
     }
 
     /// For which enrolment it says that it is.
@@ -103,11 +144,10 @@ impl<'a> Answer<'a> {
         let refresh_ms = self.refresh_ms();
         let mut leases = LeaseRing::new();
         for lease in &self.leases {
-            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key(lease.key)?));
+            leases.insert(KeyId::new(lease.key_id), Epoch::new(lease.epoch), LeaseKey::new(key(&lease.key)?));
         }
-        let secret = |secret: &RegionSecret<'_>| {
-            Ok((region, RegionSecretKey::new(RegionKeyId::new(secret.id), key(secret.key)?)))
-        };
+        let secret =
+            |secret: &RegionSecret| Ok((region, RegionSecretKey::new(RegionKeyId::new(secret.id), key(&secret.key)?)));
         let region_secrets = self.region_secrets.iter().map(secret).collect::<Result<_, &str>>()?;
         let tenant = Tenant {
             id: enrolment.tenant,

@@ -22,10 +22,11 @@ use worker::{
 use firsthop_core::{TenantId, Timestamp};
 use firsthop_intake::{
     document::Signed,
+    fields::Read as _,
     spool::{Fate, Pace},
 };
 
-use super::{Enrolled, Failure, Given, Held, PATIENCE, PAUSE, PAUSE_WITHOUT, Turn, Want, age, no_lease};
+use super::{Enrolled, Failure, Given, Held, Kept, PATIENCE, PAUSE, PAUSE_WITHOUT, Turn, Want, age, no_lease};
 use crate::{
     edge::Edge,
     object::{Own, Result, reply},
@@ -98,7 +99,7 @@ pub(super) async fn ask(edge: &Edge, tenant: TenantId, want: Want, news: bool) -
     match answer.status {
         GIVEN => {
             let end = answer.body.iter().position(|&byte| byte == b'\n')?;
-            let kept = serde_json::from_slice(&answer.body[..end]).ok()?;
+            let kept = Kept::read(std::str::from_utf8(&answer.body[..end]).ok()?).ok()?;
             Some(Given::Kept(kept, answer.body.split_off(end + 1)))
         }
         REVOKED => Some(Given::Revoked),
@@ -260,7 +261,7 @@ impl Store {
 
     /// Keeps the documents, if they hold and are no older than those that were kept before.
     async fn take(&self, enrolled: &Enrolled, fresh: &[Signed]) -> Result<()> {
-        let kept = self.text("documents")?.and_then(|text| serde_json::from_str::<Vec<Signed>>(&text).ok());
+        let kept = self.text("documents")?.and_then(|text| Vec::<Signed>::read(&text).ok());
         if let Some(kept) = kept {
             enrolled.documents.take(&kept).await;
         }

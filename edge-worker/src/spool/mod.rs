@@ -21,6 +21,7 @@ mod object;
 mod table;
 
 use firsthop_core::{SourceId, TenantId};
+use firsthop_intake::fields::Read as _;
 
 pub(crate) use self::object::Report;
 use crate::{edge::Edge, lease::Enrolled, upstream::Answer};
@@ -120,7 +121,7 @@ impl<'a> Shard<'a> {
 /// What a shard says of itself. Nothing if it does not answer.
 pub(crate) async fn report(edge: &Edge, tenant: TenantId, shard: u32) -> Option<Report> {
     let answer = edge.spools.post(&name_of(tenant, shard), "/status", None).await?;
-    serde_json::from_slice(&answer.body).ok()
+    Report::read(answer.text()?).ok()
 }
 
 /// The name of a tenant's shard.

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::{
@@ -17,7 +17,10 @@ use worker::{
 };
 
 use firsthop_core::{Envelope, Frame, Header, limits::MAX_ENVELOPE};
-use firsthop_intake::spool::{Fate, Pace};
+use firsthop_intake::{
+    fields::{self, Fault, Others, Read, needed, optional},
+    spool::{Fate, Pace},
+};
 
 use super::{
     deliver, status,
@@ -238,7 +241,7 @@ impl Object {
 }
 
 /// What a shard says of itself.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
     /// What waits.
@@ -246,10 +249,10 @@ pub(crate) struct Report {
     pub(crate) events: u64,
     pub(crate) bytes: u64,
     /// Since when the oldest frame waits, in milliseconds since the Unix epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) oldest: Option<u64>,
     /// When the next attempt is due.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next: Option<u64>,
     /// Attempts in a row of which none got through.
     pub(crate) failures: u32,
@@ -264,6 +267,33 @@ pub(crate) struct Report {
     pub(crate) quarantined: u64,
     /// How often there was no room.
     pub(crate) full: u64,
+}
+
+impl Read for Report {
+    fn read(json: &str) -> std::result::Result<Self, Fault> {
+        let mut report = Self::default();
+        fields::fill(
+            json,
+            Others::Skipped,
+            &mut [
+                needed("frames", &mut report.frames),
+                needed("events", &mut report.events),
+                needed("bytes", &mut report.bytes),
+                optional("oldest", &mut report.oldest),
+                optional("next", &mut report.next),
+                needed("failures", &mut report.failures),
+                needed("stuck", &mut report.stuck),
+                needed("takenFrames", &mut report.taken_frames),
+                needed("takenEvents", &mut report.taken_events),
+                needed("stored", &mut report.stored),
+                needed("duplicate", &mut report.duplicate),
+                needed("conflict", &mut report.conflict),
+                needed("quarantined", &mut report.quarantined),
+                needed("full", &mut report.full),
+            ],
+        )?;
+        Ok(report)
+    }
 }
 
 impl std::iter::Sum for Report {

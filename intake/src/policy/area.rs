@@ -1,14 +1,15 @@
 //! What a list of places may name.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use firsthop_core::{Error, Region};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Serialize, Serializer};
 
 use super::{
     place::{Continent, Country, Place},
     tables,
 };
+use crate::fields::{Fault, Read, parsed};
 
 const EU: [u8; 2] = *b"EU";
 const US: [u8; 2] = *b"US";
@@ -126,11 +127,11 @@ impl Serialize for Area {
     }
 }
 
-impl<'de> Deserialize<'de> for Area {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(|_| {
-            D::Error::custom("a place is the code of a country or region in capitals (DE, EU), EEA, APAC, a continent (north-america), or *")
-        })
+impl Read for Area {
+    fn read(json: &str) -> Result<Self, Fault> {
+        parsed(
+            json,
+            "a place is the code of a country or region in capitals (DE, EU), EEA, APAC, a continent (north-america), or *",
+        )
     }
 }

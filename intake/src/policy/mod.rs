@@ -33,9 +33,12 @@ mod tables;
 use std::fmt;
 
 use firsthop_core::Region;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::rules::{Rules, RulesError};
+use crate::{
+    fields::{self, Fault as Unread, Others, Read, needed, optional},
+    rules::{Rules, RulesError},
+};
 
 pub use self::{
     area::Area,
@@ -52,18 +55,17 @@ pub const MAX_AREAS: usize = 256;
 pub const MAX_HOST: usize = 255;
 
 /// What the first hops of one tenant may do. What it does not allow is refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Policy {
     /// The regions that are served: a frame for another one is refused everywhere. The first is the tenant's home: what names no region, and
     /// whose visitor is in none of them, is for it. None: each hop serves its own, as without a policy.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<RegionPolicy>,
     /// Whether what is not sealed is refused, at every hop: also where it might be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refuse_unsealed: bool,
     /// What the first hop that may read an event does with it.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub rules: Rules,
 }
 
@@ -71,32 +73,75 @@ fn is_default(rules: &Rules) -> bool {
     *rules == Rules::default()
 }
 
+/// A policy as a server writes it.
+impl Read for Policy {
+    fn read(json: &str) -> Result<Self, Unread> {
+        let mut policy = Self::default();
+        let fields = &mut [optional("regions", &mut policy.regions), optional("rules", &mut policy.rules)];
+        fields::fill(json, Others::Refused, fields)?;
+        Ok(policy)
+    }
+}
+
+/// A policy as people write it.
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let policy: Self = fields::deserialize(deserializer)?;
+        Ok(Self { rules: policy.rules.settled(), ..policy })
+    }
+}
+
 /// One region: what belongs to it, and who may read or pass on what is meant for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RegionPolicy {
     /// What stands in the header of a frame that is for it: `EU`, `AP` (Asia-Pacific), the code of a country, or a code of one's own.
-    #[serde(with = "code")]
+    #[serde(serialize_with = "as_text")]
     pub code: Region,
     /// Where a hop that may not read sends such a frame to: `https://eu.events.example`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// What belongs to the region, where that is not what its code says ([`Area`]); a code of one's own needs it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub countries: Vec<Area>,
     /// Where a hop has to stand to read such a frame; in the region itself, if nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Vec<Area>>,
     /// Where a hop has to stand to pass such a frame on unread.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<Area>,
     /// Whether edges that are enrolled in the region get its private keys, and open what is sealed to it. If not, only the server does.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unseal: bool,
 }
 
+impl Read for RegionPolicy {
+    fn read(json: &str) -> Result<Self, Unread> {
+        let mut region = Self {
+            code: Region::ANY,
+            host: None,
+            countries: Vec::new(),
+            process: None,
+            forward: Vec::new(),
+            unseal: false,
+        };
+        fields::fill(
+            json,
+            Others::Refused,
+            &mut [
+                needed("code", &mut region.code),
+                optional("host", &mut region.host),
+                optional("countries", &mut region.countries),
+                optional("process", &mut region.process),
+                optional("forward", &mut region.forward),
+                optional("unseal", &mut region.unseal),
+            ],
+        )?;
+        Ok(region)
+    }
+}
+
 impl Policy {
-    /// Checks what serde cannot: bounds, hosts, and whether every region and place means something.
+    /// Checks what reading cannot: bounds, hosts, and whether every region and place means something.
     ///
     /// # Errors
     /// The first fault, with where it is.
@@ -267,18 +312,8 @@ impl fmt::Display for PolicyError {
 
 impl std::error::Error for PolicyError {}
 
-/// A region as text.
-mod code {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(region: &Region, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(region.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Region, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| D::Error::custom("a region is two capital letters"))
-    }
+fn as_text<S: Serializer>(region: &Region, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(region.as_str())
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! Clocks that differ. Times are stored as the producer has them; by how much it may be wrong is noted beside them.
 
 use firsthop_core::{Header, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::RulesError;
+use crate::fields::fields;
 
 /// From when on two clocks are told to differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClockRule {
     /// Less than this, either way, is nothing: a frame waits a while before it is sent, and travels.
     pub from_ms: u64,
     /// More than this is told as this.
     pub up_to_ms: u64,
 }
+
+fields! { ClockRule { from_ms, up_to_ms } }
 
 /// A hundred years: beyond, a clock is just wrong.
 const MOST: u64 = 100 * 365 * 24 * 3600 * 1000;

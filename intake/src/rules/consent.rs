@@ -1,11 +1,12 @@
 //! What needs a visitor's consent, and what becomes of it without.
 
 use firsthop_core::Consent;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use crate::fields::{fields, words};
 
 /// What needs the visitor's consent, and what becomes of it without.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsentRule {
     /// Purposes that all have to be granted for events to be kept as they are.
     pub required: Vec<Purpose>,
@@ -16,7 +17,7 @@ pub struct ConsentRule {
 }
 
 /// A purpose, as consent is asked for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// [`Consent::NECESSARY`]
@@ -30,7 +31,7 @@ pub enum Purpose {
 }
 
 /// What becomes of events without the consent that they need.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Without {
     /// They are kept as they are.
@@ -40,6 +41,18 @@ pub enum Without {
     Anonymise,
     /// They are counted, and nothing of them is kept.
     Suppress,
+}
+
+fields! { ConsentRule { required, without, gpc } }
+
+words! {
+    Purpose {
+        Necessary = "necessary",
+        Analytics = "analytics",
+        Preferences = "preferences",
+        Marketing = "marketing",
+    }
+    Without { Keep = "keep", Anonymise = "anonymise", Suppress = "suppress" }
 }
 
 impl Default for ConsentRule {

@@ -39,8 +39,10 @@ mod values;
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::fields::{self, Fault, Others, Read, optional, words};
 
 pub use self::{
     apply::{Applied, apply, unread},
@@ -59,8 +61,7 @@ pub const MAX_ENTRIES: usize = 64;
 pub const MAX_ENTRY: usize = 128;
 
 /// What is done with a tenant's events. The default is what is done where nobody has said anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rules {
     /// What needs the visitor's consent, and what becomes of it without.
     pub consent: ConsentRule,
@@ -86,10 +87,52 @@ pub struct Rules {
     pub context: ValuesRule,
     /// Another number, other hashes.
     pub hash_generation: u32,
+    #[serde(skip)]
+    fingerprint: u32,
+}
+
+/// Rules as a server writes them, which writes none that are the default.
+impl Read for Rules {
+    fn read(json: &str) -> Result<Self, Fault> {
+        let mut rules = Self { fingerprint: fingerprint(json.as_bytes()), ..Self::default() };
+        fields::fill(
+            json,
+            Others::Refused,
+            &mut [
+                optional("consent", &mut rules.consent),
+                optional("place", &mut rules.place),
+                optional("traffic", &mut rules.traffic),
+                optional("campaign", &mut rules.campaign),
+                optional("referrer", &mut rules.referrer),
+                optional("clock", &mut rules.clock),
+                optional("session", &mut rules.session),
+                optional("ids", &mut rules.ids),
+                optional("properties", &mut rules.properties),
+                optional("traits", &mut rules.traits),
+                optional("context", &mut rules.context),
+                optional("hash_generation", &mut rules.hash_generation),
+            ],
+        )?;
+        Ok(rules)
+    }
+}
+
+/// Rules as people write them.
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        fields::deserialize(deserializer).map(Self::settled)
+    }
+}
+
+words! { SessionRule { None = "none", Source = "source" } }
+
+fn fingerprint(json: &[u8]) -> u32 {
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(json).into();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// What stands for a visit that the producer does not name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionRule {
     /// Nothing.
@@ -100,7 +143,7 @@ pub enum SessionRule {
 }
 
 impl Rules {
-    /// Checks what serde cannot: bounds, and whether every entry means something.
+    /// Checks what reading cannot: bounds, and whether every entry means something.
     ///
     /// # Errors
     /// The first fault, with where it is.
@@ -116,13 +159,17 @@ impl Rules {
 
     /// Which rules these are: the first 4 bytes, little-endian, of the SHA-256 of their JSON; 0 for the default.
     #[must_use]
-    pub fn fingerprint(&self) -> u32 {
-        if *self == Self::default() {
-            return 0;
+    pub const fn fingerprint(&self) -> u32 {
+        self.fingerprint
+    }
+
+    /// With the fingerprint of the text that a server writes.
+    pub(crate) fn settled(mut self) -> Self {
+        self.fingerprint = 0;
+        if self != Self::default() {
+            self.fingerprint = fingerprint(&serde_json::to_vec(&self).unwrap_or_default());
         }
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(json).into();
-        u32::from_le_bytes([a, b, c, d])
+        self
     }
 
     /// Whether they replace anything by its hash, for which there must be a key.
@@ -237,6 +284,10 @@ mod tests {
         for rules in &all {
             let json = serde_json::to_string(rules).expect("JSON");
             assert_eq!(read(&json).as_ref(), Ok(rules));
+            // An edge, from the text that the server writes.
+            if *rules != Rules::default() {
+                assert_eq!(Rules::read(&json).as_ref(), Ok(rules));
+            }
         }
         let mut prints: Vec<u32> = all.iter().map(Rules::fingerprint).collect();
         assert_eq!(prints[0], 0);

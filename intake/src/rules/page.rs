@@ -6,13 +6,13 @@ use firsthop_core::{
     Campaign, Consent, Effects,
     limits::{MAX_CLICK_ID, MAX_PARAMETER},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{RulesError, check_list, cut};
+use crate::fields::{fields, words};
 
 /// What is noted of a page's URL.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CampaignRule {
     /// Which of the five `utm_` parameters are noted.
     pub parameters: Vec<String>,
@@ -25,7 +25,7 @@ pub struct CampaignRule {
 }
 
 /// When a click id may be kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeepClickIds {
     /// Never.
@@ -60,6 +60,9 @@ const CLICK_IDS: [&str; 16] = [
 ];
 /// Parameters of a URL that are looked at.
 const MAX_PAIRS: usize = 128;
+
+fields! { CampaignRule { parameters, click_ids, keep_click_ids, cut_click_ids } }
+words! { KeepClickIds { Never = "never", Consented = "consented", Always = "always" } }
 
 impl Default for CampaignRule {
     fn default() -> Self {

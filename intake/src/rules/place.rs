@@ -1,14 +1,16 @@
 //! Where a request came from, as exactly as the tenant wants it and no more.
 
 use firsthop_core::{Annotation, Network, limits::MAX_NOTE};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::cut;
-use crate::Facts;
+use crate::{
+    Facts,
+    fields::{fields, words},
+};
 
 /// How exactly it is noted where a request came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlaceRule {
     /// Of the place.
     pub precision: Precision,
@@ -17,7 +19,7 @@ pub struct PlaceRule {
 }
 
 /// Each with those before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// Nothing, not even at which data centre the request came in.
@@ -30,6 +32,9 @@ pub enum Precision {
     /// The city.
     City,
 }
+
+fields! { PlaceRule { precision, network } }
+words! { Precision { None = "none", Country = "country", Subdivision = "subdivision", City = "city" } }
 
 impl Default for PlaceRule {
     fn default() -> Self {

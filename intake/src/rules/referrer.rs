@@ -1,14 +1,14 @@
 //! How a visitor came to a page: by the host of the page before it.
 
 use firsthop_core::ReferrerClass;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{RulesError, check_list, page::Found};
+use crate::fields::fields;
 
 /// Which sites are of which class, besides those that everybody knows. A host means itself and what is below it; one that ends in a dot, under
 /// any ending (`google.`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReferrerRule {
     /// One's own sites. The page's own host is one of them in any case.
     pub internal: Vec<String>,
@@ -21,6 +21,8 @@ pub struct ReferrerRule {
     /// AI assistants.
     pub ai_assistant: Vec<String>,
 }
+
+fields! { ReferrerRule { internal, search, social, email, ai_assistant } }
 
 /// Those that everybody knows, between spaces. What is read first decides: a mail reader may live below a search engine.
 const KNOWN: [(ReferrerClass, &str); 4] = [

@@ -1,14 +1,13 @@
 //! Who was at the other end: a mark, never a reason to drop anything.
 
 use firsthop_core::{AgentClass, Traffic};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{RulesError, check_list};
-use crate::Facts;
+use crate::{Facts, fields::fields};
 
 /// Who else is a robot: parts of user agents, in small letters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TrafficRule {
     /// Robots, such as one's own monitoring.
     pub bots: Vec<String>,
@@ -17,6 +16,8 @@ pub struct TrafficRule {
     /// Scanners.
     pub scanners: Vec<String>,
 }
+
+fields! { TrafficRule { bots, ai_agents, scanners } }
 
 /// What agents of an AI's call themselves, in small letters.
 const AI_AGENTS: Names<30> = Names::new([

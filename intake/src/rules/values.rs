@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use firsthop_core::{Effects, Error, HashKey, List, Properties, PropertiesWriter, Value, limits::MAX_DEPTH};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{RulesError, check_list, page::Urls};
+use crate::fields::{fields, words};
 
 /// Which values are kept. An entry names a value by the keys that lead to it, with dots between them: `customer.address.zip`; `*` is any
 /// key, and what stands in lists counts as if it stood in their place. An entry means all that is below it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ValuesRule {
     /// Nothing but these. None: all.
     pub allow: Option<Vec<String>>,
@@ -21,8 +21,7 @@ pub struct ValuesRule {
 }
 
 /// What becomes of the ids that say who it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct IdsRule {
     /// Of signed-in users.
     pub user: IdRule,
@@ -31,7 +30,7 @@ pub struct IdsRule {
 }
 
 /// What becomes of an id; the stricter is the greater.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdRule {
     /// It stays.
@@ -42,6 +41,12 @@ pub enum IdRule {
     /// It is left out.
     Remove,
 }
+
+fields! {
+    ValuesRule { allow, deny, hash }
+    IdsRule { user, anonymous }
+}
+words! { IdRule { Keep = "keep", Hash = "hash", Remove = "remove" } }
 
 /// Bytes of a hash as text.
 pub(super) const HASH: usize = 32;

@@ -60,7 +60,7 @@
 
 mod frames;
 mod lexical;
-mod members;
+pub(crate) mod members;
 mod message;
 mod request;
 

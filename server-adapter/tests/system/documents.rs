@@ -4,6 +4,7 @@ use std::fs;
 
 use firsthop_intake::{
     document::{Document, Kind, RegionKeys, Signed},
+    fields::{Raw, Read},
     parse_enrolment,
     policy::Policy,
 };
@@ -27,7 +28,7 @@ fn check(signed: &Signed, token: &str) {
     key.verify(&message, &signed.signature).expect("signed with the key of the token");
 }
 
-fn read<T: for<'de> serde::Deserialize<'de>>(signed: &Signed, kind: Kind, tenant: &Tenant) -> Document<T> {
+fn read<T: Read>(signed: &Signed, kind: Kind, tenant: &Tenant) -> Document<T> {
     signed.read(kind, tenant.id, 0).expect("of this kind and tenant")
 }
 
@@ -96,7 +97,7 @@ fn an_edge_is_told_the_policy_and_can_check_it() {
     };
     let second = once(&server, &token, newer(&first));
     check(&second, &token);
-    let version = |signed: &Signed| read::<Value>(signed, Kind::Policy, &tenant).version;
+    let version = |signed: &Signed| read::<Raw>(signed, Kind::Policy, &tenant).version;
     assert!(version(&second) > version(&first));
     fs::write(&path, text.replace(&text[text.find("[[policy.regions]]").expect("there")..], "")).expect("written");
     let third = once(&server, &token, newer(&second));
@@ -194,7 +195,7 @@ fn region_keys_are_published_rotated_and_ended() {
     assert_eq!(current(now.offset(32 * 86_400_000)), Some(2));
     assert!(keys.keys[0].until > Some(keys.keys[1].from));
     assert_ne!(region_keys(&server, &tenant, &[]).header("etag"), published.header("etag"));
-    let version = |signed: &Signed| read::<Value>(signed, Kind::RegionKeys, &tenant).version;
+    let version = |signed: &Signed| read::<Raw>(signed, Kind::RegionKeys, &tenant).version;
     assert!(version(&second) > version(&list));
 
     // An edge that may open what is sealed gets both private halves.

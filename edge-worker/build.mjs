@@ -8,6 +8,7 @@ import { existsSync, readFileSync, readdirSync, renameSync, rmSync, statSync, wr
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { cut } from './cut.mjs';
 import { withoutNames } from './names.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
@@ -86,7 +87,7 @@ if (!existsSync(path.join(ROOT, 'bindings/dist')) || sdkIsOld) run(process.execP
 
 const made = path.join(HERE, 'build');
 // The platform has SIMD, and SHA-256 is made for it.
-run(workerBuild, ['--profile', 'worker'], { cwd: HERE, env: { ...environment, RUSTFLAGS: '-C target-feature=+simd128' } });
+run(workerBuild, ['--profile', 'worker', '--no-opt'], { cwd: HERE, env: { ...environment, RUSTFLAGS: '-C target-feature=+simd128' } });
 
 // What goes around it: js/worker.js takes the place of worker-build's own entry point.
 const around = path.join(made, 'around.js');
@@ -94,6 +95,10 @@ run(environment.ESBUILD_BIN, ['js/worker.js', '--bundle', '--minify', '--format=
 renameSync(around, path.join(made, 'index.js'));
 
 const wasm = path.join(made, 'index_bg.wasm');
+writeFileSync(wasm, cut(readFileSync(wasm)));
+// What workerd has, and no more: without the list, wasm-opt might use what only other engines know.
+const features = ['bulk-memory', 'exception-handling', 'multivalue', 'mutable-globals', 'nontrapping-float-to-int', 'reference-types', 'sign-ext', 'simd'];
+run(environment.WASM_OPT_BIN, [...features.map((name) => `--enable-${name}`), '-Oz', '--gufa', '-Oz', '--debuginfo', wasm, '-o', wasm]);
 const { module, names } = withoutNames(readFileSync(wasm));
 writeFileSync(wasm, module);
 // `wasm-function[123]` in a trace is the line that begins with 123.

@@ -1,0 +1,90 @@
+// What is compiled in for messages that nobody reads, taken out of a module before wasm-opt looks for what is never called.
+//
+// Stable Rust formats what a panic says whatever the profile asks for, and serde_json what it makes of a number that is none of those wanted. A
+// Worker that panics is started anew, and the trace in its log names the functions (names.mjs), which says as much.
+
+import { CODE, functionNames, number, sections } from './names.mjs';
+
+const IMPORTS = 2;
+const FUNCTION = 0;
+const TABLE = 1;
+const MEMORY = 2;
+const GLOBAL = 3;
+const TAG = 4;
+
+/** No locals, and a trap. */
+const TRAP = Buffer.of(0, 0x00, 0x0b);
+/** No locals, and `Ok(())`. */
+const NOTHING = Buffer.of(0, 0x41, 0, 0x0b);
+
+/** Functions by name, and what they are left with. All of the first never return. */
+const CUT = [
+  [/^core(\[\w+\])?::panicking::(panic|assert_failed|unreachable)/, TRAP],
+  [/^core(\[\w+\])?::(option::(unwrap|expect)_failed|result::unwrap_failed|str::slice_error_fail|slice::index::slice_index_fail|slice::copy_from_slice_impl::len_mismatch_fail)/, TRAP],
+  [/^<?std(\[\w+\])?::panicking::(panic_with_hook|begin_panic|default_hook|panic_handler::(FormatString|StaticStr)Payload)/, TRAP],
+  [/^<serde_json::error::JsonUnexpected as core::fmt::Display>::fmt$/, NOTHING],
+];
+
+/** The module without them. Its names must be in it. */
+export function cut(module) {
+  const names = functionNames(module);
+  const parts = [module.subarray(0, 8)];
+  let index = 0;
+  for (const { id, start, end, content } of sections(module)) {
+    if (id === IMPORTS) index = importedFunctions(content);
+    if (id === CODE) parts.push(section(CODE, bodies(content, (at) => left(names.get(index + at)))));
+    else parts.push(module.subarray(start, end));
+  }
+  return Buffer.concat(parts);
+}
+
+const left = (name) => CUT.find(([pattern]) => name !== undefined && pattern.test(name))?.[1];
+
+/** The bodies of functions, some of them replaced. */
+function bodies(content, replacement) {
+  const [count, first] = number(content, 0);
+  const parts = [leb(count)];
+  for (let i = 0, at = first; i < count; i++) {
+    const [length, start] = number(content, at);
+    at = start + length;
+    const body = replacement(i) ?? content.subarray(start, at);
+    parts.push(leb(body.length), body);
+  }
+  return Buffer.concat(parts);
+}
+
+/** How many functions a module imports: its own are numbered from there on. */
+function importedFunctions(content) {
+  let [count, at] = number(content, 0);
+  let functions = 0;
+  const skipText = () => {
+    const [length, start] = number(content, at);
+    at = start + length;
+  };
+  const skipNumber = () => ([, at] = number(content, at));
+  while (count-- > 0) {
+    skipText();
+    skipText();
+    const kind = content[at++];
+    if (kind === FUNCTION) functions += 1;
+    if (kind === TABLE || kind === GLOBAL || kind === TAG) at += 1;
+    if (kind === TABLE || kind === MEMORY) {
+      const hasEnd = content[at++] & 1;
+      skipNumber();
+      if (hasEnd) skipNumber();
+    } else if (kind === GLOBAL) at += 1;
+    else skipNumber();
+  }
+  return functions;
+}
+
+const section = (id, content) => Buffer.concat([Buffer.of(id), leb(content.length), content]);
+
+function leb(value) {
+  const bytes = [];
+  do {
+    bytes.push((value & 0x7f) | (value > 0x7f ? 0x80 : 0));
+    value >>>= 7;
+  } while (value > 0);
+  return Buffer.from(bytes);
+}

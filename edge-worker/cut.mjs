@@ -1,11 +1,12 @@
 // What is compiled in for messages that nobody reads, taken out of a module before wasm-opt looks for what is never called.
 //
-// Stable Rust formats what a panic says whatever the profile asks for, and serde_json what it makes of a number that is none of those wanted. A
-// Worker that panics is started anew, and the trace in its log names the functions (names.mjs), which says as much.
+// Stable Rust formats what a panic says, and keeps the names of all files for it, whatever the profile asks for. A Worker that panics is started
+// anew, and the trace in its log names the functions (names.mjs), which says as much.
 
 import { CODE, functionNames, number, sections } from './names.mjs';
 
 const IMPORTS = 2;
+const DATA = 11;
 const FUNCTION = 0;
 const TABLE = 1;
 const MEMORY = 2;
@@ -14,15 +15,11 @@ const TAG = 4;
 
 /** No locals, and a trap. */
 const TRAP = Buffer.of(0, 0x00, 0x0b);
-/** No locals, and `Ok(())`. */
-const NOTHING = Buffer.of(0, 0x41, 0, 0x0b);
-
-/** Functions by name, and what they are left with. All of the first never return. */
+/** Functions that never return. */
 const CUT = [
-  [/^core(\[\w+\])?::panicking::(panic|assert_failed|unreachable)/, TRAP],
-  [/^core(\[\w+\])?::(option::(unwrap|expect)_failed|result::unwrap_failed|str::slice_error_fail|slice::index::slice_index_fail|slice::copy_from_slice_impl::len_mismatch_fail)/, TRAP],
-  [/^<?std(\[\w+\])?::panicking::(panic_with_hook|begin_panic|default_hook|panic_handler::(FormatString|StaticStr)Payload)/, TRAP],
-  [/^<serde_json::error::JsonUnexpected as core::fmt::Display>::fmt$/, NOTHING],
+  /^core(\[\w+\])?::panicking::(panic|assert_failed|unreachable)/,
+  /^core(\[\w+\])?::(option::(unwrap|expect)_failed|result::unwrap_failed|str::slice_error_fail|slice::index::slice_index_fail|slice::copy_from_slice_impl::len_mismatch_fail)/,
+  /^<?std(\[\w+\])?::panicking::(panic_with_hook|begin_panic|default_hook|panic_handler::(FormatString|StaticStr)Payload)/,
 ];
 
 /** The module without them. Its names must be in it. */
@@ -33,12 +30,15 @@ export function cut(module) {
   for (const { id, start, end, content } of sections(module)) {
     if (id === IMPORTS) index = importedFunctions(content);
     if (id === CODE) parts.push(section(CODE, bodies(content, (at) => left(names.get(index + at)))));
+    else if (id === DATA) parts.push(module.subarray(start, end - content.length), withoutFiles(content));
     else parts.push(module.subarray(start, end));
   }
   return Buffer.concat(parts);
 }
 
-const left = (name) => CUT.find(([pattern]) => name !== undefined && pattern.test(name))?.[1];
+const left = (name) => (name !== undefined && CUT.some((pattern) => pattern.test(name)) ? TRAP : undefined);
+
+const withoutFiles = (data) => Buffer.from(data.toString('latin1').replace(FILE, (name) => '\0'.repeat(name.length)), 'latin1');
 
 /** The bodies of functions, some of them replaced. */
 function bodies(content, replacement) {

@@ -8,9 +8,11 @@ use std::fmt;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Region, RegionKeyId, TenantId, Timestamp};
 use serde::{Deserialize, Deserializer, de::Error as _};
-use serde_json::value::RawValue;
 
-use crate::{json, segment::members::Members};
+use crate::{
+    json,
+    segment::members::{Members, items},
+};
 
 /// What a value may be read from.
 pub trait Read: Sized {
@@ -93,7 +95,7 @@ pub enum Others {
 /// # Errors
 /// The first fault.
 pub fn fill(json: &str, others: Others, fields: &mut [Field<'_>]) -> Result<(), Fault> {
-    let members: Members<'_> = serde_json::from_str(json).map_err(|_| Fault::new("not an object"))?;
+    let members = Members::cut(json).map_err(|_| Fault::new("not an object"))?;
     let mut seen = 0_u32;
     for (name, json) in &members.0 {
         let Some(at) = fields.iter().position(|field| field.0 == name) else {
@@ -228,8 +230,7 @@ impl<T: Read> Read for Option<T> {
 
 impl<T: Read> Read for Vec<T> {
     fn read(json: &str) -> Result<Self, Fault> {
-        let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Fault::new("not a list"))?;
-        items.into_iter().map(|item| T::read(item.get())).collect()
+        items(json).map_err(|_| Fault::new("not a list"))?.into_iter().map(T::read).collect()
     }
 }
 

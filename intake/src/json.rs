@@ -302,6 +302,60 @@ pub(crate) fn text(json: &str) -> Option<Cow<'_, str>> {
     deserializer.end().ok().map(|()| text)
 }
 
+/// What a visitor says of what it does not take. serde's own words would name the value, and for a number they bring six kilobytes of tables.
+macro_rules! refuse_others {
+    ($expected:literal $($other:ident)+) => {
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str($expected)
+        }
+
+        $($crate::json::refuse_other! { $other $expected })+
+    };
+}
+
+macro_rules! refuse_other {
+    (unit $expected:literal) => {
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Err(E::custom($expected))
+        }
+    };
+    (bool $expected:literal) => {
+        fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+            Err(E::custom($expected))
+        }
+    };
+    (numbers $expected:literal) => {
+        fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
+            Err(E::custom($expected))
+        }
+
+        fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+            Err(E::custom($expected))
+        }
+
+        fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+            Err(E::custom($expected))
+        }
+    };
+    (text $expected:literal) => {
+        fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+            Err(E::custom($expected))
+        }
+    };
+    (list $expected:literal) => {
+        fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+            Err(de::Error::custom($expected))
+        }
+    };
+    (map $expected:literal) => {
+        fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+            Err(de::Error::custom($expected))
+        }
+    };
+}
+
+pub(crate) use {refuse_other, refuse_others};
+
 /// Borrows a string where it can; serde's own `Cow` never does.
 pub(crate) struct Text;
 
@@ -309,16 +363,14 @@ impl<'de> DeserializeSeed<'de> for Text {
     type Value = Cow<'de, str>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
+        deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Text {
     type Value = Cow<'de, str>;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
+    refuse_others!("a text is expected" unit bool numbers list map);
 
     fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
         Ok(Cow::Borrowed(text))

@@ -1,15 +1,15 @@
 //! The members of a JSON object, each as it stands: cut apart once, parsed where it is known what they are.
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::borrow::Cow;
 
 use firsthop_core::{Error, limits::MAX_VALUES};
-use serde::{
-    Deserialize,
-    de::{Deserializer, MapAccess, Visitor},
-};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::{Problem, Refusal, json::Text};
+use crate::{
+    Problem, Refusal,
+    json::{Text, refuse_others},
+};
 
 /// Most members of a message or of its context. Those without a field of their own are values of one event, so that twice as many
 /// are more than it can hold.
@@ -23,7 +23,15 @@ pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a str)>);
 impl<'a> Members<'a> {
     /// Cuts an object apart.
     pub(crate) fn parse(json: &'a str) -> Option<Self> {
-        if is_nothing(json) { Some(Self::default()) } else { serde_json::from_str(json).ok() }
+        if is_nothing(json) { Some(Self::default()) } else { Self::cut(json).ok() }
+    }
+
+    /// The same, and only of what is an object.
+    ///
+    /// # Errors
+    /// What is wrong with the JSON.
+    pub(crate) fn cut(json: &'a str) -> Result<Self, serde_json::Error> {
+        whole(json, Cut).map(Self)
     }
 
     /// The value of a member, if it is there.
@@ -54,8 +62,10 @@ impl<'a> Members<'a> {
     pub(crate) fn or(&mut self, other: &Self) {
         // Not each name against all others, which a sender could make us spend seconds on; and no hash table, whose keys are
         // no secret where the platform has no randomness.
-        let own: BTreeSet<&str> = self.0.iter().map(|(key, _)| &**key).collect();
-        let missing: Vec<_> = other.0.iter().filter(|(key, _)| !own.contains(&**key)).cloned().collect();
+        let mut own: Vec<&str> = self.0.iter().map(|(key, _)| &**key).collect();
+        own.sort_unstable();
+        let is_missing = |key: &str| own.binary_search(&key).is_err();
+        let missing: Vec<_> = other.0.iter().filter(|(key, _)| is_missing(key)).cloned().collect();
         self.0.extend(missing);
     }
 
@@ -76,27 +86,51 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Cut;
+/// The items of a list, each as it stands.
+///
+/// # Errors
+/// What is wrong with the JSON.
+pub(crate) fn items(json: &str) -> Result<Vec<&str>, serde_json::Error> {
+    whole(json, Items)
+}
 
-        impl<'de> Visitor<'de> for Cut {
-            type Value = Vec<(Cow<'de, str>, &'de str)>;
+/// Reads all of a text. By way of `deserialize_any`: the other ways say what stands there instead, and can say it of numbers, for which
+/// they bring six kilobytes of tables.
+fn whole<'a, V: Visitor<'a>>(json: &'a str, visitor: V) -> Result<V::Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let value = deserializer.deserialize_any(visitor)?;
+    deserializer.end().map(|()| value)
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+struct Cut;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(key) = map.next_key_seed(Text)? {
-                    members.push((key, map.next_value::<&'de RawValue>()?.get()));
-                }
-                Ok(members)
-            }
+impl<'de> Visitor<'de> for Cut {
+    type Value = Vec<(Cow<'de, str>, &'de str)>;
+
+    refuse_others!("an object is expected" unit bool numbers text list);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(key) = map.next_key_seed(Text)? {
+            members.push((key, map.next_value::<&'de RawValue>()?.get()));
         }
+        Ok(members)
+    }
+}
 
-        deserializer.deserialize_map(Cut).map(Self)
+struct Items;
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<&'de str>;
+
+    refuse_others!("a list is expected" unit bool numbers text map);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element::<&'de RawValue>()? {
+            items.push(item.get());
+        }
+        Ok(items)
     }
 }
 

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Error, WriteKey};
-use serde_json::value::RawValue;
 
 use crate::{
     Facts, Problem, Refusal, json,
     segment::{
         Call, MAX_BATCH, MAX_BODY, MAX_DEPTH, MAX_EVENT, lexical,
-        members::{Members, malformed},
+        members::{self, Members, malformed},
         message::{Shared, read_time},
     },
 };
@@ -40,7 +39,7 @@ pub(crate) enum Messages<'a> {
 
 impl<'a> Request<'a> {
     pub(crate) fn read(call: Call, body: &'a str) -> Result<Self, Problem> {
-        let mut members: Members<'a> = serde_json::from_str(body).map_err(|error| malformed(error.to_string()))?;
+        let mut members: Members<'a> = Members::cut(body).map_err(|error| malformed(error.to_string()))?;
         let write_key = members.get("writeKey")?.and_then(json::text);
         if call != Call::Batch {
             check_size(body)?;
@@ -50,12 +49,10 @@ impl<'a> Request<'a> {
         }
         members.take("writeKey")?;
         let batch = members.take("batch")?.ok_or_else(|| malformed("a batch needs `batch`"))?;
-        let batch: Vec<&RawValue> =
-            serde_json::from_str(batch).map_err(|_| malformed("`batch` is not a list of messages"))?;
+        let batch = members::items(batch).map_err(|_| malformed("`batch` is not a list of messages"))?;
         if batch.len() > MAX_BATCH {
             return Err(Problem::new(Refusal::JsonSize).with_detail(format!("at most {MAX_BATCH} messages")));
         }
-        let batch: Vec<&str> = batch.into_iter().map(RawValue::get).collect();
         let sent = members.take("sentAt")?.and_then(read_time);
         let context = members.take("context")?.unwrap_or("null");
         let context = Members::parse(context).ok_or_else(|| malformed("`context` is not an object"))?;

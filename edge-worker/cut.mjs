@@ -22,6 +22,9 @@ const CUT = [
   /^<?std(\[\w+\])?::panicking::(panic_with_hook|begin_panic|default_hook|panic_handler::(FormatString|StaticStr)Payload)/,
 ];
 
+/** Where a panic was: Rust ends such a text with a zero, and no other. */
+const FILE = /[\w/.+@-]+\.rs\0/g;
+
 /** The module without them. Its names must be in it. */
 export function cut(module) {
   const names = functionNames(module);

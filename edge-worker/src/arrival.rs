@@ -1,11 +1,16 @@
 //! What a request says of itself and of where it comes from.
 
-use worker::{js_sys::Uint8Array, wasm_bindgen::JsCast as _, web_sys::Request};
+use worker::{
+    js_sys::{Reflect, Uint8Array},
+    wasm_bindgen::JsCast as _,
+    web_sys::Request,
+};
 
-use firsthop_core::{Network, Timestamp};
+use firsthop_core::{Consent, Network, Timestamp};
 use firsthop_intake::{
     Facts, Problem, Refusal,
     policy::{FORWARDED, Place},
+    rules::{Precision, Rules},
 };
 
 use crate::{glue, steps::settled};
@@ -80,12 +85,47 @@ impl<'a> Arrival<'a> {
         }
     }
 
+    /// Asks for what only some tenants' rules want to know, and only where it can change something.
+    pub(crate) fn ask(&self, rules: &Rules, granted: Consent) -> Asked {
+        // What another hop has passed on says nothing of the visitor.
+        if self.standing.forwarded.is_some() {
+            return Asked::default();
+        }
+        let cf = |precision, name: &str| {
+            let wanted = rules.place.precision >= precision;
+            let cf = wanted.then(|| Reflect::get(self.request, &"cf".into()).ok()).flatten()?;
+            Reflect::get(&cf, &name.into()).ok()?.as_string()
+        };
+        let revocable = rules.consent.revocable(granted) != Consent::NONE;
+        Asked {
+            gpc: revocable.then(|| self.request.headers().get("sec-gpc").ok().flatten()).flatten(),
+            subdivision: cf(Precision::Subdivision, "regionCode"),
+            city: cf(Precision::City, "city"),
+        }
+    }
+
     /// The facts at a moment.
     pub(crate) fn facts(&self, now: Timestamp) -> Facts<'a> {
         let mut headers = self.headers.into_iter();
         let facts = Facts { network: self.network, country: self.country, pop: self.pop, ..Facts::at(now) };
         // Asked in the order in which they were copied.
         facts.with_headers(|_| headers.next()?)
+    }
+}
+
+/// What only some tenants' rules want to know of a request.
+#[derive(Default)]
+pub(crate) struct Asked {
+    gpc: Option<String>,
+    subdivision: Option<String>,
+    city: Option<String>,
+}
+
+impl Asked {
+    /// Facts with this among them.
+    pub(crate) fn beside<'f>(&'f self, facts: Facts<'f>) -> Facts<'f> {
+        let Self { gpc, subdivision, city } = self;
+        Facts { gpc: gpc.as_deref(), subdivision: subdivision.as_deref(), city: city.as_deref(), ..facts }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use firsthop_core::{Alg, Annotation, Computed, Header, SourceId, Timestamp, seal_envelope};
+use firsthop_core::{Alg, Computed, Header, Noted, SourceId, Timestamp, limits::MAX_NOTES, seal_envelope};
 use firsthop_intake::{Account as _, Leased, Problem, Receipt, Refusal, spool::Fate};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// How long the server may take to make a frame durable.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// What an envelope adds to a frame, in bytes: header, worker, annotation and tag come to less than 250.
-const AROUND: usize = 512;
+const AROUND: usize = 512 + MAX_NOTES;
 
 /// What became of a forwarded frame.
 pub(crate) enum Outcome {
@@ -91,7 +91,7 @@ pub(crate) async fn hand_over(upstream: &str, envelope: &[u8]) -> (Fate, Option<
 pub(crate) async fn envelope(
     enrolled: &Enrolled,
     account: &Leased,
-    annotation: &Annotation<'_>,
+    noted: Noted<'_>,
     frame: &[u8],
     count: u16,
     now: Timestamp,
@@ -110,7 +110,7 @@ pub(crate) async fn envelope(
     let mut envelope = vec![0; frame.len() + AROUND];
     // The tag stands behind all that is signed, so it can be put there afterwards.
     let unsigned = Computed::new(header.alg, [0; 32]).ok()?;
-    let length = seal_envelope(&mut envelope, &header, scope.worker, annotation, frame, &unsigned).ok()?.len();
+    let length = seal_envelope(&mut envelope, &header, scope.worker, noted, frame, &unsigned).ok()?.len();
     envelope.truncate(length);
     let (signed, tag) = envelope.split_at_mut(length - header.alg.tag_len());
     tag.copy_from_slice(&Key::of_envelopes(&lease)?.tag(signed).await);

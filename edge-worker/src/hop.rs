@@ -4,9 +4,12 @@ use std::{borrow::Cow, rc::Rc};
 
 use worker::{Context, Env, console_log};
 
-use firsthop_core::{Annotation, Header, TenantId, Trust};
+use firsthop_core::{Annotation, Frame, Header, Noted, TenantId, Trust};
 use firsthop_intake::{
-    Facts, Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native, route,
+    Facts, Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native,
+    policy::Policy,
+    route,
+    rules::{self, Applied, Rules},
     segment::{self, Call},
 };
 
@@ -63,18 +66,25 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
     let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
     let way = Way::new(&edge, enrolled);
-    let accepted = match decided {
+    let mut accepted = match decided {
         Ok(accepted) => accepted,
         Err(refused) => return Err(way.refuse(&refused).await),
     };
-    let (frame, session) = (&accepted.frame, accepted.session);
+    let session = accepted.session.take();
+    let frame = &accepted.frame;
     // Only what was proved here: of another frame, a second copy may not be one.
     let id = (accepted.annotation.trust == Trust::Session).then(|| seen_id(frame)).flatten();
     if id.is_some_and(was_seen) {
         counters::count(Became::Recognised);
         return Ok(Reply::receipt(&Receipt { session, ..Receipt::duplicate(frame.header()) }));
     }
-    match way.send(&accepted.account, &accepted.annotation, frame.bytes(), frame.header().count, true).await {
+    let policy = way.policy();
+    let rules = rules_of(policy.as_deref());
+    let asked = arrival.ask(rules, frame.header().consent);
+    let applied = way.apply(rules, &asked.beside(facts), &accepted.annotation, frame, accepted.readable());
+    let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
+    let noted = (&applied.annotation, &notes).into();
+    match way.send(&accepted.account, noted, bytes, frame.header().count, true).await {
         Outcome::Acknowledged(receipt) => {
             // Another time, too, the server shall say which of the events it has otherwise.
             if let Some(id) = id
@@ -122,9 +132,16 @@ async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Contex
         log(&problem, way.tenant());
         verdict.quarantined += u32::from(rejected.count());
     }
+    let policy = way.policy();
+    let rules = rules_of(policy.as_deref());
     for frame in &accepted.frames {
-        let header = Header::peek(frame).map_err(|_| Refusal::Internal)?;
-        match way.send(&accepted.account, &accepted.annotation, frame, header.count, true).await {
+        let frame = Frame::parse(frame).map_err(|_| Refusal::Internal)?;
+        let header = *frame.header();
+        let asked = arrival.ask(rules, header.consent);
+        let applied = way.apply(rules, &asked.beside(facts), &accepted.annotation, &frame, Some(frame));
+        let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
+        let noted = (&applied.annotation, &notes).into();
+        match way.send(&accepted.account, noted, bytes, header.count, true).await {
             Outcome::Acknowledged(receipt) => verdict += &receipt,
             Outcome::Spooled { again } => verdict += &spooled(&header, again),
             // The server has set aside what this edge has just made: its verdict counts, not ours.
@@ -141,6 +158,10 @@ type Lookup<'a> = &'a dyn Fn(TenantId) -> Option<Rc<Leased>>;
 
 fn refusal_of<A, T>(decided: &Result<A, Box<Refused<'_, T>>>) -> Option<Refusal> {
     decided.as_ref().err().map(|refused| refused.problem.refusal())
+}
+
+fn rules_of(policy: Option<&Policy>) -> &Rules {
+    policy.map_or(Rules::none(), |policy| &policy.rules)
 }
 
 /// The way to the server for one request.
@@ -161,17 +182,30 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Hands on a frame; `spooled` if it may wait in the spool.
-    async fn send(
+    /// Where it stands what the tenant wants done, as far as this edge has been told.
+    fn policy(&self) -> Option<Rc<Policy>> {
+        self.enrolled.and_then(|enrolled| enrolled.documents.policy().flatten())
+    }
+
+    /// Applies rules to a frame, as far as this edge can read it and knows who answers for it. The rest is the server's.
+    fn apply<'f>(
         &self,
-        account: &Leased,
-        annotation: &Annotation<'_>,
-        frame: &[u8],
-        count: u16,
-        spooled: bool,
-    ) -> Outcome {
+        rules: &Rules,
+        facts: &Facts<'f>,
+        annotation: &Annotation<'f>,
+        frame: &Frame<'_>,
+        readable: Option<Frame<'_>>,
+    ) -> Applied<'f> {
+        let key = self.enrolled.and_then(|enrolled| enrolled.hash_key(rules));
+        let readable = readable.filter(|_| annotation.trust != Trust::Unchecked);
+        let applied = readable.and_then(|frame| rules::apply(rules, key.as_ref(), facts, annotation, &frame).ok());
+        applied.unwrap_or_else(|| rules::unread(rules, facts, annotation, frame.header()))
+    }
+
+    /// Hands on a frame; `spooled` if it may wait in the spool.
+    async fn send(&self, account: &Leased, noted: Noted<'_>, frame: &[u8], count: u16, spooled: bool) -> Outcome {
         let Some(enrolled) = self.enrolled else { return Outcome::Unknown(Refusal::Internal.into()) };
-        match envelope(enrolled, account, annotation, frame, count, now()).await {
+        match envelope(enrolled, account, noted, frame, count, now()).await {
             Some(envelope) => {
                 // What cannot say whose it is goes where all of that goes.
                 let source = Header::peek(frame).map(|header| header.source).unwrap_or_default();
@@ -190,7 +224,9 @@ impl<'a> Way<'a> {
         count: u16,
         spooled: bool,
     ) -> Result<(), Failure> {
-        match self.send(account, annotation, body, count, spooled).await {
+        let (mut annotation, policy) = (*annotation, self.policy());
+        rules_of(policy.as_deref()).place.limit(&mut annotation);
+        match self.send(account, (&annotation).into(), body, count, spooled).await {
             Outcome::Acknowledged(_) | Outcome::Spooled { .. } | Outcome::Refused(_) => Ok(()),
             Outcome::Unknown(problem) => Err(self.fail(problem)),
         }

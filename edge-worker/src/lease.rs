@@ -23,11 +23,12 @@ use std::{
 
 use worker::{Delay, console_error};
 
-use firsthop_core::{Region, SourceId, TenantId, Timestamp};
+use firsthop_core::{HashKey, Region, SourceId, TenantId, Timestamp};
 use firsthop_intake::{
     DOCUMENTS, Leased, Refusal, WANT,
     document::Signed,
     fields::{Fault, Others, Read, fill, needed, optional},
+    rules::Rules,
 };
 
 use self::answer::{Answer, Held};
@@ -158,6 +159,13 @@ impl Enrolled {
 
     const fn turn(&self, want: Want) -> &Turn {
         &self.turns[want as usize]
+    }
+
+    /// What values are hashed with by these rules. None: the keys that are held are older or newer than the rules.
+    pub(crate) fn hash_key(&self, rules: &Rules) -> Option<HashKey> {
+        let held = self.held.borrow();
+        let (generation, key) = held.as_ref()?.hash_key.as_ref()?;
+        (*generation == rules.hash_generation).then(|| key.clone())
     }
 
     /// Whether it is time to renew what is held.

@@ -72,8 +72,8 @@ export class Tenant {
   }
 
   /** A page's frame: its first, with the write key, or one of the session that an answer brought. */
-  frame({ source, session, first = 0, batch = 0, events = [{ name: 'Product Viewed', properties: { sku: 'G-32', price: 18.99 } }], region = this.region, writeKey = this.writeKey }) {
-    const wanted = { do: 'frame', tenant: this.id, source, region, firstSeq: first, batchSeq: batch, created: Date.now(), events };
+  frame({ source, session, first = 0, batch = 0, events = [{ name: 'Product Viewed', properties: { sku: 'G-32', price: 18.99 } }], region = this.region, writeKey = this.writeKey, created = Date.now(), consent = 0, context = {} }) {
+    const wanted = { do: 'frame', tenant: this.id, source, region, firstSeq: first, batchSeq: batch, created, consent, context, events };
     return bytes(kit({ ...wanted, ...(session ? { session } : { writeKey }) }).frame);
   }
 

@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
-use firsthop_core::{Epoch, KeyId, LeaseKey, LeaseRing, Region, RegionKeyId, RegionSecretKey, Timestamp, WorkerId};
+use firsthop_core::{
+    Epoch, HashKey, KeyId, LeaseKey, LeaseRing, Region, RegionKeyId, RegionSecretKey, Timestamp, WorkerId,
+};
 use firsthop_intake::{
     Account as _, Leased, Origins, Tenant,
     document::Signed,
@@ -22,6 +24,8 @@ pub(super) struct Held {
     /// When the server answered.
     pub(super) since: Timestamp,
     pub(super) refresh_ms: u64,
+    /// What values are hashed with, and in which generation, if the tenant's rules hash any.
+    pub(super) hash_key: Option<(u32, HashKey)>,
 }
 
 impl Held {
@@ -52,6 +56,9 @@ pub(super) struct Answer {
     leases: Vec<Lease>,
     /// Only there if this edge may open what is sealed to its region.
     region_secrets: Vec<RegionSecret>,
+    /// Only there if the tenant's rules hash anything.
+    hash_key: Option<String>,
+    hash_generation: u32,
 }
 
 impl Read for Answer {
@@ -71,6 +78,8 @@ impl Read for Answer {
                 optional("origins", &mut answer.origins),
                 optional("leases", &mut answer.leases),
                 optional("regionSecrets", &mut answer.region_secrets),
+                optional("hashKey", &mut answer.hash_key),
+                optional("hashGeneration", &mut answer.hash_generation),
             ],
         )?;
         Ok(answer)
@@ -157,7 +166,11 @@ impl Answer {
             write_keys: self.write_keys.ok_or("unreadable answer")?,
             origins: Origins::parse(&self.origins.ok_or("unreadable answer")?).map_err(|_| "bad origins")?,
         };
-        Ok(Held { account: Rc::new(Leased { tenant, leases, region_secrets }), since, refresh_ms })
+        let hash_key = match &self.hash_key {
+            Some(text) => Some((self.hash_generation, HashKey::new(key(text)?))),
+            None => None,
+        };
+        Ok(Held { account: Rc::new(Leased { tenant, leases, region_secrets }), since, refresh_ms, hash_key })
     }
 }
 

@@ -221,5 +221,9 @@ async fn sign_again(edge: &Edge, envelope: &[u8]) -> Option<Vec<u8>> {
     if inside.worker == account.tenant.worker && account.leases.get(header.key_id, header.epoch).is_ok() {
         return None;
     }
-    forward::envelope(enrolled, &account, &inside.annotation, inside.frame, header.count, now()).await
+    let noted = match &inside.notes {
+        Some(notes) => (&inside.annotation, notes).into(),
+        None => (&inside.annotation).into(),
+    };
+    forward::envelope(enrolled, &account, noted, inside.frame, header.count, now()).await
 }

@@ -62,7 +62,7 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<RegionPolicy>,
     /// Whether what is not sealed is refused, at every hop: also where it might be read.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub refuse_unsealed: bool,
     /// What the first hop that may read an event does with it.
     #[serde(skip_serializing_if = "is_default")]
@@ -70,15 +70,22 @@ pub struct Policy {
 }
 
 fn is_default(rules: &Rules) -> bool {
-    *rules == Rules::default()
+    rules == Rules::none()
 }
 
 /// A policy as a server writes it.
 impl Read for Policy {
     fn read(json: &str) -> Result<Self, Unread> {
         let mut policy = Self::default();
-        let fields = &mut [optional("regions", &mut policy.regions), optional("rules", &mut policy.rules)];
-        fields::fill(json, Others::Refused, fields)?;
+        fields::fill(
+            json,
+            Others::Refused,
+            &mut [
+                optional("regions", &mut policy.regions),
+                optional("refuse_unsealed", &mut policy.refuse_unsealed),
+                optional("rules", &mut policy.rules),
+            ],
+        )?;
         Ok(policy)
     }
 }

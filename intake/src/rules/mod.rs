@@ -37,7 +37,7 @@ mod referrer;
 pub(crate) mod traffic;
 mod values;
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -142,7 +142,16 @@ pub enum SessionRule {
     Source,
 }
 
+/// Where nobody has set any.
+static NONE: LazyLock<Rules> = LazyLock::new(Rules::default);
+
 impl Rules {
+    /// What holds where nobody has set any.
+    #[must_use]
+    pub fn none() -> &'static Self {
+        &NONE
+    }
+
     /// Checks what reading cannot: bounds, and whether every entry means something.
     ///
     /// # Errors
@@ -166,7 +175,7 @@ impl Rules {
     /// With the fingerprint of the text that a server writes.
     pub(crate) fn settled(mut self) -> Self {
         self.fingerprint = 0;
-        if self != Self::default() {
+        if self != *Self::none() {
             self.fingerprint = fingerprint(&serde_json::to_vec(&self).unwrap_or_default());
         }
         self

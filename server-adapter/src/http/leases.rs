@@ -44,6 +44,9 @@ struct Keys<'a> {
     /// What values are hashed with, if the tenant's rules hash any.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash_key: Option<String>,
+    /// Of which generation: an edge hashes only by rules of the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_generation: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -109,13 +112,17 @@ fn keys<'a>(found: &'a Found, edge: &Enrolment, now: Timestamp) -> Keys<'a> {
             leases.push(Lease { key_id: root.id.get(), epoch, key });
         }
     }
+    let first_hop = found.known.first_hop();
+    let hash_key = first_hop.hash_key(edge.region);
+    let is_hashed = hash_key.is_some();
     Keys {
         name: &file.name,
         write_keys: &file.write_keys,
         origins: &file.origins,
         leases,
         region_secrets: region_secrets(found, edge, now),
-        hash_key: found.known.first_hop().hash_key(edge.region).map(|key| BASE64_STANDARD.encode(key.expose())),
+        hash_key: hash_key.map(|key| BASE64_STANDARD.encode(key.expose())),
+        hash_generation: is_hashed.then(|| first_hop.rules().hash_generation),
     }
 }
 

@@ -1,7 +1,5 @@
 //! This server as the hop that reads a frame first: where there is no edge, and where the edge could not read it or had no rules.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use firsthop_core::{Annotation, Effects, Envelope, Error, Frame, HashKey, Notes, Region};
 use firsthop_intake::{
@@ -21,12 +19,12 @@ pub(crate) struct FirstHop<'a> {
     pub(crate) keys: &'a KeyFile,
 }
 
-/// Where nobody has set any.
-static RULES: LazyLock<Rules> = LazyLock::new(Rules::default);
-
 impl<'a> FirstHop<'a> {
-    pub(super) fn rules(&self) -> &'a Rules {
-        self.file.policy.as_ref().map_or_else(|| &*RULES, |policy| &policy.rules)
+    pub(crate) fn rules(&self) -> &'a Rules {
+        match &self.file.policy {
+            Some(policy) => &policy.rules,
+            None => Rules::none(),
+        }
     }
 
     /// The key that values are hashed with in a region, if the rules hash any. It comes from the tenant's first root, which stays in the file
@@ -68,7 +66,7 @@ impl<'a> FirstHop<'a> {
         annotation: Option<Annotation<'_>>,
     ) -> Result<Arrival, Error> {
         let is_done = |notes: &Notes<'_>| {
-            let has_rules = notes.rules != 0 || *self.rules() == *RULES;
+            let has_rules = notes.rules != 0 || self.rules() == Rules::none();
             frame.rewritten().is_some() || has_rules && !notes.effects.contains(Effects::UNREAD)
         };
         if envelope.notes.as_ref().is_some_and(is_done) {

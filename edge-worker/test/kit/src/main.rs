@@ -6,9 +6,9 @@
 //! |---|---|---|
 //! | `leases` | `root`, `tenant`, `region`, `worker`, `epochs` | a key for each epoch |
 //! | `session` | `root`, `tenant`, `region`, `worker`, `epoch`, `source`, `origin`, `writeKey`, `expires` | a session |
-//! | `frame` | a header's fields, `writeKey` or `session`, `events`; `sealTo` with `id`, `public` and 32 `random` bytes, if it is to be sealed | the frame |
+//! | `frame` | a header's fields, `writeKey` or `session`, `context`, `events`; `sealTo` with `id`, `public` and 32 `random` bytes, if it is to be sealed | the frame |
 //! | `read` | `frame` | its header, context and events |
-//! | `open` | `envelope`, `root` | its header, worker, annotation and the frame inside, if its signature holds |
+//! | `open` | `envelope`, `root` | its header, worker, annotation, notes and the frame inside, if its signature holds |
 //!
 //! Bytes are base64, as in the protocol's JSON.
 
@@ -24,9 +24,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use firsthop_core::{
-    Alg, Context, Envelope, Epoch, Event, ExtensionKind, Flags, Frame, FrameSigner, FrameWriter, Header, Holder, KeyId,
-    LeaseKey, LeaseScope, MacKey, PropertiesWriter, RegionKeyId, RegionPublicKey, RootKey, SessionGrant, SourceId,
-    Timestamp, Unsigned, Value, WorkerId, limits::MAX_FRAME,
+    Alg, Consent, Context, Effects, Envelope, Epoch, Event, ExtensionKind, Flags, Frame, FrameSigner, FrameWriter,
+    Header, Holder, KeyId, LeaseKey, LeaseScope, MacKey, Notes, PropertiesWriter, RegionKeyId, RegionPublicKey,
+    RootKey, SessionGrant, SourceId, Timestamp, Unsigned, Value, WorkerId, limits::MAX_FRAME,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -118,10 +118,25 @@ struct Wanted {
     #[serde(default)]
     first_seq: u64,
     created: u64,
+    #[serde(default)]
+    consent: u8,
+    #[serde(default)]
+    context: Said,
     write_key: Option<String>,
     session: Option<Session>,
     seal_to: Option<SealTo>,
     events: Vec<Tracked>,
+}
+
+/// What a page says of its visitor.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Said {
+    anonymous_id: Option<String>,
+    user_id: Option<String>,
+    session_id: Option<String>,
+    url: Option<String>,
+    referrer: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +179,7 @@ fn frame(wanted: &Wanted) -> Result<Vec<u8>> {
     let mut header = Header::new(wanted.tenant.parse()?, source, Timestamp::from_millis(wanted.created));
     header.region = wanted.region.parse()?;
     (header.batch_seq, header.first_seq) = (wanted.batch_seq, wanted.first_seq);
+    header.consent = Consent::from_bits(wanted.consent);
     if let Some(session) = &wanted.session {
         header.alg = Alg::HmacSha256Trunc128;
         header.flags = Flags::TRUST;
@@ -179,7 +195,16 @@ fn frame(wanted: &Wanted) -> Result<Vec<u8>> {
     if let Some(SealTo { id, public, .. }) = &wanted.seal_to {
         writer.seal_to(&RegionPublicKey::new(RegionKeyId::new(*id), secret(public)?)?)?;
     }
-    writer.context(&Context { locale: Some("de-CH"), ..Context::default() })?;
+    let Said { anonymous_id, user_id, session_id, url, referrer } = &wanted.context;
+    writer.context(&Context {
+        anonymous_id: anonymous_id.as_deref(),
+        user_id: user_id.as_deref(),
+        session_id: session_id.as_deref(),
+        url: url.as_deref(),
+        referrer: referrer.as_deref(),
+        locale: Some("de-CH"),
+        ..Context::default()
+    })?;
     for event in &wanted.events {
         let mut properties = PropertiesWriter::new(vec![0; 4096], vec![0; 28 * 1024]);
         for (key, value) in &event.properties {
@@ -208,7 +233,13 @@ fn read(bytes: &[u8]) -> Result<Json> {
     }
     let (context, events) = frame.open()?;
     let events: Vec<_> = events.map(|event| event_json(&context, &event?)).collect::<Result<_>>()?;
-    Ok(json!({ "header": header_json(frame.header()), "context": context_json(&context), "events": events }))
+    let rewritten = frame.rewritten().map(|how| json!({ "suppressed": how.suppressed, "trusted": how.trusted }));
+    Ok(json!({
+        "header": header_json(frame.header()),
+        "rewritten": rewritten,
+        "context": context_json(&context),
+        "events": events,
+    }))
 }
 
 fn open(bytes: &[u8], root: &str) -> Result<Json> {
@@ -233,8 +264,24 @@ fn open(bytes: &[u8], root: &str) -> Result<Json> {
             "trust": note.trust.as_str(),
             "refused": note.refused,
         },
+        "notes": envelope.notes.as_ref().map(notes_json),
         "frame": BASE64.encode(envelope.frame),
     }))
+}
+
+fn notes_json(notes: &Notes<'_>) -> Json {
+    let effects: Vec<_> = Effects::NAMES.iter().filter(|(bit, _)| notes.effects.contains(*bit)).collect();
+    json!({
+        "rules": notes.rules,
+        "effects": effects.iter().map(|(_, name)| name).collect::<Vec<_>>(),
+        "withdrawn": notes.withdrawn.bits(),
+        "referrer": notes.referrer.as_str(),
+        "skew": notes.skew_ms,
+        "subdivision": notes.subdivision,
+        "city": notes.city,
+        "campaign": notes.campaign.map(|campaign| json!({ "source": campaign.source, "medium": campaign.medium, "name": campaign.name })),
+        "clickId": notes.click_id,
+    })
 }
 
 fn header_json(header: &Header) -> Json {
@@ -249,6 +296,7 @@ fn header_json(header: &Header) -> Json {
         "batchSeq": header.batch_seq,
         "firstSeq": header.first_seq,
         "created": header.created.as_millis(),
+        "consent": header.consent.bits(),
     })
 }
 
@@ -267,7 +315,9 @@ fn context_json(context: &Context<'_>) -> Json {
         "anonymousId": context.anonymous_id,
         "userId": context.user_id,
         "locale": context.locale,
+        "sessionId": context.session_id,
         "url": context.url,
+        "referrer": context.referrer,
         "userAgent": context.user_agent,
     })
 }

@@ -54,8 +54,12 @@ pub fn glue() -> Result<JsValue, JsValue> {
 }
 
 /// Begins with a request, whose head stands in one text: see `js/worker.js`.
+///
+/// The text comes as JavaScript's and is copied here. To hand over a `String`, JavaScript writes it into the memory of the instance that it
+/// knows; after a failure that is the old one, and the new one, which the call starts, would read and free what it never had.
 #[wasm_bindgen]
-pub fn begin(request: Request, head: String, env: Env, context: worker_sys::Context) -> JsValue {
+pub fn begin(request: Request, head: JsValue, env: Env, context: worker_sys::Context) -> JsValue {
+    let head = head.as_string().unwrap_or_default();
     let context = Context::new(context);
     steps::begin(async move {
         let arrival = arrival::Arrival::new(&request, &head);

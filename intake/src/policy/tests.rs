@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::{tables::*, *};
 
@@ -23,6 +24,60 @@ fn region(code: &str) -> Region {
 fn codes(list: &str) -> impl Iterator<Item = &str> {
     assert_eq!(list.len() % 2, 0, "{list}");
     (0..list.len()).step_by(2).map(|at| &list[at..at + 2])
+}
+
+/// The names of what says the same in both.
+fn unsaid(json: &Value, default: &Value, at: &str, unsaid_at: &mut Vec<String>) {
+    match (json, default) {
+        (Value::Object(json), Value::Object(default)) => {
+            for (name, json) in json {
+                unsaid(json, default.get(name).unwrap_or(&Value::Null), &format!("{at}.{name}"), unsaid_at);
+            }
+        }
+        _ if json == default => unsaid_at.push(at.to_owned()),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_survives_its_text() {
+    let full = Policy {
+        regions: vec![
+            RegionPolicy {
+                code: region("EU"),
+                host: Some("https://eu.events.example".into()),
+                countries: vec![area("DE"), area("CH")],
+                process: Some(vec![area("DE")]),
+                forward: vec![area("*"), area("US")],
+                unseal: true,
+            },
+            // What may be left out, and an empty list, which is not the same as none.
+            RegionPolicy {
+                code: region("US"),
+                host: None,
+                countries: Vec::new(),
+                process: Some(Vec::new()),
+                forward: Vec::new(),
+                unseal: false,
+            },
+        ],
+        refuse_unsealed: true,
+        rules: crate::rules::tests::full(),
+    };
+    let json = serde_json::to_string(&full).unwrap();
+
+    // As an edge reads what the server writes, and as the server reads what people write.
+    assert_eq!(Policy::read(&json).as_ref(), Ok(&full));
+    assert_eq!(policy(&json), full);
+    assert_ne!(full.rules.fingerprint(), 0);
+
+    // The text does say something in every field.
+    let of = |policy: &Policy| serde_json::to_value(policy).unwrap();
+    let (mut says_nothing, full) = (Vec::new(), of(&full));
+    unsaid(&full, &of(&Policy::default()), "policy", &mut says_nothing);
+    unsaid(&full["rules"], &serde_json::to_value(Rules::default()).unwrap(), "rules", &mut says_nothing);
+    assert_eq!(says_nothing, Vec::<String>::new());
+    assert_eq!(full.as_object().unwrap().len(), 3);
 }
 
 #[test]

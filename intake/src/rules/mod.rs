@@ -242,8 +242,45 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Rules that say something in every field. A field that is added does not compile until it says something here.
+    pub(crate) fn full() -> Rules {
+        let texts = |text: &str| vec![text.to_owned(), "\u{e9}\"x".to_owned()];
+        let values = |text| ValuesRule { allow: Some(texts(text)), deny: texts(text), hash: texts(text) };
+        let rules = Rules {
+            consent: ConsentRule {
+                required: vec![Purpose::Necessary, Purpose::Analytics],
+                without: Without::Suppress,
+                gpc: vec![Purpose::Preferences, Purpose::Marketing],
+            },
+            place: PlaceRule { precision: Precision::City, network: false },
+            traffic: TrafficRule { bots: texts("a"), ai_agents: texts("b"), scanners: texts("c") },
+            campaign: CampaignRule {
+                parameters: texts("d"),
+                click_ids: texts("e"),
+                keep_click_ids: KeepClickIds::Never,
+                cut_click_ids: true,
+            },
+            referrer: ReferrerRule {
+                internal: texts("f"),
+                search: texts("g"),
+                social: texts("h"),
+                email: texts("i"),
+                ai_assistant: texts("j"),
+            },
+            clock: ClockRule { from_ms: u64::MAX, up_to_ms: 7 },
+            session: SessionRule::Source,
+            ids: IdsRule { user: IdRule::Hash, anonymous: IdRule::Remove },
+            properties: values("k"),
+            traits: values("l"),
+            context: values("m"),
+            hash_generation: u32::MAX,
+            fingerprint: 0,
+        };
+        rules.settled()
+    }
 
     fn read(json: &str) -> Result<Rules, String> {
         let rules: Rules = serde_json::from_str(json).map_err(|error| error.to_string())?;

@@ -140,6 +140,7 @@ describe('faults', { concurrency: 2 }, () => {
       let edge = await start(kept);
       const page = new Page(server);
       await page.send(edge);
+      await until('the row of what came before', () => page.rows().length === 1);
       const [held, release] = gate();
       const [under, isUnder] = gate();
       const body = page.frame();

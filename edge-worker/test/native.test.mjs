@@ -13,8 +13,9 @@ import { CF, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
 const ORIGIN = 'https://shop.example';
+const STATUS_TOKEN = 'operators';
 // Without room in its spool: what the edge says when nobody has a frame. What it says otherwise is in spool.test.mjs.
-const { server, edge } = await pair({ tenants: [tenant], SPOOL_BYTES: '1' });
+const { server, edge } = await pair({ tenants: [tenant], SPOOL_BYTES: '1', STATUS_TOKEN });
 
 /** Posts a frame as a page would. Not by `fetch`, which on a 421 sends the body again, and in Node another one. */
 async function send(body, headers = {}) {
@@ -27,6 +28,12 @@ async function send(body, headers = {}) {
   const chunks = [];
   for await (const chunk of answer) chunks.push(chunk);
   return new Response(Buffer.concat(chunks), { status: answer.statusCode, headers: answer.headers });
+}
+
+/** How many frames the edge has forwarded and heard of. */
+async function forwarded() {
+  const answer = await fetch(`${edge.url}/statusz`, { headers: { authorization: `Bearer ${STATUS_TOKEN}` } });
+  return (await answer.json()).isolate.frames.forwarded;
 }
 
 /** A page that has its session. */
@@ -164,6 +171,7 @@ describe('a page', () => {
 
   test('that has gone is served to the end', async () => {
     const { source, session } = await settled();
+    const before = await forwarded();
     const frame = tenant.frame({ source, session, first: 1 });
     let release, answered;
     const held = new Promise((resolve) => (release = resolve));
@@ -183,8 +191,8 @@ describe('a page', () => {
     await sleep(100);
     release();
     await until('the acknowledgement to be written', () => answered);
-    await sleep(1_000);
     // The edge has heard it, although nobody waited for its answer.
+    await until('the edge to count it', async () => (await forwarded()) > before);
     server.forget();
     const again = await (await send(frame)).json();
     assert.equal(again.duplicate, 1);

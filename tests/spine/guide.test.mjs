@@ -29,7 +29,7 @@ async function commandsOf(heading) {
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 const matching = (printed) => new RegExp(`^${escaped(printed).replaceAll('…', '[^]*')}\\s*$`);
 
-test('what the guide says to type works, and prints what it says', { timeout: 180_000 }, async (t) => {
+test('what the guide says to type works, and prints what it says', async (t) => {
   const commands = await commandsOf('On your own machine');
   const folder = await mkdtemp(path.join(tmpdir(), 'firsthop-guide-'));
   const [port, internal, dev, inspector] = Array.from({ length: 4 }, (_, i) => i).map(((first) => (i) => first + i)(await freePorts(4)));

@@ -38,7 +38,7 @@ class Pages {
   }
 }
 
-describe('one tag', { timeout: 300_000 }, () => {
+describe('one tag', () => {
   let browser, pages, server, edge, listing;
 
   before(async () => {

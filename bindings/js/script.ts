@@ -29,8 +29,10 @@ if (!queue || Array.isArray(queue)) {
   // A tag that says all itself needs no other script beside it, which a Content-Security-Policy would have to allow.
   const tag = document.currentScript as HTMLScriptElement | null;
   if (tag?.dataset.writeKey) {
-    // An attribute is a text, and any would be a yes to what is kept beyond the page.
-    firsthop.load({ endpoint: tag.src.split('/sdk/')[0], ...tag.dataset, persist: false } as never);
+    // A script from elsewhere has no `/sdk/` in its address: nobody takes events there.
+    const [host, file] = tag.src.split('/sdk/');
+    // An attribute is a text: any would be a yes to what is kept beyond the page, and an empty one a no to Global Privacy Control.
+    firsthop.load({ endpoint: file && host, ...tag.dataset, gpc: tag.dataset.gpc != 'false', persist: false } as never);
     firsthop.page();
   }
   if (queue) {

@@ -34,7 +34,8 @@ class Edge {
 
   async handle(request, response) {
     const headers = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'Retry-After', 'cache-control': 'no-store' };
-    const [, file] = request.url.match(/^\/sdk\/([\w.-]+)$/) ?? [];
+    // From `/npm/` as from one of the hosts that serve what npm has.
+    const [, file] = request.url.match(/^\/(?:sdk|npm)\/([\w.-]+)$/) ?? [];
     if (file) return response.writeHead(200, { ...headers, 'content-type': TYPES[file.split('.').pop()] }).end(readFileSync(new URL(file, dist)));
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
@@ -178,6 +179,47 @@ test('what a page tracks before the script has come arrives, and whoever kept th
   assert.deepEqual(place(early), [`${shop.origin}/bare`, 'Bare'], 'where it was called');
   assert.ok(early.time <= (await page.evaluate(() => called)), 'when it was called');
   for (const event of later) assert.deepEqual(place(event), [`${shop.origin}/bare#elsewhere`, 'Elsewhere']);
+});
+
+/** Puts a tag that says all itself on a page, and waits until it has run. */
+const putTag = (page, src, data = {}) =>
+  page.evaluate(({ src, data }) => {
+    const tag = Object.assign(document.createElement('script'), { src });
+    Object.assign(tag.dataset, data);
+    document.head.append(tag);
+    return new Promise((resolve) => (tag.onload = resolve));
+  }, { src, data: { writeKey: WRITE_KEY, ...data } });
+
+for (const [what, path, endpoint, error] of [
+  ['from /sdk/ sends to where it came from', '/sdk/firsthop.js', false],
+  ['from elsewhere sends to nobody, and says so', '/npm/firsthop.js', false, 'endpoint'],
+  ['from elsewhere sends to where it says', '/npm/firsthop.js', true],
+]) {
+  test(`a tag ${what}`, async (t) => {
+    const { page } = await visit(t, '/bare', { wait: false });
+    const said = [];
+    page.on('console', (message) => said.push(message.text()));
+    await putTag(page, `${edge.origin}${path}`, endpoint ? { endpoint: edge.origin } : {});
+    await page.evaluate(() => firsthop.flush());
+    if (error) await edge.until(() => said.some((text) => text.startsWith(`firsthop: ${error}`)));
+    else assert.deepEqual(said, []);
+    assert.deepEqual([edge.events().map(({ kind }) => kind), edge.methods], error ? [[], []] : [['page'], ['POST']]);
+  });
+}
+
+test('a tag follows Global Privacy Control unless it says false', async (t) => {
+  for (const [gpc, purposes] of [[undefined, 0b0011], ['', 0b0011], ['true', 0b0011], ['false', 0b1011]]) {
+    const { page } = await visit(t, '/bare', { wait: false });
+    await page.evaluate(() => Object.defineProperty(navigator, 'globalPrivacyControl', { value: true }));
+    await putTag(page, `${edge.origin}/sdk/firsthop.js`, gpc === undefined ? {} : { gpc });
+    await page.evaluate(() => {
+      firsthop.consent({ analytics: true, marketing: true });
+      firsthop.track('Agreed');
+      return firsthop.flush();
+    });
+    const { frame } = edge.requests.find(({ frame }) => frame.events.some(({ name }) => name === 'Agreed'));
+    assert.equal(frame.consent, purposes, `data-gpc: ${gpc}`);
+  }
 });
 
 test('a page that goes to another sends what it had', async (t) => {

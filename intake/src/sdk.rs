@@ -1,7 +1,7 @@
 //! The page SDK's addresses: what a path asks for, and how long a browser may keep what it gets there. Edge and server have the files.
 //!
-//! `/sdk/{file}` is the current SDK. `/sdk/{release}/{file}` never changes; a release is called by its version (`0.1.0`), or by its build,
-//! 16 hex digits that stand for the bytes of all its files.
+//! `/sdk/{file}` is the current SDK, `/sdk/{release}/{file}` that of one release. A release is called by its build, 16 hex digits that stand
+//! for the bytes of all its files, which never change; or by its version (`0.1.0`), under which a build of one's own may stand, and the next.
 
 /// What a path behind `/sdk/` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,9 @@ pub struct Wanted<'a> {
 /// The listing of a release's files: integrity values, sizes, version.
 pub const LISTING: &str = "integrity.json";
 
-/// How long the current SDK may be used without asking: five minutes, and a day longer while a newer one is fetched.
+/// How long the current SDK, or a version's, may be used without asking: five minutes, and a day longer while a newer one is fetched.
 pub const SHORT: &str = "public, max-age=300, stale-while-revalidate=86400";
-/// How long a release may.
+/// How long a build may.
 pub const FOREVER: &str = "public, max-age=31536000, immutable";
 
 /// For pages of every origin, which a tag with `integrity` needs; for pages that are isolated from other origins; and no guessing of types.
@@ -42,8 +42,8 @@ impl<'a> Wanted<'a> {
 
     /// How long the answer may be kept.
     #[must_use]
-    pub const fn caching(&self) -> &'static str {
-        if self.release.is_some() { FOREVER } else { SHORT }
+    pub fn caching(&self) -> &'static str {
+        if self.release.is_some_and(is_build) { FOREVER } else { SHORT }
     }
 
     /// Where a release that is not here leads: to the current one, because a page without its SDK loses every event. Not the
@@ -74,16 +74,19 @@ pub fn is_known(if_none_match: Option<&str>, etag: &str) -> bool {
     })
 }
 
-/// A version is three numbers, and perhaps a pre-release behind a hyphen.
+fn is_build(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A build or a version, which is three numbers, and perhaps a pre-release behind a hyphen.
 fn is_release(text: &str) -> bool {
-    let is_build = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let (numbers, pre) = text.split_once('-').unwrap_or((text, "0"));
     let number = |part: &str| !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit());
     let is_version = numbers.split('.').count() == 3
         && numbers.split('.').all(number)
         && !pre.is_empty()
         && pre.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
-    is_build || is_version
+    is_build(text) || is_version
 }
 
 #[cfg(test)]
@@ -111,6 +114,15 @@ mod tests {
             ("0123456789abcde/firsthop.js", None),
         ] {
             assert_eq!(Wanted::parse(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_build_is_kept_for_ever() {
+        let caching = |path| Wanted::parse(path).expect(path).caching();
+        assert_eq!(caching("0123456789abcdef/firsthop.js"), FOREVER);
+        for path in ["firsthop.js", "integrity.json", "0.1.0/firsthop.js", "1.0.0-0123456789abcdef/firsthop.js"] {
+            assert_eq!(caching(path), SHORT, "{path}");
         }
     }
 

@@ -52,10 +52,12 @@ fn slow_clients_make_room_for_good_ones() {
     assert!(shed >= 360.0, "{shed}");
     assert_eq!(server.metric("firsthop_connections_closed_total{reason=\"refused\"}"), 0.0);
     assert!(server.metric("firsthop_connections") <= 302.0);
-    // The longest in waiting were let go, the latest were not.
+    // The longest in waiting were let go, the latest were not: but for some that were not heard yet when others needed room. Let go without
+    // regard to their age, 44 of these hundred would be left.
     let open = |slow: &[TcpStream]| slow.iter().filter(|stream| is_open(stream)).count();
     assert_eq!(open(&slow[..100]), 0);
-    assert!(open(&slow[560..]) > 90);
+    let left = open(&slow[560..]);
+    assert!(left > 70, "{left}");
 }
 
 /// A connection whose request is being served is not parted with; then there is no room, and that is said.

@@ -73,7 +73,8 @@ pub(crate) async fn frame(
 const BARE: (Region, bool) = (Region::ANY, false);
 
 /// Decides on a request in a vendor's format. It is the tenant's whose write key stands in `Authorization`; to look for one in the body
-/// would be to read it. Without one, what all tenants of this edge would say must be the same.
+/// would be to read it. Without one, what all tenants of this edge would say must be the same. A tenant whose enrolment has ended has no
+/// say in that, like one that never had any: what is still sent for it is refused where its key is read.
 pub(crate) async fn vendor(edge: &Rc<Edge>, ctx: &Context, arrival: &Arrival<'_>) -> Result<Passage, Failure> {
     let key = segment::key_in_header(&arrival.facts(now()));
     if let Some(key) = key.as_ref().and_then(|key| WriteKey::parse(key).ok()) {
@@ -84,7 +85,15 @@ pub(crate) async fn vendor(edge: &Rc<Edge>, ctx: &Context, arrival: &Arrival<'_>
     }
     let mut decided = None;
     for enrolled in edge.tenants() {
+        if enrolled.has_ended() {
+            edge.renew(ctx, enrolled, Want::Documents);
+            continue;
+        }
         let other = decide(edge, ctx, arrival, enrolled, BARE).await;
+        // It may be this call that has brought it to light.
+        if enrolled.has_ended() {
+            continue;
+        }
         decided = match (decided, other) {
             // What cannot be decided yet may be later.
             (_, Err(failure)) if failure.passes() => return Err(failure),
@@ -97,7 +106,7 @@ pub(crate) async fn vendor(edge: &Rc<Edge>, ctx: &Context, arrival: &Arrival<'_>
             }
         };
     }
-    decided.unwrap_or(Ok(Passage::Process))
+    decided.unwrap_or_else(|| Err(Refusal::Unavailable.into()))
 }
 
 async fn decide(

@@ -1,7 +1,7 @@
 //! Keys that follow from leases, as long as there is room for them: to derive one costs more than to check a short frame with it.
 //!
-//! A key is found by the lease that it follows from, which is looked up first: where a lease has ended, its keys are found no more. What had
-//! to make room is derived again.
+//! A key is found by the lease that it follows from, which is looked up first: where a lease has ended, its keys are found no more. When a
+//! tenant's leases are replaced or end, all that is kept is dropped. What is still needed, as what had to make room, is derived again.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -25,6 +25,11 @@ const LONG: usize = 3072;
 
 thread_local! {
     static KEPT: RefCell<Vec<Option<Rc<Key>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops all that is kept. A request that has one of them in hand ends with it.
+pub(crate) fn forget() {
+    KEPT.take();
 }
 
 /// Whose key: one session's, or the lease's own for envelopes.

@@ -36,6 +36,7 @@ use crate::{
     config::Enrolment,
     documents::Documents,
     edge::Edge,
+    keys,
     platform::{now, random_bytes},
     spool::Known,
     upstream::post,
@@ -75,6 +76,8 @@ pub(crate) struct Enrolled {
     turns: [Turn; 2],
     /// The server has refused what was signed with them: there may be others by now.
     doubted: Cell<bool>,
+    /// The server does not know the enrolment, as far as this isolate has heard.
+    revoked: Cell<bool>,
     /// This isolate as a source of envelopes, one per tenant so that each tenant's numbers have no gaps.
     source: Cell<Option<SourceId>>,
     next_batch: Cell<u64>,
@@ -137,6 +140,7 @@ impl Enrolled {
                     told: Cell::default(),
                     turns: Default::default(),
                     doubted: Cell::default(),
+                    revoked: Cell::default(),
                     source: Cell::default(),
                     next_batch: Cell::default(),
                     spools: (0..shards).map(|_| Cell::default()).collect(),
@@ -155,6 +159,11 @@ impl Enrolled {
     /// Whether this isolate has ever had keys.
     pub(crate) fn has_keys(&self) -> bool {
         self.held.borrow().is_some()
+    }
+
+    /// Whether the enrolment has ended, and the tenant's policy with it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.revoked.get() && self.documents.policy().is_none()
     }
 
     const fn turn(&self, want: Want) -> &Turn {
@@ -221,6 +230,7 @@ impl Enrolled {
     pub(crate) async fn look(&self, edge: &Edge, want: Want, news: bool) -> Option<Kept> {
         match object::ask(edge, self.tenant, want, news).await {
             Some(Given::Kept(kept, answer)) => {
+                self.revoked.set(false);
                 if let Some(documents) = &kept.documents {
                     self.documents.take(documents).await;
                 }
@@ -229,15 +239,17 @@ impl Enrolled {
                     && let Some((since, _)) = kept.leases
                 {
                     match self.read(&answer, edge.config.region, Timestamp::from_millis(since)) {
-                        Ok(held) => *self.held.borrow_mut() = Some(held),
+                        Ok(held) => self.hold(Some(held)),
                         Err(why) => no_lease(self.tenant, Failure::Away(why)),
                     }
                 }
                 Some(kept)
             }
             Some(Given::Revoked) => {
-                *self.held.borrow_mut() = None;
+                self.hold(None);
                 self.documents.forget();
+                self.told.take();
+                self.revoked.set(true);
                 None
             }
             // The store has told the log why.
@@ -247,6 +259,12 @@ impl Enrolled {
                 None
             }
         }
+    }
+
+    /// Has these keys in place of those of before, of which nothing stays.
+    fn hold(&self, held: Option<Held>) {
+        *self.held.borrow_mut() = held;
+        keys::forget();
     }
 
     /// Reads what the server answered at `since`, if it is for one of this edge's tokens.

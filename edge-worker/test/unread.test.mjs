@@ -189,6 +189,28 @@ describe('Segment without Authorization', () => {
     assert.deepEqual(many.server.received, []);
   });
 
+  test('of several tenants of which one is enrolled no longer goes where the others say', async () => {
+    const tenants = [0xcb, 0xcc].map((number) => new PolicyTenant(number, policy(eu), { refreshAfter: 10 }));
+    const [ended, stays] = tenants;
+    const many = await pair({ tenants });
+    const near = { 'mf-cf-blob': JSON.stringify({ colo: 'FRA', country: 'DE' }) };
+    const unread = (from = {}) => post('/v1/t', track(stays.writeKey), from, many.edge);
+    assert.equal((await unread()).status, 200);
+    many.server.tenants = [stays];
+    await until('the edge to know', async () => (await post('/v1/f', ended.frame({ source: newSource() }), {}, many.edge)).status === 503);
+    eu.requests.length = 0;
+    for (let i = 0; i < 5; i += 1) assert.equal((await unread()).status, 200);
+    assert.equal(eu.requests.length, 5);
+    assert.equal((await unread(near)).status, 200);
+    assert.equal(many.server.received.length, 1);
+    await refusal(await post('/v1/t', track(ended.writeKey), near, many.edge), 503, 'unavailable');
+    await refusal(await post('/v1/t', track(ended.writeKey), { authorization: `Bearer ${ended.writeKey}` }, many.edge), 503, 'unavailable');
+    assert.deepEqual([eu.requests.length, many.server.received.length], [5, 1]);
+
+    many.server.tenants = tenants;
+    await until('the edge to hear that it is enrolled again', async () => (await post('/v1/t', track(ended.writeKey), near, many.edge)).status === 200);
+  });
+
   test('of several tenants that differ is refused, with what to do', async () => {
     const tenants = [tenant, new PolicyTenant(0xca, policy(other))];
     const many = await pair({ tenants });

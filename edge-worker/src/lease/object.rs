@@ -173,7 +173,8 @@ impl Store {
         }
         let (keys, documents) = (self.keys(edge, enrolled)?, self.text("documents")?);
         let is_there = match want {
-            Want::Documents => documents.is_some(),
+            // Whoever can check none is told that the server was asked.
+            Want::Documents => documents.is_some() || !enrolled.documents.are_taken() && self.number("told")? > 0,
             Want::Keys => keys.is_some(),
         };
         if !is_there {
@@ -261,6 +262,10 @@ impl Store {
 
     /// Keeps the documents, if they hold and are no older than those that were kept before.
     async fn take(&self, enrolled: &Enrolled, fresh: &[Signed]) -> Result<()> {
+        // Without a key to check them by, nothing is known: a token that brings one finds nothing here, and asks.
+        if !enrolled.documents.are_taken() {
+            return Ok(());
+        }
         let kept = self.text("documents")?.and_then(|text| Vec::<Signed>::read(&text).ok());
         if let Some(kept) = kept {
             enrolled.documents.take(&kept).await;

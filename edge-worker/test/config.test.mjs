@@ -1,5 +1,5 @@
 // wrangler.toml: one region at its top, and environments for several. Wrangler hands no variable and no binding on to an environment, so each is
-// read here as wrangler reads it, and the Worker started with what it has.
+// read here as wrangler reads it and looked through, and the Worker started with its REGION.
 
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';

@@ -82,6 +82,9 @@ const environment = {
 };
 const workerBuild = program('worker-build', 'worker-build', pinned('tools/versions.sh', /^WORKER_BUILD_VERSION=(\S+)/m), ['--locked']);
 
+// The SDK's part in Rust is built before worker-build would see to this. Without rustup it is the machine's business.
+if (versionOf('rustup')) run('rustup', ['target', 'add', 'wasm32-unknown-unknown']);
+
 const sdkIsOld = writtenAt(Math.min, 'bindings/dist') < writtenAt(Math.max, 'Cargo.toml', 'core/src', 'bindings/src', 'bindings/js', 'bindings/build.mjs');
 if (!existsSync(path.join(ROOT, 'bindings/dist')) || sdkIsOld) run(process.execPath, ['bindings/build.mjs'], { env: environment });
 

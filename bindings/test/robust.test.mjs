@@ -258,8 +258,7 @@ test('a module that does not come is asked for again', async (t) => {
   page.module = () => (++tries < 3 ? Promise.reject(new TypeError('Failed to fetch')) : ((page.module = undefined), fetch('firsthop.wasm')));
   page.firsthop.load({ endpoint: ENDPOINT, writeKey: WRITE_KEY });
   page.firsthop.track('x');
-  await page.pass(10_000);
-  await page.firsthop.flush();
+  await page.passUntil(page.firsthop.flush());
   assert.deepEqual(page.events().map(({ name }) => name), ['x']);
   assert.deepEqual(page.errors.map(({ code }) => code), ['wasm', 'wasm']);
 });
@@ -272,9 +271,7 @@ test('without WebAssembly, every event is given up and says so', async (t) => {
   page.firsthop.load({ endpoint: ENDPOINT, writeKey: WRITE_KEY });
   page.firsthop.track('x');
   page.firsthop.track('y');
-  const flushed = page.firsthop.flush();
-  await page.pass(100_000);
-  await flushed;
+  await page.passUntil(page.firsthop.flush());
   let called = 0;
   page.firsthop.track('z', () => called++);
   await page.pass(1000);

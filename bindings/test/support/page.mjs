@@ -121,6 +121,14 @@ export async function open(t, { answer = receipt, navigator = {}, location = {},
     }
     await page.settle();
   };
+  /** Lets time pass until a promise settles: what it waits for may take real time, such as a module that is compiled. */
+  page.passUntil = async (promise) => {
+    let settled = false;
+    const settle = () => (settled = true);
+    promise.then(settle, settle);
+    for (const end = performance.now() + 60_000; !settled; await page.pass(1000)) if (performance.now() > end) throw new Error('it never settled');
+    return promise;
+  };
   page.fire = (type, more) => target.dispatchEvent(Object.assign(new Event(type), more));
   page.hide = () => {
     page.document.visibilityState = 'hidden';

@@ -5,12 +5,11 @@
 //
 // The limits are Cloudflare's (https://developers.cloudflare.com/workers/platform/limits/, as of mid-2026). workerd here is not a point of presence, and
 // other programs share the processor: so nothing but what is over a limit of the platform's fails.
-import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { bindings, startUpstream, underLoad } from '../benches/edge/load.mjs';
-import { WORKERS, restart, startWorkerd } from '../benches/edge/workerd.mjs';
+import { WORKERS, startUp, startWorkerd } from '../benches/edge/workerd.mjs';
 import { LIMIT, weigh } from './size.mjs';
 
 const [load, upstreamBinary, out] = process.argv.slice(2);
@@ -18,22 +17,6 @@ if (!out) throw new Error('usage: node edge-worker/limits.mjs FIRSTHOP-LOAD FIRS
 const COUNTS = [1, 10, 300];
 const STARTS = 5;
 const SECONDS = '2';
-
-const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
-
-/** Milliseconds until the first answer, the middle of some starts in turn. */
-async function startUp(names) {
-  const times = Object.fromEntries(names.map((name) => [name, []]));
-  for (let i = 0; i < STARTS; i++) {
-    for (const name of names) {
-      const { child, readyMs } = await restart(join(out, name));
-      times[name].push(readyMs);
-      child.kill('SIGKILL');
-      await once(child, 'exit');
-    }
-  }
-  return names.map((name) => middle(times[name]));
-}
 
 mkdirSync(out, { recursive: true });
 writeFileSync(join(out, 'body'), 'x'.repeat(700));
@@ -60,8 +43,8 @@ for (const events of COUNTS) {
 }
 const floor = await underLoad(load, 'empty', empty, { events: 1, seconds: SECONDS, body: join(out, 'body') }, upstream);
 for (const { child } of [ours, empty]) child.kill('SIGKILL');
-const [oursMs, emptyMs] = await startUp(['firsthop', 'empty']);
-row('start-up, above an empty Worker', oursMs - emptyMs, 'ms', 1_000, 1_000, 30);
+const { firsthopMs, emptyMs } = await startUp(out, ['firsthop', 'empty'], STARTS);
+row('start-up, above an empty Worker', firsthopMs - emptyMs, 'ms', 1_000, 1_000, 30);
 for (const [events, ms] of cpu) row(`processor time for a request with ${events === 1 ? 'one event' : `${events} events`}`, ms, 'ms', 10, 30_000);
 // All that workerd has taken from the system, with what its collector has not come to yet. The platform counts an isolate's heap (128 MB), which nobody sees from here.
 row("workerd's memory at its peak, above an empty Worker", peak - floor.peakMiB, 'MB');

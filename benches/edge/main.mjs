@@ -3,14 +3,13 @@
 //     node benches/edge/main.mjs target/release/firsthop-load target/release/firsthop-upstream OUT [SECONDS]
 //
 // Prints JSON for benches/report.mjs. docs/performance.md says what is measured and how.
-import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 
 import { say, whole } from '../server/kit.mjs';
 import { FAR, HERE, bindings, startUpstream, underLoad } from './load.mjs';
-import { WORKERS, restart, startWorkerd } from './workerd.mjs';
+import { WORKERS, middle, startUp, startWorkerd } from './workerd.mjs';
 
 const [load, upstreamBinary, out, seconds = '3'] = process.argv.slice(2);
 const ROUNDS = 3;
@@ -21,25 +20,10 @@ const SEALED = [50];
 const WARM_UP = '5';
 const STARTS = 15;
 
-const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const part = (values, key) => middle(values.map((value) => value[key]));
 
 /** The middle of some rounds of one Worker. */
 const summary = (rounds) => Object.fromEntries(Object.keys(rounds[0]).map((key) => [key, part(rounds, key)]));
-
-/** How long workerd takes until the Worker has answered for the first time, in turn with an empty one. */
-async function startUp(names) {
-  const times = Object.fromEntries(names.map((name) => [name, []]));
-  for (let i = 0; i < STARTS; i++) {
-    for (const name of names) {
-      const { child, readyMs } = await restart(join(out, name));
-      times[name].push(readyMs);
-      child.kill('SIGKILL');
-      await once(child, 'exit');
-    }
-  }
-  return Object.fromEntries(names.map((name) => [`${name}Ms`, middle(times[name])]));
-}
 
 mkdirSync(out, { recursive: true });
 writeFileSync(join(out, 'body'), 'x'.repeat(700));
@@ -89,6 +73,6 @@ for (const events of SEALED) {
 }
 
 for (const { child } of Object.values(workers)) child.kill('SIGKILL');
-const started = await startUp(['firsthop', 'empty']);
+const started = await startUp(out, ['firsthop', 'empty'], STARTS);
 console.log(JSON.stringify({ seconds: Number(seconds), loadBefore, scenarios, empty: summary(empty), forwarding, startUp: started }, null, 2));
 process.exit(0);

@@ -1,4 +1,5 @@
 // Workers on `workerd serve`, without anything around them: what wrangler and miniflare put in front is not part of what is measured.
+import { once } from 'node:events';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { createRequire } from 'node:module';
@@ -66,7 +67,7 @@ export async function startWorkerd(folder, files, bindings, more = []) {
 }
 
 /** Starts what stands in the folder. */
-export async function restart(folder, more = []) {
+async function restart(folder, more = []) {
   const began = performance.now();
   const child = start(WORKERD, ['serve', '--control-fd=3', ...more, 'config.capnp'], { cwd: folder, stdio: ['ignore', 'inherit', 'inherit', 'pipe'] });
   const port = await new Promise((resolve, reject) => {
@@ -81,4 +82,21 @@ export async function restart(folder, more = []) {
   const address = `127.0.0.1:${port}`;
   await (await fetch(`http://${address}/livez`)).arrayBuffer();
   return { child, address, readyMs: performance.now() - began };
+}
+
+/** The one in the middle of an odd number of values. */
+export const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+
+/** How long Workers that stand in folders of their names take until they have answered for the first time: started in turn, the middle of so many starts. */
+export async function startUp(out, names, starts) {
+  const times = Object.fromEntries(names.map((name) => [name, []]));
+  for (let i = 0; i < starts; i++) {
+    for (const name of names) {
+      const { child, readyMs } = await restart(join(out, name));
+      times[name].push(readyMs);
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+  }
+  return Object.fromEntries(names.map((name) => [`${name}Ms`, middle(times[name])]));
 }

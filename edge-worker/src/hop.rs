@@ -9,7 +9,7 @@ use firsthop_intake::{
     Facts, Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native,
     policy::Policy,
     route,
-    rules::{self, Applied, Rules},
+    rules::{self, Rules},
     segment::{self, Call},
 };
 
@@ -81,10 +81,8 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
     let policy = way.policy();
     let rules = rules_of(policy.as_deref());
     let asked = arrival.ask(rules, frame.header().consent);
-    let applied = way.apply(rules, &asked.beside(facts), &accepted.annotation, frame, accepted.readable());
-    let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
-    let noted = (&applied.annotation, &notes).into();
-    match way.send(&accepted.account, noted, bytes, frame.header().count, true).await {
+    let (facts, account, readable) = (asked.beside(facts), &accepted.account, accepted.readable());
+    match way.hand_on(rules, &facts, account, &accepted.annotation, frame, readable).await {
         Outcome::Acknowledged(receipt) => {
             // Another time, too, the server shall say which of the events it has otherwise.
             if let Some(id) = id
@@ -138,10 +136,8 @@ async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Contex
         let frame = Frame::parse(frame).map_err(|_| Refusal::Internal)?;
         let header = *frame.header();
         let asked = arrival.ask(rules, header.consent);
-        let applied = way.apply(rules, &asked.beside(facts), &accepted.annotation, &frame, Some(frame));
-        let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
-        let noted = (&applied.annotation, &notes).into();
-        match way.send(&accepted.account, noted, bytes, header.count, true).await {
+        let (facts, account) = (asked.beside(facts), &accepted.account);
+        match way.hand_on(rules, &facts, account, &accepted.annotation, &frame, Some(frame)).await {
             Outcome::Acknowledged(receipt) => verdict += &receipt,
             Outcome::Spooled { again } => verdict += &spooled(&header, again),
             // The server has set aside what this edge has just made: its verdict counts, not ours.
@@ -187,19 +183,23 @@ impl<'a> Way<'a> {
         self.enrolled.and_then(|enrolled| enrolled.documents.policy().flatten())
     }
 
-    /// Applies rules to a frame, as far as this edge can read it and knows who answers for it. The rest is the server's.
-    fn apply<'f>(
+    /// Hands on a frame that was accepted, as rules leave it; it may wait in the spool. They are applied as far as this edge can read the
+    /// frame and knows who answers for it. The rest is the server's.
+    async fn hand_on(
         &self,
         rules: &Rules,
-        facts: &Facts<'f>,
-        annotation: &Annotation<'f>,
+        facts: &Facts<'_>,
+        account: &Leased,
+        annotation: &Annotation<'_>,
         frame: &Frame<'_>,
         readable: Option<Frame<'_>>,
-    ) -> Applied<'f> {
+    ) -> Outcome {
         let key = self.enrolled.and_then(|enrolled| enrolled.hash_key(rules));
         let readable = readable.filter(|_| annotation.trust != Trust::Unchecked);
         let applied = readable.and_then(|frame| rules::apply(rules, key.as_ref(), facts, annotation, &frame).ok());
-        applied.unwrap_or_else(|| rules::unread(rules, facts, annotation, frame.header()))
+        let applied = applied.unwrap_or_else(|| rules::unread(rules, facts, annotation, frame.header()));
+        let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
+        self.send(account, (&applied.annotation, &notes).into(), bytes, frame.header().count, true).await
     }
 
     /// Hands on a frame; `spooled` if it may wait in the spool.

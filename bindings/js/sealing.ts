@@ -28,11 +28,15 @@ export function createSealing(module: Wasm, { region, regionKeys }: SealedLoadOp
   const noKey = REASONS.push('region-key') - 1;
   let current: RegionKey | undefined;
 
-  /** Of the keys that are in force, the one that began last. */
-  const inForce = (now: number): RegionKey | undefined =>
-    regionKeys
-      .filter((key) => key.region === region && key.from <= now && !(key.until! <= now))
-      .sort((a, b) => b.from - a.from || b.id - a.id)[0];
+  /**
+   * Of the keys that are in force, the one that began last. Where none has begun it is the clock that is behind, since the server has published them:
+   * then the one that begins first.
+   */
+  const inForce = (now: number): RegionKey | undefined => {
+    const ours = regionKeys.filter((key) => key.region === region).sort((a, b) => b.from - a.from || b.id - a.id);
+    const begun = ours.filter((key) => key.from <= now);
+    return begun.length ? begun.filter((key) => !(key.until! <= now))[0] : ours.at(-1);
+  };
 
   const choose = (): void => {
     const key = inForce(Date.now());

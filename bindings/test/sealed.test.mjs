@@ -124,9 +124,16 @@ test('without a key in force nothing leaves in the clear: it is given up, told o
   assert.equal(last.context.url, page.location.href);
 });
 
+test('a clock that is behind costs no event: before all keys, the first of them is taken', async (t) => {
+  const page = await sealed(t, keys(regionKey(7, NOW + 2 * HOUR), regionKey(6, NOW + HOUR), regionKey(5, NOW, undefined, 'US')));
+  page.firsthop.track('A');
+  await delivered(page, 1);
+  assert.deepEqual([page.frames().at(-1).sealedTo, page.dropped], [6, []]);
+});
+
 test('the console says so once where nobody listens', async (t) => {
   const page = await open(t, { build: 'firsthop-sealed.mjs' });
-  await page.load(keys(regionKey(5, NOW + HOUR)));
+  await page.load(keys(regionKey(5, NOW - 2 * HOUR, NOW - HOUR)));
   await page.loaded();
   for (let i = 0; i < 3; i++) page.firsthop.track('A');
   await until(page, () => page.dropped.length >= 3);

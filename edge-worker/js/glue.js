@@ -78,6 +78,9 @@ export function body(request, most, limit) {
   });
 }
 
+/** The room that a body begins with which does not say its length. */
+const FIRST = 16 * 1024;
+
 /** Reads a body of at most so many bytes: of one that says its length, all at once; of another, up to there. */
 async function read(message, most) {
   const { headers } = message;
@@ -86,14 +89,20 @@ async function read(message, most) {
   try {
     // A length that holds, unless it is that of what is unpacked on the way.
     if (length !== null && !headers.has('content-encoding')) return new Uint8Array(await message.arrayBuffer());
-    // One buffer, however small the pieces are: what comes byte by byte takes no more room than anything else.
-    const whole = new Uint8Array(most);
+    // One buffer, however small the pieces are, and no larger than what has come warrants: who sends slowly, or nothing, takes no room for it.
+    let whole = new Uint8Array(FIRST);
     let total = 0;
     for await (const chunk of message.body ?? []) {
+      const before = total;
       total += chunk.length;
       // To leave the loop turns the rest of the body away.
       if (total > most) return TOO_LARGE;
-      whole.set(chunk, total - chunk.length);
+      if (total > whole.length) {
+        const larger = new Uint8Array(Math.min(most, Math.max(total, 2 * whole.length)));
+        larger.set(whole.subarray(0, before));
+        whole = larger;
+      }
+      whole.set(chunk, before);
     }
     return whole.subarray(0, total);
   } catch {

@@ -20,6 +20,8 @@ const BODY_TIMEOUT: u32 = 20_000;
 
 /// The header in which the platform says whose connection it is.
 const ADDRESS: &str = "cf-connecting-ip";
+/// The visitor's signal of Global Privacy Control.
+pub(crate) const GPC: &str = "sec-gpc";
 /// What is asked of the platform's `request.cf`. It is missing where there is no Cloudflare in front of workerd.
 const CF: [&str; 4] = ["country", "colo", "continent", "isEUCountry"];
 
@@ -85,20 +87,23 @@ impl<'a> Arrival<'a> {
         }
     }
 
+    /// Global Privacy Control. It only ever takes back, so it counts whoever says it: a hop passes on its visitor's.
+    pub(crate) fn gpc(&self) -> Option<String> {
+        self.request.headers().get(GPC).ok().flatten()
+    }
+
     /// Asks for what only some tenants' rules want to know, and only where it can change something.
     pub(crate) fn ask(&self, rules: &Rules, granted: Consent) -> Asked {
-        // What another hop has passed on says nothing of the visitor.
-        if self.standing.forwarded.is_some() {
-            return Asked::default();
-        }
+        // What the platform says of another hop's request says nothing of the visitor.
+        let is_direct = self.standing.forwarded.is_none();
         let cf = |precision, name: &str| {
-            let wanted = rules.place.precision >= precision;
+            let wanted = is_direct && rules.place.precision >= precision;
             let cf = wanted.then(|| Reflect::get(self.request, &"cf".into()).ok()).flatten()?;
             Reflect::get(&cf, &name.into()).ok()?.as_string()
         };
         let revocable = rules.consent.revocable(granted) != Consent::NONE;
         Asked {
-            gpc: revocable.then(|| self.request.headers().get("sec-gpc").ok().flatten()).flatten(),
+            gpc: revocable.then(|| self.gpc()).flatten(),
             subdivision: cf(Precision::Subdivision, "regionCode"),
             city: cf(Precision::City, "city"),
         }

@@ -97,6 +97,10 @@ impl Edge {
             let Some(enrolled) = asked.get() else { return Ok((decided, None)) };
             let is_known = enrolled.account(now()).is_some();
             let may_change = matches!(refusal(&decided), Some(Refusal::Core(Error::WriteKey | Error::Origin)));
+            // A tenant of which the gate knew nothing, because its enrolment had ended: first it has to know, then there may be keys.
+            if enrolled.documents.policy().is_none() {
+                return Err(Refusal::Unavailable.into());
+            }
             if !is_news && (!is_known || may_change && enrolled.may_be_old()) {
                 enrolled.fetch(self, Want::Keys, is_known).await;
                 is_news = true;

@@ -119,7 +119,10 @@ async fn decide(
     let fail = |problem| Failure::of(problem, enrolled.tenant);
     let policy = edge.policy(enrolled).await.map_err(fail)?;
     let standing = &arrival.standing;
-    let hop = Hop::new(edge.config.region, edge.config.is_confined, standing.colo);
+    // On Cloudflare, as whoever has set a jurisdiction says, there is always a point of presence. A request that comes from another Worker
+    // does not tell which, and so stands nowhere; elsewhere there is no such thing.
+    let colo = standing.colo.or(edge.config.jurisdiction.is_some().then_some(None));
+    let hop = Hop::new(edge.config.region, edge.config.is_confined, colo);
     // Where nothing may be read there is no use for keys: those of before, if the policy was another one, end with their hour.
     let has_use = enrolled.has_keys() && hop.may_read(policy.as_deref());
     edge.renew(ctx, enrolled, if has_use { Want::Keys } else { Want::Documents });

@@ -46,8 +46,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an isolate waits for another request's look into the store, in milliseconds: as long as the store may take, and some.
 const PATIENCE: u64 = 12_000;
-/// How often a request looks whether another one's fetch is done.
-const POLL: Duration = Duration::from_millis(10);
+/// How soon a request looks whether another one's fetch is done. Then it waits twice as long each time, up to the longest: many may wait for
+/// a server that hangs.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_millis(320);
 /// Least time between two fetches, in milliseconds, while what is held still serves: to renew it, or because a request
 /// names a key that is not known.
 const PAUSE: u64 = 10_000;
@@ -106,8 +108,10 @@ impl Turn {
 
     /// Waits for whoever is at it.
     async fn wait(&self, patience: u64) {
+        let mut pause = FIRST_LOOK;
         while self.is_taken(patience) {
-            Delay::from(POLL).await;
+            Delay::from(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
         }
     }
 

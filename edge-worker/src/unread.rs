@@ -7,9 +7,16 @@ use std::time::Duration;
 use worker::js_sys::Uint8Array;
 
 use firsthop_core::Timestamp;
-use firsthop_intake::{Problem, Receipt, Refusal, Verdict, check_encoding, policy::FORWARDED};
+use firsthop_intake::{Problem, Receipt, Refusal, Verdict, check_encoding, policy::FORWARDED, rules::is_gpc};
 
-use crate::{arrival::Arrival, gate::Onward, glue::Answer, hop::path_of, reply::Reply, upstream::post_on};
+use crate::{
+    arrival::{Arrival, GPC},
+    gate::Onward,
+    glue::Answer,
+    hop::path_of,
+    reply::Reply,
+    upstream::post_on,
+};
 
 /// How long the region's host may take: it may have to ask its server, and wait for that.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -19,9 +26,14 @@ pub(crate) async fn pass_on(arrival: &Arrival<'_>, onward: &Onward, body: &Uint8
     let facts = arrival.facts(Timestamp::default());
     // The header is not passed on, so nobody behind could say it.
     check_encoding(facts.content_encoding)?;
-    // Whose page it is, what the body is, whose key it shows. Nothing that says who sent it, or from where.
-    let passed =
-        [("origin", facts.origin), ("content-type", facts.content_type), ("authorization", facts.authorization)];
+    let gpc = is_gpc(arrival.gpc().as_deref()).then_some("1");
+    // Whose page it is, what the body is, whose key it shows, and what the visitor takes back. Nothing that says who sent it, or from where.
+    let passed = [
+        ("origin", facts.origin),
+        ("content-type", facts.content_type),
+        ("authorization", facts.authorization),
+        (GPC, gpc),
+    ];
     let passed = passed.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let headers: Vec<_> = passed.chain([(FORWARDED, onward.region.as_str())]).collect();
     let url = [onward.host(), path_of(arrival.url)].concat();

@@ -29,7 +29,8 @@ for (const env of ['', ...environments]) {
   test(`${env ? `--env ${env}` : 'one region'}: all that the Worker needs`, async () => {
     const { name, main, vars, durable_objects, migrations, compatibility_date, observability, build, routes } = read(env);
     assert.equal(name, env ? `firsthop-edge-${env}` : 'firsthop-edge');
-    assert.deepEqual([main.endsWith('build/index.js'), build.command, observability.enabled, routes], [true, 'node build.mjs', true, undefined]);
+    assert.deepEqual([main.endsWith('build/index.js'), build.command, routes], [true, 'node build.mjs', undefined]);
+    assert.deepEqual(structuredClone(observability), { enabled: true, logs: { enabled: true, invocation_logs: false } }, 'our lines, and not the platform’s record of each request');
     assert.equal(compatibility_date, read('').compatibility_date);
     assert.deepEqual(Object.keys(vars).sort(), ['JURISDICTION', 'LEASES', 'REGION', 'UPSTREAM']);
     if (env) {

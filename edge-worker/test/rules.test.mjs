@@ -122,9 +122,11 @@ describe('rules at the edge', () => {
     });
   }
 
-  test('nothing that another hop was told of itself counts as the visitor’s', async () => {
-    const { notes, annotation } = await through({ place: { precision: 'city' } }, { consent: MARKETING, headers: { 'firsthop-forwarded': 'EU', 'sec-gpc': '1' } });
+  test('nothing that another hop was told of itself counts as the visitor’s, but what it passes on of the visitor’s wish', async () => {
+    const { notes, annotation } = await through({ place: { precision: 'city' } }, { consent: MARKETING, headers: { 'firsthop-forwarded': 'EU' } });
     assert.deepEqual([notes.city, notes.subdivision, notes.effects, annotation.country], ['', '', [], '']);
+    const revoked = await through({ place: { precision: 'city' } }, { consent: MARKETING, headers: { 'firsthop-forwarded': 'EU', 'sec-gpc': '1' } });
+    assert.deepEqual([revoked.notes.city, revoked.notes.effects, revoked.notes.withdrawn], ['', ['gpc'], MARKETING]);
   });
 
   for (const [what, context, referrer, campaign] of [

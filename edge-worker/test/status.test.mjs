@@ -151,6 +151,37 @@ describe('jurisdiction', () => {
     }
   });
 
+  test('means Cloudflare, where a request that tells no point of presence stands nowhere', async () => {
+    // From a Worker of the operator's own, through a service binding: there is no `cf`.
+    const inside = {
+      name: 'inside',
+      modules: true,
+      script: `export default { async fetch(request, env) {
+        const answer = await env.EDGE.fetch(new Request('https://edge.internal/v1/f', { method: 'POST', body: await request.arrayBuffer() }));
+        return new Response(answer.body, answer);
+      } }`,
+      serviceBindings: { EDGE: 'edge' },
+      routes: ['inside.test/*'],
+    };
+    for (const [process, more, status] of [
+      [['EU'], { JURISDICTION: 'eu' }, 421],
+      [['*'], { JURISDICTION: 'eu' }, 200],
+      [['EU'], { JURISDICTION: 'eu', CONFINED: 'true' }, 200],
+      [['EU'], { JURISDICTION: '' }, 200],
+    ]) {
+      const tenant = new PolicyTenant(0xc8, { regions: [{ code: 'EU', process }] });
+      const server = await serverOf(tenant);
+      const bindings = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment, ...more };
+      const edge = await startWorker(bindings, { more: [inside], ...(more.JURISDICTION && { entry: asked() }) });
+      try {
+        const answer = await edge.miniflare.dispatchFetch('http://inside.test/', { method: 'POST', body: tenant.frame({ source: newSource() }) });
+        assert.deepEqual([answer.status, server.stored.length], [status, status === 200 ? 1 : 0], JSON.stringify([process, more]));
+      } finally {
+        await edge.dispose();
+      }
+    }
+  });
+
   test('that is not to be had is no reason to keep things elsewhere', async () => {
     for (const [JURISDICTION, why] of [['eu', 'off Cloudflare'], ['mars', 'neither eu nor fedramp']]) {
       const { server, edge, send, tenant } = await pair({ JURISDICTION });

@@ -158,6 +158,13 @@ describe('the body', () => {
     assert.deepEqual(eu.requests, []);
   });
 
+  test('takes the visitor’s Sec-GPC along, and nothing else that the header might say', async () => {
+    for (const [said, expected] of [['1', '1'], [' 1 ', '1'], ['0', undefined], ['secret', undefined]]) {
+      assert.equal((await post('/v1/f', frame(), { 'sec-gpc': said })).status, 200);
+      assert.equal(eu.requests.at(-1).headers['sec-gpc'], expected, said);
+    }
+  });
+
   test('is sent each time: nothing is remembered', async () => {
     const body = frame();
     for (let i = 0; i < 3; i += 1) assert.equal((await post('/v1/f', body)).status, 200);
@@ -209,6 +216,27 @@ describe('Segment without Authorization', () => {
 
     many.server.tenants = tenants;
     await until('the edge to hear that it is enrolled again', async () => (await post('/v1/t', track(ended.writeKey), near, many.edge)).status === 200);
+  });
+
+  test('of a tenant that is enrolled again is not read before its own policy is known', async () => {
+    const here = new PolicyTenant(0xcd, { regions: [{ code: 'EU', process: ['*'] }] }, { refreshAfter: 10 });
+    const away = new PolicyTenant(0xce, policy(eu), { refreshAfter: 10 });
+    const many = await pair({ tenants: [here, away] });
+    const of = ({ writeKey }) => post('/v1/t', track(writeKey), {}, many.edge);
+    assert.equal((await of(here)).status, 421, 'they differ');
+    many.server.tenants = [here];
+    await until('the edge to know that the one has ended', async () => (await of(here)).status === 200);
+    many.server.tenants = [here, away];
+    // Whoever reads the body finds whose it is, and must not ask for its keys: it may only be passed on from here.
+    const [before, asked] = [many.server.received.length, many.server.leaseCalls.length];
+    await until('the edge to hear that it is enrolled again', async () => {
+      const { status } = await of(away);
+      assert.ok([503, 421].includes(status), String(status));
+      return status === 421;
+    });
+    assert.equal(many.server.received.length, before);
+    const keys = many.server.leaseCalls.slice(asked).filter(({ want, authorization }) => want !== 'documents' && authorization === `Bearer ${away.enrolment}`);
+    assert.deepEqual(keys, []);
   });
 
   test('of several tenants that differ is refused, with what to do', async () => {

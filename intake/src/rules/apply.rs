@@ -4,7 +4,7 @@ use firsthop_core::{
     Annotation, Consent, Context, Effects, Error, Frame, HashKey, Header, Network, Notes, Trust, limits::MAX_NOTES,
 };
 
-use super::{Rules, SessionRule, Without, consent::is_gpc, redact::Redaction};
+use super::{Rules, SessionRule, Without, is_gpc, redact::Redaction};
 use crate::Facts;
 
 /// What rules made of a frame.

@@ -86,7 +86,7 @@ fn bits(purposes: &[Purpose]) -> Consent {
 }
 
 /// Whether a value of `Sec-GPC` is the signal: any but `1` is none.
-pub(super) fn is_gpc(value: Option<&str>) -> bool {
+pub fn is_gpc(value: Option<&str>) -> bool {
     value.is_some_and(|value| value.trim() == "1")
 }
 

@@ -47,7 +47,7 @@ use crate::fields::{self, Fault, Others, Read, optional, words};
 pub use self::{
     apply::{Applied, apply, unread},
     clock::ClockRule,
-    consent::{ConsentRule, Purpose, Without},
+    consent::{ConsentRule, Purpose, Without, is_gpc},
     page::{CampaignRule, KeepClickIds},
     place::{PlaceRule, Precision},
     referrer::ReferrerRule,

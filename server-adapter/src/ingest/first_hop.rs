@@ -4,7 +4,7 @@ use bytes::Bytes;
 use firsthop_core::{Annotation, Effects, Envelope, Error, Frame, HashKey, Notes, Region};
 use firsthop_intake::{
     Facts,
-    rules::{Applied, Rules, apply},
+    rules::{Applied, Rules, apply, is_gpc},
 };
 
 use crate::{
@@ -82,8 +82,8 @@ impl<'a> FirstHop<'a> {
         let mut noted = Noted::from(*annotation);
         self.rules().place.limit(&mut noted.annotation);
         // What a replay has to know.
-        let is_gpc = facts.gpc.is_some_and(|gpc| gpc.trim() == "1");
-        noted.notes = is_gpc.then(|| Notes { effects: Effects::GPC.with(Effects::UNREAD), ..Notes::default() });
+        noted.notes =
+            is_gpc(facts.gpc).then(|| Notes { effects: Effects::GPC.with(Effects::UNREAD), ..Notes::default() });
         noted.encode()
     }
 }

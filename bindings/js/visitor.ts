@@ -45,6 +45,8 @@ export function createVisitor({ writeKey, gpc = true, persist = false, consent }
     ,
     document.referrer,
     ...['source', 'medium', 'campaign', 'term', 'content'].map((name) => query.get('utm_' + name)!),
+    // Where OpenTelemetry, too, finds the trace that has brought the page: https://www.w3.org/TR/trace-context/
+    document.querySelector<HTMLMetaElement>('meta[name=traceparent]')?.content,
   ];
 
   const change = (changes: { [field in Field]?: string | undefined }): Context => (context = Object.assign([...context], changes));

@@ -1,4 +1,4 @@
-//! The texts of a context, collected one by one.
+//! The texts of a context, and the trace that a frame is part of, collected one by one.
 
 use core::mem;
 
@@ -11,14 +11,16 @@ pub(crate) struct Fields {
     free: &'static mut [u8],
     pub(crate) context: Context<'static>,
     campaign: Campaign<'static>,
+    /// A W3C `traceparent`, or what the page takes for one.
+    pub(crate) traceparent: Option<&'static str>,
 }
 
 impl Fields {
     pub(crate) const fn new(free: &'static mut [u8]) -> Self {
-        Self { free, context: Context::EMPTY, campaign: NO_CAMPAIGN }
+        Self { free, context: Context::EMPTY, campaign: NO_CAMPAIGN, traceparent: None }
     }
 
-    /// Sets a text: those of [`Context`] in their order, then those of [`Campaign`].
+    /// Sets a text: those of [`Context`] in their order, then those of [`Campaign`], then the trace.
     pub(crate) fn set(&mut self, field: u32, text: &[u8]) -> Result<(), Error> {
         let (copy, free) = mem::take(&mut self.free).split_at_mut_checked(text.len()).ok_or(Error::BufferFull)?;
         copy.copy_from_slice(text);
@@ -38,10 +40,11 @@ impl Fields {
             10 => &mut campaign.medium,
             11 => &mut campaign.name,
             12 => &mut campaign.term,
-            _ => &mut campaign.content,
+            13 => &mut campaign.content,
+            _ => &mut self.traceparent,
         };
         *slot = Some(utf8(copy));
-        if field > 8 {
+        if (9..14).contains(&field) {
             context.campaign = Some(*campaign);
         }
         Ok(())

@@ -15,6 +15,9 @@ use crate::{
 
 type Bytes = &'static mut [u8];
 
+/// Bytes of a W3C `traceparent`, version 00.
+const TRACEPARENT_LEN: usize = 55;
+
 /// A page and its one open frame.
 pub(crate) struct Page {
     staging: Bytes,
@@ -123,6 +126,10 @@ impl Page {
             None => (ExtensionKind::WriteKey, self.write_key.get(..self.write_key_len).ok_or(Error::WriteKey)?),
         };
         self.frame.extension(kind, value)?;
+        // One that is none does no harm, but a header has a bound. Whoever reads it looks closer.
+        if let Some(trace) = self.fields.traceparent.filter(|text| text.len() == TRACEPARENT_LEN) {
+            self.frame.extension(ExtensionKind::Traceparent, trace.as_bytes())?;
+        }
         #[cfg(feature = "seal")]
         self.frame.seal_to(self.region_key.as_ref().ok_or(Error::Sealed)?)?;
         let mut context: Context<'_> = self.fields.context;

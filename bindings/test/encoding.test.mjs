@@ -208,7 +208,7 @@ test('a frame carries the page, its visitor and its session', async (t) => {
   assert.deepEqual(
     { ...first, context: undefined, events: undefined, source: undefined, length: undefined },
     {
-      ...{ trust: false, flags: 0, tenant: '00000000000a11ce', keyId: 0, epoch: 0, region: 'CH', alg: 0, consent: 3, count: 1, batch: 0, firstSeq: 0, created: NOW, dropped: 0, writeKey: WRITE_KEY, grant: undefined, sealedTo: undefined },
+      ...{ trust: false, flags: 0, tenant: '00000000000a11ce', keyId: 0, epoch: 0, region: 'CH', alg: 0, consent: 3, count: 1, batch: 0, firstSeq: 0, created: NOW, dropped: 0, writeKey: WRITE_KEY, grant: undefined, sealedTo: undefined, traceparent: undefined },
       ...{ context: undefined, events: undefined, source: undefined, length: undefined },
     },
   );
@@ -245,6 +245,23 @@ test('the region of a session is that of the frames it signs, unless the page sa
     await page.firsthop.flush();
   }
   assert.deepEqual(page.frames().map(({ region }) => region), ['--', 'EU']);
+});
+
+test('a page says which trace has brought it', async (t) => {
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+  for (const [content, expected] of [[traceparent, traceparent], [`${traceparent}-more`, undefined], ['', undefined], ['x'.repeat(3000), undefined]]) {
+    await t.test(content.slice(0, 60), async (t) => {
+      const page = await open(t, { document: { querySelector: (selector) => (selector === 'meta[name=traceparent]' ? { content } : null) } });
+      await page.load();
+      page.firsthop.track('A');
+      await page.firsthop.flush();
+      page.firsthop.identify('u-1');
+      await page.pass(2000);
+      assert.deepEqual(page.frames().map((frame) => frame.traceparent), [expected, expected]);
+      assert.deepEqual(page.frames().map(({ context }) => context.campaign.source), ['news', 'news']);
+      assert.deepEqual(page.dropped, []);
+    });
+  }
 });
 
 test('what differs in context stands in a frame of its own', async (t) => {

@@ -2,6 +2,8 @@
 // sent, acknowledged and stored; `lost` must be 0 in every row.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -22,8 +24,8 @@ describe('spine', () => {
   });
 
   /** Server, edge, wire and a page of their own for one test; all of it is gone afterwards. */
-  async function withParts(body) {
-    const server = await Server.create();
+  async function withParts(body, settings) {
+    const server = await Server.create(settings);
     const edge = await startEdge(server);
     const wire = await Wire.create(edge.url);
     const context = await browser.newContext();
@@ -47,8 +49,8 @@ describe('spine', () => {
     }
   }
 
-  const openTestPage = (page, server, wire) =>
-    page.goto(`${pages.url}/page.html?endpoint=${encodeURIComponent(wire.url)}&writeKey=${server.writeKey}`);
+  const openTestPage = (page, server, wire, more = '') =>
+    page.goto(`${pages.url}/page.html?endpoint=${encodeURIComponent(wire.url)}&writeKey=${server.writeKey}${more}`);
   const track = (page, from, to, gap = 0) => page.evaluate(([a, b, g]) => window.visit(a, b, g), [from, to, gap]);
   const seenBy = (page) => page.evaluate(() => window.seen);
   const acknowledged = (page, count, within = 60_000) =>
@@ -231,6 +233,37 @@ describe('spine', () => {
       assertExactlyOnceInOrder(rows, 100);
       await tally('g: two of three answers lost', server, page, { sent: 100, rows });
     }));
+
+  test('the trace that has brought the page goes on to the sink', async () => {
+    // A collector: OTLP over HTTP, in JSON.
+    const spans = [];
+    const collector = http.createServer(async (request, response) => {
+      const { resourceSpans } = JSON.parse(Buffer.concat(await Array.fromAsync(request)));
+      spans.push(...resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap((scope) => scope.spans)));
+      response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+    });
+    await once(collector.listen(0, '127.0.0.1'), 'listening');
+    const settings = { FIRSTHOP_OTLP_ENDPOINT: `http://127.0.0.1:${collector.address().port}` };
+    const [trace, parent] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331'];
+    try {
+      await withParts(async ({ server, wire, page }) => {
+        await openTestPage(page, server, wire, `&traceparent=00-${trace}-${parent}-01`);
+        await track(page, 0, 1);
+        await acknowledged(page, 1);
+        const ours = () => spans.filter(({ traceId }) => traceId === trace);
+        await until('the spans of it', () => ours().length === 4, { within: 60_000 });
+        const named = Object.fromEntries(ours().map((span) => [span.name, span]));
+        assert.deepEqual(Object.keys(named).sort(), ['commit', 'deliver', 'receive', 'verify']);
+        // From the page's trace, and, of what the server does, from one another.
+        assert.deepEqual([named.receive.parentSpanId, named.deliver.parentSpanId], [parent, parent]);
+        assert.deepEqual([named.verify.parentSpanId, named.commit.parentSpanId], Array(2).fill(named.receive.spanId));
+        assertExactlyOnceInOrder(await server.rowsWhen(1), 1);
+      }, settings);
+    } finally {
+      collector.closeAllConnections();
+      collector.close();
+    }
+  });
 });
 
 /** A row as the call that made it. */

@@ -56,7 +56,7 @@ export async function open(t, { answer = receipt, navigator = {}, location = {},
     Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
     t.after(() => (before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]));
   };
-  page.document = { title: 'A page', referrer: 'https://search.example/', visibilityState: 'visible', ...document };
+  page.document = { title: 'A page', referrer: 'https://search.example/', visibilityState: 'visible', querySelector: () => null, ...document };
   page.location = { href: 'https://shop.example/a?utm_source=news&utm_campaign=spring', search: '?utm_source=news&utm_campaign=spring', ...location };
   page.navigator = {
     onLine: true,

@@ -177,7 +177,7 @@ export function decode(bytes) {
     events.push({ seq: header.firstSeq + i, kind, time, name, context: { ...shared, ...(delta.length && context(new Reader(delta))) }, properties: read, block: Buffer.from(reader.bytes.subarray(block, reader.at)).toString('hex') });
   }
   if (!reader.done) throw new Error('a rest behind the events');
-  return { ...header, writeKey: extensions[2]?.toString(), grant: extensions[3], sealedTo, context: shared, events, length: bytes.length };
+  return { ...header, writeKey: extensions[2]?.toString(), grant: extensions[3], sealedTo, traceparent: extensions[1]?.toString(), context: shared, events, length: bytes.length };
 }
 
 /** Whether the frame was signed with this session's secret. */

@@ -43,6 +43,6 @@ pub(crate) use self::{
     retention::Keep,
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
     sealed::{Readable, Seals},
-    store::{Accepted, open_body},
+    store::{Accepted, open_frame},
     tombstone::Subject,
 };

@@ -20,12 +20,12 @@ use std::{
     ops::Bound,
 };
 
-use firsthop_core::{Flags, Frame, SourceId};
+use firsthop_core::{Flags, SourceId};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::{
     arrival::foreign_of,
-    store::{Accepted, open_body},
+    store::{Accepted, open_frame},
 };
 
 /// A run of events of one source.
@@ -350,8 +350,7 @@ fn runs_of(row: &Row<'_>, id: i64, body: &mut rusqlite::Statement<'_>) -> rusqli
     let mut foreign = Vec::new();
     if row.get::<_, i64>(4)? > 0 {
         let body: Vec<u8> = body.query_row([id], |row| row.get(0))?;
-        let frame = open_body(&body).and_then(|(_, bytes)| Frame::parse(bytes));
-        match frame {
+        match open_frame(&body).map(|(_, frame)| frame) {
             // They are in the table.
             Ok(frame) if frame.header().flags.contains(Flags::SEALED) => return Ok(Vec::new()),
             frame => match frame.and_then(|frame| foreign_of(&frame)) {

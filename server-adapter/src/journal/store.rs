@@ -468,11 +468,25 @@ impl Stored {
 /// envelope.
 pub(crate) fn open_body(body: &[u8]) -> Result<(Option<Noted<'_>>, &[u8]), Error> {
     let frame = Frame::parse(body)?;
-    if !frame.header().flags.contains(Flags::ENVELOPE) {
-        return Ok((None, body));
+    Ok(out_of_envelope(&frame)?.map_or((None, body), |(noted, bytes)| (Some(noted), bytes)))
+}
+
+/// The same for one who wants the frame read, without reading it twice.
+pub(crate) fn open_frame(body: &[u8]) -> Result<(Option<Noted<'_>>, Frame<'_>), Error> {
+    let frame = Frame::parse(body)?;
+    match out_of_envelope(&frame)? {
+        None => Ok((None, frame)),
+        Some((noted, bytes)) => Ok((Some(noted), Frame::parse(bytes)?)),
     }
-    let envelope = Envelope::open(&frame)?;
-    Ok((Some(Noted { annotation: envelope.annotation, notes: envelope.notes }), envelope.frame))
+}
+
+/// What is in a frame that is an envelope.
+fn out_of_envelope<'a>(frame: &Frame<'a>) -> Result<Option<(Noted<'a>, &'a [u8])>, Error> {
+    if !frame.header().flags.contains(Flags::ENVELOPE) {
+        return Ok(None);
+    }
+    let envelope = Envelope::open(frame)?;
+    Ok(Some((Noted { annotation: envelope.annotation, notes: envelope.notes }, envelope.frame)))
 }
 
 /// What some events of a frame say: their digests, and their times, which a native producer sets once; by their numbers, in order.

@@ -50,7 +50,7 @@ pub(super) struct Batch {
 struct Stored {
     id: i64,
     received: Timestamp,
-    region: Box<str>,
+    region: Arc<str>,
     /// What the server noted itself.
     annotation: Option<Range<usize>>,
     accepted: Accepted,
@@ -93,7 +93,7 @@ impl Batch {
             let mut stored = Stored {
                 id: row.get(0)?,
                 received: Timestamp::from_millis(row.get::<_, i64>(1)? as u64),
-                region: row.get_ref(2)?.as_str()?.into(),
+                region: self.region(row.get_ref(2)?.as_str()?),
                 annotation,
                 accepted: Accepted::from_column(row.get_ref(4)?.as_blob_or_null()?),
                 erased: row.get_ref(7)?.as_blob_or_null()?.map(|bits| Accepted::from_column(Some(bits))),
@@ -103,27 +103,23 @@ impl Batch {
                 count: 0,
                 events: 0,
             };
-            match stored.unseal(&self.bytes, seals) {
-                Ok(Some(payload)) => stored.opened = Some(self.keep(&payload)),
-                Ok(None) => {}
-                Err(missing) => {
-                    self.closed = Some(missing);
-                    self.bytes.truncate(stored.annotation.map_or(stored.body.start, |annotation| annotation.start));
-                    break;
-                }
-            }
-            match stored.open(&self.bytes).filter(|open| open.frame.check().is_ok()) {
-                // Counted, and not stored.
-                Some(open) if journal::is_suppressed(&open.frame) => {}
-                Some(open) => {
-                    let count = open.frame.header().count;
-                    (stored.count, stored.events) = (count, stored.accepted.count(count) as usize);
+            match stored.look(&self.bytes, seals) {
+                Ok(Look { opened, count }) => {
+                    stored.opened = opened.map(|payload| self.keep(&payload));
+                    if let Some(count) = count {
+                        (stored.count, stored.events) = (count, stored.accepted.count(count) as usize);
+                    }
                 }
                 // Its events were erased, or their time is over; the row stays, for what came with them.
-                None if stored.body.is_empty() => {}
-                None => {
+                Err(Closed::Damaged) if stored.body.is_empty() => {}
+                Err(Closed::Damaged) => {
                     tracing::error!(frame = stored.id, "a stored frame cannot be read; its events go nowhere");
                     self.unreadable += 1;
+                }
+                Err(Closed::Sealed(why)) => {
+                    self.closed = Some(why);
+                    self.bytes.truncate(stored.annotation.map_or(stored.body.start, |annotation| annotation.start));
+                    break;
                 }
             }
             if self.frames.is_empty() {
@@ -142,6 +138,14 @@ impl Batch {
     /// Rows that stand by themselves.
     pub(super) fn of(rows: Vec<KeptRow>) -> Self {
         Self { events: rows.len(), kept: rows, ..Self::default() }
+    }
+
+    /// A region, in the memory of the frame before where that is of the same.
+    fn region(&self, name: &str) -> Arc<str> {
+        match self.frames.last() {
+            Some(last) if *last.region == *name => Arc::clone(&last.region),
+            _ => name.into(),
+        }
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
@@ -167,9 +171,8 @@ impl Batch {
     /// The `traceparent` of each frame here that has one, and how many events are to be delivered of it.
     pub(super) fn traces(&self) -> impl Iterator<Item = (Option<&str>, u64)> {
         self.frames.iter().map(|stored| {
-            let frame = journal::open_body(&self.bytes[stored.body.clone()]).ok();
-            let frame = frame.and_then(|(_, frame)| Frame::parse(frame).ok());
-            (frame.and_then(|frame| frame.traceparent()), stored.events as u64)
+            let frame = journal::open_frame(&self.bytes[stored.body.clone()]).ok();
+            (frame.and_then(|(_, frame)| frame.traceparent()), stored.events as u64)
         })
     }
 
@@ -221,20 +224,43 @@ impl Batch {
             // Was read before, in `read`.
             let Some(open) = stored.open(&self.bytes) else { continue };
             let Ok((context, events)) = open.frame.open() else { continue };
-            let shared = FrameRow::new(&open.frame, context, open.noted, stored.received, &stored.region);
-            for (index, event) in events.enumerate() {
+            let mut events = events.enumerate().peekable();
+            let first = events.peek().and_then(|(_, event)| event.as_ref().ok());
+            let shared =
+                FrameRow::new(buffers, &open.frame, context, first, open.noted, stored.received, &stored.region);
+            // Whether the row before is of this frame, and of an event that adds nothing to what they share.
+            let mut shares = false;
+            for (index, event) in events {
                 if let Ok(event) = event
                     && stored.accepted.has(index)
                 {
                     if count >= self.done {
-                        visit(count - self.done, &shared.row(buffers, index, &event))?;
+                        let shared_before = std::mem::replace(&mut shares, event.context.is_none());
+                        let repeats = shared_before && shares;
+                        visit(count - self.done, &Row { repeats, ..shared.row(buffers, index, &event) })?;
                     }
                     count += 1;
                 }
             }
+            shared.end(buffers);
         }
         Ok(())
     }
+}
+
+/// What a first look at a stored frame finds.
+struct Look {
+    /// What was sealed in it.
+    opened: Option<Arc<[u8]>>,
+    /// Places of events. None: it was suppressed, which is counted, and nothing of it goes anywhere.
+    count: Option<u16>,
+}
+
+/// Why a stored frame cannot be read.
+enum Closed {
+    Damaged,
+    /// Its key is not here, or is another by now.
+    Sealed(String),
 }
 
 /// A stored frame that can be decoded.
@@ -269,15 +295,11 @@ impl Stored {
         passed.count() as u32
     }
 
-    /// What is sealed in it, if anything is. What cannot be read for another reason is none of this one's.
-    fn unseal(&self, bytes: &[u8], seals: &Seals) -> Result<Option<Arc<[u8]>>, String> {
-        let read = || -> Result<_, Error> {
-            let (_, bytes) = journal::open_body(&bytes[self.body.clone()])?;
-            Frame::parse(bytes)
-        };
-        let Ok(frame) = read() else { return Ok(None) };
-        match seals.open(self.id, &frame) {
-            Ok(payload) => Ok(payload),
+    /// Reads all of it once, so that it can be read again without a doubt.
+    fn look(&self, bytes: &[u8], seals: &Seals) -> Result<Look, Closed> {
+        let frame = self.open(bytes).ok_or(Closed::Damaged)?.frame;
+        let opened = match seals.open(self.id, &frame) {
+            Ok(opened) => opened,
             Err(error @ (Error::Sealed | Error::Seal)) => {
                 // The CRC holds, and it was opened before it was stored: if that key does not open it, it is another one.
                 let why = match error {
@@ -287,20 +309,24 @@ impl Stored {
                     }
                 };
                 let (id, region) = (frame.sealed_to().map_or(0, RegionKeyId::get), frame.header().region);
-                Err(format!("frame {} is sealed to region key {id} of {region}, and {why}", self.id))
+                let why = format!("frame {} is sealed to region key {id} of {region}, and {why}", self.id);
+                return Err(Closed::Sealed(why));
             }
-            Err(_) => Ok(None),
-        }
+            Err(_) => return Err(Closed::Damaged),
+        };
+        let readable = opened.as_ref().map_or(frame, |payload| frame.with_opened(payload));
+        readable.check().map_err(|_| Closed::Damaged)?;
+        let count = (!journal::is_suppressed(&frame)).then_some(frame.header().count);
+        Ok(Look { opened, count })
     }
 
     fn open<'a>(&self, bytes: &'a [u8]) -> Option<Open<'a>> {
-        let (enveloped, frame) = journal::open_body(&bytes[self.body.clone()]).ok()?;
+        let (enveloped, mut frame) = journal::open_frame(&bytes[self.body.clone()]).ok()?;
         // The server's own note is the later word.
         let noted = match &self.annotation {
             Some(own) => Noted::from_bytes(&bytes[own.clone()]).ok()?,
             None => enveloped?,
         };
-        let mut frame = Frame::parse(frame).ok()?;
         if let Some(opened) = &self.opened {
             frame = frame.with_opened(&bytes[opened.clone()]);
         }

@@ -31,6 +31,8 @@ const SCHEMA: Schema = Schema {
 const LIMITS: Limits = Limits { events: 8192, bytes: 4 << 20 };
 /// Pages of the log that are moved into the table at once: 4 MiB. What is synced at once keeps the journal's syncs waiting.
 const MOVED: i32 = 512;
+/// Pages in memory, in KiB: those that one transaction changes, with room, so that none is written before its time and then again.
+const CACHED: i64 = 16 << 10;
 /// What the write-ahead log keeps of the disk that it once took.
 const WAL_KEPT: i64 = 16 << 20;
 
@@ -84,7 +86,7 @@ impl Events {
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            connection.pragma_update(None, "cache_size", -8192)?;
+            connection.pragma_update(None, "cache_size", -CACHED)?;
             // A page that is written anew keeps nothing of what it was: some of that may be erased by then.
             connection.pragma_update(None, "secure_delete", "ON")?;
             // One large transaction shall not keep its disk for ever.
@@ -184,39 +186,51 @@ pub(super) fn move_to(table: &Path, at: Position) -> Result<(), Error> {
         .map_err(Error::database(table))
 }
 
-/// The insertion of rows, one after the other. Most columns are the same in all events of a frame, and to give SQLite a text costs as
-/// much as to compare it twenty times: so what a parameter has already it is not given again.
+/// The insertion of rows, one after the other. Most columns are the same in all events of a frame, and often in many frames; and to give
+/// SQLite a text costs more than to compare it: so what a parameter has already it is not given again.
 struct Insert<'c> {
     statement: CachedStatement<'c>,
     given: [Option<String>; COLUMNS],
+    /// Whether the parameters have the row before, but for what is an event's own.
+    holds: bool,
 }
 
 impl<'c> Insert<'c> {
     fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self { statement: connection.prepare_cached(INSERT)?, given: [const { None }; COLUMNS] })
+        Ok(Self { statement: connection.prepare_cached(INSERT)?, given: [const { None }; COLUMNS], holds: false })
     }
 
     /// Inserts one event. An event that is there already stays as it is.
     fn row(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
-        for (place, (_, field)) in row.fields().into_iter().enumerate() {
-            let text = match field {
-                Field::Text(text) => text,
-                Field::Json(text) => Some(text),
-                Field::Number(number) => {
-                    self.statement.raw_bind_parameter(place + 1, number)?;
-                    continue;
-                }
-            };
-            let given = &mut self.given[place];
-            if given.as_deref() == text {
-                continue;
+        if row.repeats && self.holds {
+            for (place, field) in row.own() {
+                self.give(place, field)?;
             }
-            // A text that is refused leaves NULL.
-            let kept = given.take().unwrap_or_default();
-            self.statement.raw_bind_parameter(place + 1, text)?;
-            *given = text.map(|text| replaced(kept, text));
+        } else {
+            self.holds = false;
+            for (place, (_, field)) in row.fields().into_iter().enumerate() {
+                self.give(place, field)?;
+            }
+            self.holds = true;
         }
         self.statement.raw_execute().map(drop)
+    }
+
+    fn give(&mut self, place: usize, field: Field<'_>) -> rusqlite::Result<()> {
+        let text = match field {
+            Field::Text(text) => text,
+            Field::Json(text) => Some(text),
+            Field::Number(number) => return self.statement.raw_bind_parameter(place + 1, number),
+        };
+        let given = &mut self.given[place];
+        if given.as_deref() == text {
+            return Ok(());
+        }
+        // A text that is refused leaves NULL.
+        let kept = given.take().unwrap_or_default();
+        self.statement.raw_bind_parameter(place + 1, text)?;
+        *given = text.map(|text| replaced(kept, text));
+        Ok(())
     }
 }
 
@@ -279,6 +293,7 @@ pub(crate) fn read_row<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Row<'
         rules: some("rules")?,
         effects: text("effects")?,
         traceparent: None,
+        repeats: false,
     })
 }
 

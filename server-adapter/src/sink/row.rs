@@ -15,6 +15,27 @@ pub(super) struct Buffers {
     time: String,
     properties: Vec<u8>,
     context: Vec<u8>,
+    shared: Texts,
+}
+
+/// Texts that all events of a frame share.
+#[derive(Debug, Default)]
+struct Texts {
+    source: String,
+    received_at: String,
+    network: String,
+    consent: String,
+    rules: String,
+    effects: String,
+    /// The shared context: for every event that adds nothing of its own.
+    context: String,
+}
+
+impl Texts {
+    fn clear(&mut self) {
+        let Self { source, received_at, network, consent, rules, effects, context } = self;
+        [source, received_at, network, consent, rules, effects, context].into_iter().for_each(String::clear);
+    }
 }
 
 impl Buffers {
@@ -67,10 +88,14 @@ pub(crate) struct Row<'a> {
     /// Of the request that made the frame, if it came with one and the frame is at hand. It stands beside the event, in no column.
     #[cfg_attr(not(feature = "sink-http"), allow(dead_code, reason = "only HTTP has a place for it"))]
     pub(crate) traceparent: Option<&'a str>,
+    /// Whether it differs from the row before it in its [`own`](Self::own) fields alone, if in any.
+    pub(crate) repeats: bool,
 }
 
 /// Fields of a row.
 pub(super) const COLUMNS: usize = 37;
+/// Those of them that are an event's own in any case.
+pub(super) const OWN: usize = 9;
 /// Those of them that are texts.
 pub(super) const TEXTS: usize = COLUMNS - 2;
 
@@ -161,7 +186,7 @@ pub(crate) enum Field<'a> {
 
 impl<'a> Row<'a> {
     /// For its fields' names.
-    #[cfg(feature = "sink-postgres")]
+    #[cfg(any(feature = "sink-postgres", test))]
     pub(crate) const EMPTY: Row<'static> = Row {
         event_id: "",
         received_at: "",
@@ -197,6 +222,7 @@ impl<'a> Row<'a> {
         rules: None,
         effects: "",
         traceparent: None,
+        repeats: false,
     };
 
     /// Names and values, in the order of the columns.
@@ -244,6 +270,22 @@ impl<'a> Row<'a> {
         ]
     }
 
+    /// Of those [`fields`](Self::fields) what an event has of its own, though it adds nothing to what its frame shares; with their places.
+    pub(super) const fn own(&self) -> [(usize, Field<'a>); OWN] {
+        use Field::{Json, Number, Text};
+        [
+            (0, Text(Some(self.event_id))),
+            (2, Text(Some(self.time))),
+            (3, Text(Some(self.kind))),
+            (4, Text(Some(self.name))),
+            (11, Json(self.properties)),
+            (19, Text(Some(self.source))),
+            (20, Number(Some(self.seq))),
+            (21, Text(self.vendor)),
+            (22, Text(self.foreign_id)),
+        ]
+    }
+
     /// The event as one JSON object, without a line break. Properties and context stand as they are, so that a number keeps its
     /// digits.
     pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
@@ -274,17 +316,10 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
 
 /// What all events of a frame share.
 pub(super) struct FrameRow<'a> {
-    source: String,
-    received_at: String,
-    network: Option<String>,
-    consent: String,
+    texts: Texts,
     region: &'a str,
     context: Context<'a>,
-    /// The shared context's text: for every event that adds nothing of its own.
-    context_json: String,
     noted: Noted<'a>,
-    rules: Option<String>,
-    effects: String,
     /// URL and referrer of the frame's first event: what is noted of a page is noted of this one.
     page: (Option<&'a str>, Option<&'a str>),
     header: &'a firsthop_core::Header,
@@ -292,34 +327,48 @@ pub(super) struct FrameRow<'a> {
 }
 
 impl<'a> FrameRow<'a> {
+    /// [`end`](Self::end) gives the buffers back what it takes of them.
     pub(super) fn new(
+        buffers: &mut Buffers,
         frame: &'a Frame<'a>,
         context: Context<'a>,
+        first: Option<&Event<'a>>,
         noted: Noted<'a>,
         received: Timestamp,
         region: &'a str,
     ) -> Self {
-        let mut json = Vec::new();
+        let mut texts = std::mem::take(&mut buffers.shared);
+        texts.clear();
+        let mut json = std::mem::take(&mut texts.context).into_bytes();
         write_json(&mut json, Json(rest_of(&context)));
+        texts.context = String::from_utf8(json).unwrap_or_default();
         let annotation = noted.annotation;
         let notes = noted.notes.unwrap_or_default();
-        let first = frame.open().ok().and_then(|(_, mut events)| events.next()?.ok());
+        // Writing to a string does not fail.
+        let _ = write!(texts.source, "{}", frame.header().source);
+        clock::push(&mut texts.received_at, received);
+        if annotation.network != Network::Unknown {
+            let _ = write!(texts.network, "{}", annotation.network);
+        }
+        push_names(&mut texts.consent, consent(frame.header().consent.without(notes.withdrawn)));
+        if notes.rules != 0 {
+            let _ = write!(texts.rules, "{:08x}", notes.rules);
+        }
+        push_names(&mut texts.effects, effects(notes.effects));
         let first = first.and_then(|event| event.context.apply(&context).ok()).unwrap_or(context);
         Self {
-            source: frame.header().source.to_string(),
-            received_at: clock::format(received),
-            network: (annotation.network != Network::Unknown).then(|| annotation.network.to_string()),
-            consent: consent(frame.header().consent.without(notes.withdrawn)),
-            rules: (notes.rules != 0).then(|| format!("{:08x}", notes.rules)),
-            effects: effects(notes.effects),
+            texts,
             page: (first.url, first.referrer),
             region,
             context,
-            context_json: String::from_utf8(json).unwrap_or_default(),
             noted,
             header: frame.header(),
             traceparent: frame.traceparent(),
         }
+    }
+
+    pub(super) fn end(self, buffers: &mut Buffers) {
+        buffers.shared = self.texts;
     }
 
     /// One event. The row is good until the next one is made.
@@ -336,7 +385,7 @@ impl<'a> FrameRow<'a> {
                 0
             }
             None => {
-                buffers.source.push_str(&self.source);
+                buffers.source.push_str(&self.texts.source);
                 self.header.first_seq + index as u64
             }
         };
@@ -349,7 +398,7 @@ impl<'a> FrameRow<'a> {
         if !event.context.is_none() {
             write_json(&mut buffers.context, Json(rest_of(&context)));
         }
-        let buffers = &*buffers;
+        let (buffers, texts) = (&*buffers, &self.texts);
         let note = &self.noted.annotation;
         let none = Notes::default();
         let notes = self.noted.notes.as_ref().unwrap_or(&none);
@@ -360,25 +409,25 @@ impl<'a> FrameRow<'a> {
         let stands_for_visit = notes.effects.contains(Effects::SESSION);
         Row {
             event_id: &buffers.event_id,
-            received_at: &self.received_at,
+            received_at: &texts.received_at,
             time: &buffers.time,
             kind: event.kind.as_str(),
             name: event.name,
             user_id: context.user_id,
             anonymous_id: context.anonymous_id,
-            session_id: context.session_id.or_else(|| stands_for_visit.then_some(&*self.source)),
+            session_id: context.session_id.or_else(|| stands_for_visit.then_some(&*texts.source)),
             url: context.url,
             title: context.title,
             referrer: context.referrer,
             properties: str::from_utf8(&buffers.properties).unwrap_or("{}"),
             context: if event.context.is_none() {
-                &self.context_json
+                &texts.context
             } else {
                 str::from_utf8(&buffers.context).unwrap_or("{}")
             },
             country: known(note.country),
             pop: known(note.pop),
-            network: self.network.as_deref(),
+            network: known(&texts.network),
             agent: note.agent.as_str(),
             traffic: note.traffic.as_str(),
             trust: note.trust.as_str(),
@@ -386,7 +435,7 @@ impl<'a> FrameRow<'a> {
             seq: seq as i64,
             vendor: event.id.map(|id| id.vendor.as_str()),
             foreign_id: event.id.map(|id| id.id),
-            consent: &self.consent,
+            consent: &texts.consent,
             region: self.region,
             subdivision: known(notes.subdivision),
             city: known(notes.city),
@@ -394,9 +443,10 @@ impl<'a> FrameRow<'a> {
             utm: [utm_source, medium, name, term, content],
             click_id: known(notes.click_id).filter(|_| of_page),
             skew_ms: Some(notes.skew_ms).filter(|skew| *skew != 0),
-            rules: self.rules.as_deref(),
-            effects: &self.effects,
+            rules: known(&texts.rules),
+            effects: &texts.effects,
             traceparent: self.traceparent,
+            repeats: false,
         }
     }
 }
@@ -418,19 +468,25 @@ where
     let _ = serde_json::to_writer(out, &json);
 }
 
-/// The purposes by name: `necessary analytics`.
-fn consent(consent: Consent) -> String {
-    let granted: Vec<&str> =
-        Consent::NAMES.iter().filter(|(bit, _)| consent.contains(*bit)).map(|(_, name)| *name).collect();
-    granted.join(" ")
+/// The purposes.
+fn consent(consent: Consent) -> impl Iterator<Item = &'static str> {
+    Consent::NAMES.iter().filter(move |(bit, _)| consent.contains(*bit)).map(|(_, name)| *name)
 }
 
-/// What rules did, by name: `gpc removed`. That the frame was rewritten for it goes without saying.
-fn effects(effects: Effects) -> String {
+/// What rules did. That the frame was rewritten for it goes without saying.
+fn effects(effects: Effects) -> impl Iterator<Item = &'static str> {
     let effects = effects.without(Effects::REWRITTEN);
-    let done: Vec<&str> =
-        Effects::NAMES.iter().filter(|(bit, _)| effects.contains(*bit)).map(|(_, name)| *name).collect();
-    done.join(" ")
+    Effects::NAMES.iter().filter(move |(bit, _)| effects.contains(*bit)).map(|(_, name)| *name)
+}
+
+/// `necessary analytics`
+fn push_names(out: &mut String, names: impl Iterator<Item = &'static str>) {
+    for name in names {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(name);
+    }
 }
 
 /// A row that stands by itself.
@@ -492,12 +548,17 @@ impl KeptRow {
             rules: some(33),
             effects: text(34),
             traceparent: None,
+            repeats: false,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use firsthop_core::{
+        EventKind, ForeignId, FrameWriter, Header, PropertiesWriter, TenantId, Unsigned, Value, Vendor,
+    };
+
     use super::*;
 
     /// Every field another text, so that two that change places show.
@@ -522,5 +583,44 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((value["name"].as_str(), value["user_id"].is_null()), (Some("t4\"\u{0}"), true));
         assert_eq!(value.as_object().map(|object| object.len()), Some(COLUMNS));
+    }
+
+    /// What all events of a frame share is given to a table once.
+    #[test]
+    fn rows_of_events_that_add_nothing_to_their_frame_differ_in_their_own_fields_alone() {
+        let mut buffer = vec![0; 8192];
+        let header =
+            Header { first_seq: 8, ..Header::new(TenantId::new(7), SourceId::new([9; 16]), Timestamp::from_millis(5)) };
+        let mut writer = FrameWriter::new(&mut buffer[..], &header).expect("room");
+        let context = Context { user_id: Some("ada"), url: Some("https://shop.example/"), ..Context::EMPTY };
+        writer.context(&context).expect("room");
+        let foreign = ForeignId { vendor: Vendor::Segment, id: "m" };
+        for (i, id) in [None, Some(foreign), None].into_iter().enumerate() {
+            let (mut shape, mut text) = ([0; 64], [0; 64]);
+            let mut properties = PropertiesWriter::new(&mut shape[..], &mut text[..]);
+            properties.put("i", Value::U64(i as u64)).expect("room");
+            let properties = properties.finish().expect("closed");
+            let (kind, name) = if i == 0 { (EventKind::Page, "Start") } else { (EventKind::Track, "Seen") };
+            writer.event(&Event { kind, name, id, properties, offset_ms: i as i64, ..Event::default() }).expect("room");
+        }
+        let bytes = writer.finish(&Unsigned).expect("finished");
+        let frame = Frame::parse(bytes).expect("a frame");
+        let (context, events) = frame.open().expect("a context");
+        let mut buffers = Buffers::default();
+        let noted = Noted { notes: Some(Notes { effects: Effects::SESSION, ..Notes::default() }), ..Noted::default() };
+        let shared = FrameRow::new(&mut buffers, &frame, context, None, noted, Timestamp::from_millis(6), "eu");
+        let text = |field: Field<'_>| format!("{field:?}");
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for (index, event) in events.enumerate() {
+            let row = shared.row(&mut buffers, index, &event.expect("an event"));
+            let fields = row.fields().map(|(_, field)| text(field));
+            assert!(row.own().into_iter().all(|(place, field)| fields[place] == text(field)), "the same by either way");
+            rows.push(fields.into());
+        }
+        let own = Row::EMPTY.own().map(|(place, _)| place);
+        for (place, (name, _)) in Row::EMPTY.fields().into_iter().enumerate() {
+            let differs = rows.windows(2).any(|rows| rows[0][place] != rows[1][place]);
+            assert_eq!(differs, own.contains(&place), "{name}");
+        }
     }
 }

@@ -16,13 +16,13 @@ use std::{
     iter::Peekable,
 };
 
-use firsthop_core::{Epoch, Flags, Frame, Region, SourceId, Timestamp};
+use firsthop_core::{Epoch, Flags, Region, SourceId, Timestamp};
 use rusqlite::{Connection, Row, Rows, Statement, params, types::ValueRef};
 
 use super::{
     super::{
         seen::{Run, Seen},
-        store::open_body,
+        store::open_frame,
     },
     claims::hop_of,
 };
@@ -380,7 +380,7 @@ fn frame(
 fn from_body(bodies: &mut Statement<'_>, id: i64) -> rusqlite::Result<(u32, bool, u32)> {
     bodies.query_row([id], |row| {
         let body = row.get_ref(0)?.as_blob()?;
-        let header = open_body(body).and_then(|(_, bytes)| Frame::parse(bytes).map(|frame| *frame.header()));
+        let header = open_frame(body).map(|(_, frame)| *frame.header());
         Ok(match header {
             Ok(header) => (hop_of(body).get(), header.flags.contains(Flags::TRUST), header.dropped),
             Err(_) => (0, false, 0),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firsthop_core::{Frame, TenantId, Timestamp};
+use firsthop_core::{TenantId, Timestamp};
 
 use rusqlite::Connection;
 
@@ -260,8 +260,7 @@ fn observe(
     seals: &Seals,
     changes: &mut Vec<Change>,
 ) {
-    let Ok((_, bytes)) = journal::open_body(body) else { return };
-    let Ok(frame) = Frame::parse(bytes) else { return };
+    let Ok((_, frame)) = journal::open_frame(body) else { return };
     let Ok(opened) = seals.open_aside(id, &frame) else { return };
     let frame = opened.as_ref().map_or(frame, |payload| frame.with_opened(payload));
     if journal::is_suppressed(&frame) {

@@ -159,9 +159,11 @@ async fn prepare(client: &Client, table: &str) -> Result<Statement, tokio_postgr
     });
     let casts = names.map(|name| format!("\"{name}\"::{}", column_type(name))).join(", ");
     let arrays = arrays.collect::<Vec<_>>().join(", ");
+    // In one order: two servers that write the same events into one table would otherwise wait for each other's rows in a circle.
     client
         .prepare(&format!(
-            "INSERT INTO {table} ({quoted}) SELECT {casts} FROM unnest({arrays}) AS new ({quoted}) ON CONFLICT (event_id) DO NOTHING"
+            "INSERT INTO {table} ({quoted}) SELECT {casts} FROM unnest({arrays}) AS new ({quoted}) ORDER BY new.event_id \
+             ON CONFLICT (event_id) DO NOTHING"
         ))
         .await
 }

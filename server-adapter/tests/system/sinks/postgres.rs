@@ -1,6 +1,6 @@
 //! Rows in a real PostgreSQL.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread};
 
 use serde_json::Value as Json;
 
@@ -9,7 +9,7 @@ use super::{
     database::Database,
     kill_in_delivery, listed, send, table_ids,
 };
-use crate::common::{Folder, until};
+use crate::common::{Folder, Page, Tenant, until};
 
 const COUNT: &str = "SELECT COUNT(*) FROM firsthop_events";
 
@@ -69,6 +69,47 @@ fn every_event_is_a_row_and_only_one() {
     send(&server, &tenant, &[1]);
     until("it went on", || listed(&folder, "pg")[4] == "0" && database.number(COUNT) == 1028);
     assert_eq!(ids(&database), table_ids(&tenant));
+}
+
+/// Two servers behind one balancer, which have the same events in another order, deliver into one table: each event is a row there, and
+/// only one, and neither server waits for the other in a circle.
+#[test]
+fn two_servers_have_one_table() {
+    let database = Database::start();
+    let [one, two] = [Folder::new(), Folder::new()];
+    let tenant = one.tenant("shop", &[]);
+    tenant.add_sink(&sink(&database, "batch_events = 500"));
+    let there = Tenant { folder: two.path.join("tenants").join(tenant.id.to_string()), ..tenant.clone() };
+    fs::create_dir_all(&there.folder).expect("made");
+    for name in ["tenant.toml", "keys.toml"] {
+        fs::copy(tenant.folder.join(name), there.folder.join(name)).expect("copied");
+    }
+    let servers = [one.serve(), two.serve()];
+    // So slow that a batch of the one meets a batch of the other.
+    until("there is a table", || database.sql("SELECT to_regclass('firsthop_events') IS NOT NULL") == "t");
+    database.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.0005); RETURN NEW; END';
+         CREATE TRIGGER slow BEFORE INSERT ON firsthop_events FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let frames: Vec<_> = (0..200).map(|_| Page::new(&tenant).frame(20)).collect();
+    let backwards = frames.iter().rev().collect();
+    thread::scope(|scope| {
+        for (server, frames) in servers.iter().zip([frames.iter().collect::<Vec<_>>(), backwards]) {
+            scope.spawn(move || {
+                let mut client = server.client();
+                for frame in frames {
+                    assert_eq!(client.frame(frame).receipt().stored, 20);
+                }
+            });
+        }
+    });
+    for (server, tenant) in servers.iter().zip([&tenant, &there]) {
+        tenant.settle();
+        until("nothing waits", || tenant.sink(server, "lag_frames", "pg") == 0.0);
+        assert_eq!(tenant.sink(server, "errors_total", "pg"), 0.0, "{}", server.log());
+        assert_eq!(ids(&database), table_ids(tenant));
+    }
+    assert_eq!(database.number(COUNT), 4000);
 }
 
 /// A row that a constraint refuses is found among thousands, and the rest goes on; a batch that was committed and whose answer came too

@@ -27,7 +27,8 @@ use firsthop_core::{HashKey, Region, SourceId, TenantId, Timestamp};
 use firsthop_intake::{
     DOCUMENTS, Leased, Refusal, WANT,
     document::Signed,
-    fields::{Fault, Others, Read, fill, needed, optional},
+    fields::{Fault, Others, Read, fill, needed, optional, without},
+    policy::Hop,
     rules::Rules,
 };
 
@@ -63,6 +64,18 @@ pub(crate) enum Want {
     Documents,
     /// The same, and the keys.
     Keys,
+    /// Keys to sign what waits in the spool: also where nobody may read any longer, since it was taken when somebody might.
+    Signing,
+}
+
+impl Want {
+    /// Whose turn it is: one for the documents, and one for keys.
+    const fn turn(self) -> usize {
+        match self {
+            Self::Documents => 0,
+            Self::Keys | Self::Signing => 1,
+        }
+    }
 }
 
 /// One tenant that this edge is enrolled for.
@@ -72,8 +85,8 @@ pub(crate) struct Enrolled {
     tokens: Vec<Enrolment>,
     held: RefCell<Option<Held>>,
     pub(crate) documents: Documents,
-    /// When the server said what the documents are, and for how long that is good, in milliseconds.
-    told: Cell<(Timestamp, u64)>,
+    /// When the server was asked for the documents, and for how long its answer is good, in milliseconds.
+    asked: Cell<(Timestamp, u64)>,
     /// One for each that may be wanted.
     turns: [Turn; 2],
     /// The server has refused what was signed with them: there may be others by now.
@@ -141,7 +154,7 @@ impl Enrolled {
                     tokens: vec![enrolment.clone()],
                     held: RefCell::default(),
                     documents: Documents::new(enrolment.tenant, document_key(enrolments, enrolment.tenant)),
-                    told: Cell::default(),
+                    asked: Cell::default(),
                     turns: Default::default(),
                     doubted: Cell::default(),
                     revoked: Cell::default(),
@@ -171,7 +184,7 @@ impl Enrolled {
     }
 
     const fn turn(&self, want: Want) -> &Turn {
-        &self.turns[want as usize]
+        &self.turns[want.turn()]
     }
 
     /// What values are hashed with by these rules. None: the keys that are held are older or newer than the rules.
@@ -184,8 +197,8 @@ impl Enrolled {
     /// Whether it is time to renew what is held.
     pub(crate) fn is_due(&self, want: Want, now: Timestamp) -> bool {
         let is_old = match want {
-            Want::Documents => self.documents.are_taken() && age(self.told.get().0, now) >= self.told.get().1,
-            Want::Keys => {
+            Want::Documents => self.documents.are_taken() && age(self.asked.get().0, now) >= self.asked.get().1,
+            Want::Keys | Want::Signing => {
                 let held = self.held.borrow();
                 self.doubted.get() || held.as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms)
             }
@@ -219,48 +232,49 @@ impl Enrolled {
         turn.wait(PATIENCE).await;
         let serves = match want {
             Want::Documents => self.documents.policy().is_some(),
-            Want::Keys => self.account(now()).is_some(),
+            Want::Keys | Want::Signing => self.account(now()).is_some(),
         };
         if !turn.is_over(if serves { PAUSE } else { PAUSE_WITHOUT }) {
             return;
         }
         turn.begin();
-        self.look(edge, want, news || want == Want::Keys && self.doubted.take()).await;
+        let _ = self.look(edge, want, news || want != Want::Documents && self.doubted.take()).await;
         // Only now: who waits for it shall find what it brought.
         turn.end();
     }
 
     /// Asks the store, and takes what it has. Returns what it says of itself, if it has what is wanted.
-    pub(crate) async fn look(&self, edge: &Edge, want: Want, news: bool) -> Option<Kept> {
+    pub(crate) async fn look(&self, edge: &Edge, want: Want, news: bool) -> Result<Option<Kept>, Silent> {
         match object::ask(edge, self.tenant, want, news).await {
             Some(Given::Kept(kept, answer)) => {
                 self.revoked.set(false);
                 if let Some(documents) = &kept.documents {
                     self.documents.take(documents).await;
                 }
-                self.told.set((Timestamp::from_millis(kept.told), kept.refresh));
-                if want == Want::Keys
-                    && let Some((since, _)) = kept.leases
-                {
-                    match self.read(&answer, edge.config.region, Timestamp::from_millis(since)) {
+                self.asked.set((Timestamp::from_millis(kept.asked), kept.refresh));
+                match kept.leases {
+                    _ if want == Want::Documents => {}
+                    Some((since, _)) => match self.read(&answer, edge.config.region, Timestamp::from_millis(since)) {
                         Ok(held) => self.hold(Some(held)),
                         Err(why) => no_lease(self.tenant, Failure::Away(why)),
-                    }
+                    },
+                    // The documents say that nobody may read.
+                    None => self.hold(None),
                 }
-                Some(kept)
+                Ok(Some(kept))
             }
             Some(Given::Revoked) => {
                 self.hold(None);
                 self.documents.forget();
-                self.told.take();
+                self.asked.take();
                 self.revoked.set(true);
-                None
+                Ok(None)
             }
             // The store has told the log why.
-            Some(Given::Nothing) => None,
+            Some(Given::Nothing) => Ok(None),
             None => {
                 no_lease(self.tenant, Failure::Away("the store of leases does not answer"));
-                None
+                Err(Silent)
             }
         }
     }
@@ -269,6 +283,12 @@ impl Enrolled {
     fn hold(&self, held: Option<Held>) {
         *self.held.borrow_mut() = held;
         keys::forget();
+    }
+
+    /// Whether this edge may read anything of the tenant's, at whatever place: if not, there is no use for keys.
+    fn may_be_read(&self, edge: &Edge) -> bool {
+        let policy = self.documents.policy().flatten();
+        Hop::may_ever_read(edge.config.region, edge.config.is_confined, policy.as_deref())
     }
 
     /// Reads what the server answered at `since`, if it is for one of this edge's tokens.
@@ -305,8 +325,8 @@ impl Enrolled {
 struct Fresh {
     documents: Vec<Signed>,
     refresh_ms: u64,
-    /// The answer as it came, if keys were asked for and are in it.
-    keys: Option<Vec<u8>>,
+    /// The answer without them, if keys were asked for and are in it.
+    keys: Option<String>,
 }
 
 impl Fresh {
@@ -320,15 +340,22 @@ impl Fresh {
             return Ok(Self { documents, refresh_ms, keys: None });
         }
         answer.held(enrolment, region, now())?;
-        Ok(Self { documents, refresh_ms, keys: Some(body) })
+        // They are kept by themselves: twice the largest would be more than an answer may be.
+        let keys = std::str::from_utf8(&body).ok().and_then(|body| without(body, "documents"));
+        Ok(Self { documents, refresh_ms, keys })
     }
 }
+
+/// The store has not said anything: nobody knows what it has.
+pub(crate) struct Silent;
 
 /// What the store says of itself.
 #[derive(Default)]
 pub(crate) struct Kept {
-    /// When the server said what the documents are.
+    /// When the server said last that the documents are what they are; 0 if it never did.
     pub(crate) told: u64,
+    /// When the server answered last, whether or not what it said could be believed.
+    asked: u64,
     /// For how long that is good.
     refresh: u64,
     /// The newest that were signed. None: what the server has sent cannot be believed.
@@ -345,11 +372,14 @@ impl Read for Kept {
             Others::Skipped,
             &mut [
                 needed("told", &mut kept.told),
+                optional("asked", &mut kept.asked),
                 needed("refresh", &mut kept.refresh),
                 optional("documents", &mut kept.documents),
                 optional("leases", &mut leases),
             ],
         )?;
+        // A store of a version before makes no difference between them.
+        kept.asked = kept.asked.max(kept.told);
         kept.leases = match leases.as_deref() {
             None => None,
             Some(&[since, until]) => Some((since, until)),

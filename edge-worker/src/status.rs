@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     counters,
     edge::Edge,
-    lease::{Enrolled, Kept, Want},
+    lease::{Enrolled, Kept, Silent, Want},
     platform::now,
     reply::Reply,
     spool::{Report, report},
@@ -23,11 +23,31 @@ use crate::{
 /// What is known of one tenant.
 pub(crate) struct Tenant<'a> {
     enrolled: &'a Enrolled,
-    /// What the region's store of leases says of itself.
-    kept: Option<Kept>,
+    /// What the region's store of leases says of itself, if it has anything.
+    kept: Result<Option<Kept>, Silent>,
     /// Its spool: the sum of its shards, and how many of them did not say.
     spool: Report,
     silent: u32,
+}
+
+impl Tenant<'_> {
+    fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref().ok()?.as_ref()
+    }
+
+    fn leases(&self) -> Option<(u64, u64)> {
+        self.kept()?.leases
+    }
+
+    /// When the server said last that the documents are what they are.
+    fn told(&self) -> Option<u64> {
+        self.kept().map(|kept| kept.told).filter(|&told| told > 0)
+    }
+
+    /// A figure of the store's. None: it does not answer, so nobody knows.
+    fn if_said(&self, figure: u64) -> Option<u64> {
+        self.kept.is_ok().then_some(figure)
+    }
 }
 
 /// How the answer is written: its media type, and the text.
@@ -74,22 +94,24 @@ pub(crate) fn to_json(config: &Config, tenants: &[Tenant<'_>]) -> (&'static str,
     json.push_str(r#"},"refused":{"#);
     list(&mut json, counters::refusals());
     json.push_str(r#"}},"tenants":["#);
-    for (at, Tenant { enrolled, kept, spool, silent }) in tenants.iter().enumerate() {
+    for (at, tenant) in tenants.iter().enumerate() {
         let comma = if at > 0 { "," } else { "" };
-        let _ = write!(json, r#"{comma}{{"tenant":"{}","policy":"#, enrolled.tenant);
-        match (kept, enrolled.documents.version()) {
-            (None, _) | (_, 0) => write!(json, "null"),
-            (Some(kept), version) => write!(json, r#"{{"version":{version},"since":{}}}"#, kept.told),
+        let _ = write!(json, r#"{comma}{{"tenant":"{}","policy":"#, tenant.enrolled.tenant);
+        match (tenant.enrolled.documents.version(), tenant.told()) {
+            (0, _) => write!(json, "null"),
+            (version, Some(told)) => write!(json, r#"{{"version":{version},"since":{told}}}"#),
+            (version, None) => write!(json, r#"{{"version":{version},"since":null}}"#),
         }
         .unwrap_or_default();
         json.push_str(r#","leases":"#);
-        match kept.as_ref().and_then(|kept| kept.leases) {
+        match tenant.leases() {
             Some((since, until)) => write!(json, r#"{{"since":{since},"until":{until}}}"#),
             None => write!(json, "null"),
         }
         .unwrap_or_default();
-        let spool = serde_json::to_string(spool).unwrap_or_default();
-        let _ = write!(json, r#","silentShards":{silent},"spool":{spool}}}"#);
+        let (silent_store, silent) = (tenant.kept.is_err(), tenant.silent);
+        let spool = serde_json::to_string(&tenant.spool).unwrap_or_default();
+        let _ = write!(json, r#","silentStore":{silent_store},"silentShards":{silent},"spool":{spool}}}"#);
     }
     json.push_str("]}");
     ("application/json", json)
@@ -106,49 +128,61 @@ fn list(json: &mut String, counts: impl IntoIterator<Item = (&'static str, u64)>
 pub(crate) fn to_metrics(_: &Config, tenants: &[Tenant<'_>]) -> (&'static str, String) {
     let now = now();
     let mut text = String::new();
-    let ago = |then: Option<u64>| then.map_or(0, |then| now.as_millis().saturating_sub(then) / 1000);
-    let leases = |it: &Tenant<'_>| it.kept.as_ref().and_then(|kept| kept.leases);
-    type Value<'a> = &'a dyn Fn(&Tenant<'_>) -> u64;
-    let families: [(&str, &str, &str, Value<'_>); 14] = [
-        ("spool_frames", "gauge", "Frames that wait in the spool.", &|it| it.spool.frames),
-        ("spool_events", "gauge", "Events that wait in the spool.", &|it| it.spool.events),
-        ("spool_bytes", "gauge", "Bytes that wait in the spool.", &|it| it.spool.bytes),
-        ("spool_oldest_seconds", "gauge", "For how long the oldest frame waits.", &|it| ago(it.spool.oldest)),
+    let ago = |then: u64| now.as_millis().saturating_sub(then) / 1000;
+    type Value<'a> = &'a dyn Fn(&Tenant<'_>) -> Option<u64>;
+    let families: [(&str, &str, &str, Value<'_>); 15] = [
+        ("spool_frames", "gauge", "Frames that wait in the spool.", &|it| Some(it.spool.frames)),
+        ("spool_events", "gauge", "Events that wait in the spool.", &|it| Some(it.spool.events)),
+        ("spool_bytes", "gauge", "Bytes that wait in the spool.", &|it| Some(it.spool.bytes)),
+        ("spool_oldest_seconds", "gauge", "For how long the oldest frame waits.", &|it| {
+            Some(it.spool.oldest.map_or(0, ago))
+        }),
         ("spool_next_attempt_timestamp_seconds", "gauge", "When the next attempt is due; 0 if nothing waits.", &|it| {
-            it.spool.next.unwrap_or(0) / 1000
+            Some(it.spool.next.unwrap_or(0) / 1000)
         }),
         (
             "spool_failures",
             "gauge",
             "Attempts in a row of which none got through, in the shard that has most of them.",
-            &|it| it.spool.failures.into(),
+            &|it| Some(it.spool.failures.into()),
         ),
         ("spool_stuck_frames", "gauge", "Frames that failed again and again while others got through.", &|it| {
-            it.spool.stuck
+            Some(it.spool.stuck)
         }),
-        ("spool_silent_shards", "gauge", "Parts of the spool that did not answer.", &|it| it.silent.into()),
-        ("spool_full_total", "counter", "Frames that there was no room for.", &|it| it.spool.full),
-        ("spool_taken_events_total", "counter", "Events that were ever spooled.", &|it| it.spool.taken_events),
+        ("spool_silent_shards", "gauge", "Parts of the spool that did not answer.", &|it| Some(it.silent.into())),
+        ("spool_full_total", "counter", "Frames that there was no room for.", &|it| Some(it.spool.full)),
+        ("spool_taken_events_total", "counter", "Events that were ever spooled.", &|it| Some(it.spool.taken_events)),
+        (
+            "lease_store_silent",
+            "gauge",
+            "1 if the store of leases did not answer: what only it can say is left out then.",
+            &|it| Some(it.kept.is_err().into()),
+        ),
         (
             "leases_until_timestamp_seconds",
             "gauge",
             "Until when there are leases to sign with; 0 if there are none.",
-            &|it| leases(it).map_or(0, |(_, until)| until / 1000),
+            &|it| it.if_said(it.leases().map_or(0, |(_, until)| until / 1000)),
         ),
         ("leases_age_seconds", "gauge", "For how long the leases are as they are; 0 if there are none.", &|it| {
-            ago(leases(it).map(|(since, _)| since))
+            it.if_said(it.leases().map_or(0, |(since, _)| ago(since)))
         }),
         ("policy_version", "gauge", "The version of the policy document that is in force; 0 without one.", &|it| {
-            it.enrolled.documents.version()
+            Some(it.enrolled.documents.version())
         }),
-        ("documents_age_seconds", "gauge", "How long ago the server said what the documents are.", &|it| {
-            ago(it.kept.as_ref().map(|kept| kept.told))
-        }),
+        (
+            "documents_age_seconds",
+            "gauge",
+            "How long ago the server said last that the documents are what they are; left out if it never did.",
+            &|it| it.told().map(ago),
+        ),
     ];
     for (name, kind, help, value) in families {
         family(&mut text, name, kind, help);
         for tenant in tenants {
-            sample(&mut text, name, &[("tenant", &tenant.enrolled.tenant.to_string())], value(tenant));
+            if let Some(value) = value(tenant) {
+                sample(&mut text, name, &[("tenant", &tenant.enrolled.tenant.to_string())], value);
+            }
         }
     }
     let name = "spool_delivered_events_total";

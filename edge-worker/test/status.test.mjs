@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 
 import { isProblem, pair, refusal, serverOf } from './pair.mjs';
 import { PolicyTenant } from './regions.mjs';
-import { Tenant, newSource } from './server.mjs';
+import { Tenant, json, newSource } from './server.mjs';
 import { until } from './wait.mjs';
 import { startWorker } from './worker.mjs';
 
@@ -103,6 +103,77 @@ describe('status of what was signed', () => {
     const [version, documents, leases, end] = await figures();
     assert.deepEqual([version, end], [tenant.version, status.leases.until / 1000]);
     assert.ok(documents <= (Date.now() - began) / 1000 + 1 && leases <= (Date.now() - began) / 1000 + 1);
+  });
+});
+
+describe('status, where nobody can say', () => {
+  test('a document that was refused confirms nothing: what is in force grows old', async () => {
+    const tenant = new PolicyTenant(0xca, { regions: [{ code: 'EU' }] });
+    const it = await pair({ tenants: [tenant], STATUS_TOKEN: TOKEN, moved: true });
+    const label = `{tenant="${tenant.id}"}`;
+    const status = async () => (await (await at(it, '/statusz')).json()).tenants[0];
+    const age = async () => samples(await (await at(it, '/metrics')).text()).get(`firsthop_edge_documents_age_seconds${label}`);
+    await it.clock.stop();
+    const began = it.clock.now();
+    assert.deepEqual((await status()).policy, { version: 1, since: began });
+    // Newer, and not by the tenant's key.
+    it.server.leaseAlways = (response) => json(response, 200, { ...tenant.told(), documents: [{ ...tenant.document({ version: 2 }), signature: tenant.document().signature }] });
+    for (let minutes = 10; minutes <= 30; minutes += 10) {
+      const calls = it.server.leaseCalls.length;
+      await it.clock.pass(10 * 60_000);
+      assert.deepEqual((await status()).policy, { version: 1, since: began });
+      assert.ok(it.server.leaseCalls.length > calls, 'the server was asked');
+      assert.equal(await age(), minutes * 60);
+    }
+    // What is refused is asked for again in its own time, not with each request.
+    const calls = it.server.leaseCalls.length;
+    for (let i = 0; i < 3; i += 1) await status();
+    assert.equal(it.server.leaseCalls.length, calls);
+    it.server.leaseAlways = undefined;
+    tenant.version = 3;
+    await it.clock.pass(10 * 60_000);
+    assert.deepEqual((await status()).policy, { version: 3, since: it.clock.now() });
+    assert.equal(await age(), 0);
+  });
+
+  test('a store that does not answer is said to be silent, and nothing is made up for it', async () => {
+    const tenant = new PolicyTenant(0xcb, { regions: [{ code: 'EU' }] });
+    const server = await serverOf(tenant);
+    const entry = `
+      import * as built from './index.js';
+      let silent = false;
+      export default {
+        fetch(request, env, context) {
+          if (new URL(request.url).pathname !== '/silent') return built.default.fetch(request, env, context);
+          silent = !silent;
+          return new Response();
+        },
+      };
+      export class Leases extends built.Leases { fetch(request) { return silent ? new Response(null, { status: 500 }) : super.fetch(request); } }
+      export { Spool } from './index.js';`;
+    const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment, STATUS_TOKEN: TOKEN }, { entry });
+    try {
+      const label = `{tenant="${tenant.id}"}`;
+      const says = async () => {
+        const [status] = (await (await at({ edge }, '/statusz')).json()).tenants;
+        const found = samples(await (await at({ edge }, '/metrics')).text());
+        return [status, (name) => found.get(`firsthop_edge_${name}${label}`)];
+      };
+      assert.equal((await fetch(`${edge.url}/v1/f`, { method: 'POST', body: tenant.frame({ source: newSource() }), headers: { 'mf-cf-blob': JSON.stringify({ colo: 'FRA' }) } })).status, 200);
+      const [before, sample] = await says();
+      assert.deepEqual([before.silentStore, before.policy.version, before.leases.until / 1000], [false, 1, sample('leases_until_timestamp_seconds')]);
+      assert.deepEqual([sample('lease_store_silent'), sample('policy_version'), typeof sample('documents_age_seconds'), typeof sample('leases_age_seconds')], [0, 1, 'number', 'number']);
+      await fetch(`${edge.url}/silent`);
+      const [silent, now] = await says();
+      // What this isolate goes by it knows itself; since when, and what the store has, it does not.
+      assert.deepEqual([silent.silentStore, silent.policy, silent.leases], [true, { version: 1, since: null }, null]);
+      assert.deepEqual([now('lease_store_silent'), now('policy_version')], [1, 1]);
+      for (const name of ['documents_age_seconds', 'leases_age_seconds', 'leases_until_timestamp_seconds']) assert.equal(now(name), undefined, name);
+      await fetch(`${edge.url}/silent`);
+      assert.deepEqual((await says())[0].leases, before.leases);
+    } finally {
+      await edge.dispose();
+    }
   });
 });
 

@@ -17,6 +17,9 @@ use crate::fields::{self, Fault, Others, Raw, Read, fill, needed, optional};
 
 /// Longest text of a document, in bytes.
 pub const MAX_TEXT: usize = 128 * 1024;
+/// Most that a tenant's documents come to together, in bytes of the JSON in which they travel: with keys beside them they are within what an
+/// edge reads as an answer (256 KiB). The longest text is, but for one that is full of quotes and backslashes.
+pub const MAX_ALL: usize = 192 * 1024;
 
 /// What stands before everything that a document key signs.
 const DOMAIN: &[u8] = b"firsthop-document-v1\0";

@@ -3,7 +3,7 @@
 //! Code that is derived for each struct is a twelfth of an edge, which every point of presence loads cold; a table is a few bytes a field.
 //! The server reads its TOML the same way, through JSON ([`deserialize`]), so that there is one list of a struct's fields.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{Region, RegionKeyId, TenantId, Timestamp};
@@ -116,6 +116,21 @@ pub fn fill(json: &str, others: Others, fields: &mut [Field<'_>]) -> Result<(), 
     }
 }
 
+/// An object without a member. None of ours has a name that is written with escapes; such a one is left out, too.
+#[must_use]
+pub fn without(json: &str, name: &str) -> Option<String> {
+    let mut rest = String::with_capacity(json.len());
+    for (own, value) in &Members::cut(json).ok()?.0 {
+        if own != name && matches!(own, Cow::Borrowed(_)) {
+            for part in [if rest.is_empty() { "{\"" } else { ",\"" }, own, "\":", value] {
+                rest.push_str(part);
+            }
+        }
+    }
+    rest.push_str(if rest.is_empty() { "{}" } else { "}" });
+    Some(rest)
+}
+
 /// Reads one of a few words.
 ///
 /// # Errors
@@ -175,7 +190,7 @@ macro_rules! deserialised {
 
 pub(crate) use {deserialised, fields, words};
 
-fn text(json: &str) -> Result<std::borrow::Cow<'_, str>, Fault> {
+fn text(json: &str) -> Result<Cow<'_, str>, Fault> {
     json::text(json).ok_or_else(|| Fault::new("not a text"))
 }
 
@@ -308,5 +323,21 @@ mod tests {
         assert_eq!(read(r#"{"a":1}"#), Err(Fault::new("missing field `b`")));
         assert_eq!(read(r#"{"a":1,"b":"AQI="}"#), Err(Fault::new("b: not as many bytes in base64")));
         assert_eq!((a, b), (1, [1, 2, 3]));
+    }
+
+    #[test]
+    fn an_object_without_a_member_is_the_rest_of_it_as_it_stands() {
+        for (json, rest) in [
+            (r#"{"a":{"b":[1, 2]},"b":[{"c":"}\""}],"d":"\u0041"}"#, r#"{"a":{"b":[1, 2]},"d":"\u0041"}"#),
+            (r#"{"b":1}"#, "{}"),
+            (r#" { "b" : 1 , "a" : 2 , "b" : 3 } "#, r#"{"a":2}"#),
+            (r#"{"a\n":1,"c":null}"#, r#"{"c":null}"#),
+            ("{}", "{}"),
+        ] {
+            assert_eq!(without(json, "b").as_deref(), Option::Some(rest), "{json}");
+        }
+        for json in ["[]", "", r#"{"a":1"#, r#"{"a":1} x"#] {
+            assert_eq!(without(json, "b"), None, "{json}");
+        }
     }
 }

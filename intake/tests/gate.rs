@@ -113,6 +113,35 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     (of("EU"), of("QA"), of("US")).prop_map(|(a, b, c)| Policy { regions: vec![a, b, c], ..Policy::default() })
 }
 
+#[test]
+fn a_region_where_nobody_may_read_has_no_use_for_keys() {
+    let region_with = |code, process: Option<&[&str]>| RegionPolicy {
+        code: region(code),
+        host: Some("https://eu.example".into()),
+        countries: Vec::new(),
+        process: process.map(|areas| areas.iter().map(|area| area.parse().unwrap()).collect()),
+        forward: vec!["*".parse().unwrap()],
+        unseal: false,
+    };
+    for (what, policy, free, confined) in [
+        ("none", None, true, true),
+        ("rules alone", Some(vec![]), true, true),
+        ("in the region", Some(vec![region_with("EU", None)]), true, true),
+        ("nowhere", Some(vec![region_with("EU", Some(&[]))]), false, false),
+        ("elsewhere", Some(vec![region_with("EU", Some(&["US"]))]), true, false),
+        ("another region", Some(vec![region_with("US", None)]), false, false),
+    ] {
+        let policy = policy.map(|regions| Policy { regions, ..Policy::default() });
+        for (is_confined, expected) in [(false, free), (true, confined)] {
+            assert_eq!(
+                Hop::may_ever_read(region("EU"), is_confined, policy.as_ref()),
+                expected,
+                "{what} {is_confined}"
+            );
+        }
+    }
+}
+
 proptest! {
     /// What must hold whatever a policy says and whoever comes from wherever.
     #[test]
@@ -157,6 +186,7 @@ proptest! {
         }
         if step == Step::Process {
             prop_assert!(hop.may_read(policy), "read without the keys for it");
+            prop_assert!(Hop::may_ever_read(hop.serves, confined, policy), "its region gets no keys");
         }
         if !matches!(step, Step::Refuse(_)) {
             prop_assert!(is_sealed || !(has_policy && refuse_unsealed), "not sealed, and taken");

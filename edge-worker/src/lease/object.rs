@@ -64,8 +64,13 @@ impl Leases {
             let url = request.url();
             let (path, query) = url.split_once('?').unwrap_or((&url, ""));
             let tenant = path.rsplit('/').next().and_then(|name| name.parse().ok()).ok_or("no tenant")?;
-            let want = if query == DOCUMENTS { Want::Documents } else { Want::Keys };
-            let (status, body) = store.give(tenant, want, query == NEWS).await?;
+            let says = |word| query.split('&').any(|said| said == word);
+            let want = match (says(DOCUMENTS), says(SIGNING)) {
+                (true, _) => Want::Documents,
+                (_, true) => Want::Signing,
+                _ => Want::Keys,
+            };
+            let (status, body) = store.give(tenant, want, says(NEWS)).await?;
             reply(status, body.as_deref())
         }))
     }
@@ -77,25 +82,35 @@ impl Leases {
     }
 }
 
+/// When somebody has asked for them last.
+const WANTED_DOCUMENTS: &str = "looked";
+const WANTED_KEYS: &str = "wanted";
+
 /// How the store answers: by status.
 const GIVEN: u16 = 200;
 const REVOKED: u16 = 401;
 const NOTHING: u16 = 404;
 
-/// What is asked of it: by query. Without one, for keys.
+/// What is asked of it: by words in the query. Without one of these two, for keys.
 const DOCUMENTS: &str = "documents";
-/// For keys, after a look whether the server has newer ones.
+/// For keys, by a spool in which something waits.
+const SIGNING: &str = "signing";
+/// After a look whether the server has newer ones.
 const NEWS: &str = "news";
+
+/// How it is kept that a tenant has no policy. A version before wrote `[]` also where it could check none: that says nothing.
+const WITHOUT: &str = "[ ]";
 
 /// Asks a tenant's store. Nothing if it does not answer.
 pub(super) async fn ask(edge: &Edge, tenant: TenantId, want: Want, news: bool) -> Option<Given> {
     let name = format!("{tenant}/{}", edge.config.region);
-    let query = match want {
+    let words = match want {
         Want::Documents => DOCUMENTS,
-        Want::Keys if news => NEWS,
         Want::Keys => "",
+        Want::Signing => SIGNING,
     };
-    let mut answer = edge.lease_stores.post(&name, &format!("/{tenant}?{query}"), None).await?;
+    let news = if news && want != Want::Documents { NEWS } else { "" };
+    let mut answer = edge.lease_stores.post(&name, &format!("/{tenant}?{words}&{news}"), None).await?;
     match answer.status {
         GIVEN => {
             let end = answer.body.iter().position(|&byte| byte == b'\n')?;
@@ -166,16 +181,23 @@ impl Store {
         Ok(held.filter(|held| held.serves(now())).map(|held| (answer, held)))
     }
 
+    /// The documents on disk, as text.
+    fn documents(&self) -> Result<Option<String>> {
+        Ok(self.text("documents")?.filter(|text| text != "[]"))
+    }
+
     /// What is on disk and serves, as it is given out.
     fn has(&self, edge: &Edge, enrolled: &Enrolled, want: Want) -> Result<Option<String>> {
         if self.number("revoked")? > 0 {
             return Ok(None);
         }
-        let (keys, documents) = (self.keys(edge, enrolled)?, self.text("documents")?);
+        let (keys, documents) = (self.keys(edge, enrolled)?, self.documents()?);
         let is_there = match want {
             // Whoever can check none is told that the server was asked.
             Want::Documents => documents.is_some() || !enrolled.documents.are_taken() && self.number("told")? > 0,
-            Want::Keys => keys.is_some(),
+            // Whoever still comes for keys has not heard yet that nobody may read.
+            Want::Keys => keys.is_some() || documents.is_some() && !enrolled.may_be_read(edge),
+            Want::Signing => keys.is_some(),
         };
         if !is_there {
             return Ok(None);
@@ -184,10 +206,11 @@ impl Store {
         let span =
             span.map_or("null".into(), |(since, until)| format!("[{},{}]", since.as_millis(), until.as_millis()));
         let documents = documents.as_deref().unwrap_or("null");
-        let (told, refresh) = (self.number("told")?, self.number("refresh")?);
-        let head = format!(r#"{{"told":{told},"refresh":{refresh},"documents":{documents},"leases":{span}}}"#);
+        let (told, asked, refresh) = (self.number("told")?, self.number("asked")?, self.number("refresh")?);
+        let head =
+            format!(r#"{{"told":{told},"asked":{asked},"refresh":{refresh},"documents":{documents},"leases":{span}}}"#);
         // Not a byte of a key goes to whoever wants none.
-        let answer = keys.filter(|_| want == Want::Keys).map_or_else(String::new, |(answer, _)| answer);
+        let answer = keys.filter(|_| want != Want::Documents).map_or_else(String::new, |(answer, _)| answer);
         Ok(Some(format!("{head}\n{answer}")))
     }
 
@@ -198,15 +221,18 @@ impl Store {
             self.forget()?;
             return Ok((NOTHING, None));
         };
-        if self.age_of(noted(want))? > NOTED {
-            self.keep_number(noted(want), now().as_millis())?;
+        if let Some(name) = noted(want)
+            && self.age_of(name)? > NOTED
+        {
+            self.keep_number(name, now().as_millis())?;
             self.keep("tenant", tenant.to_string().into())?;
         }
         let mut revoked = false;
+        self.recall(enrolled).await?;
         let serves = self.has(&edge, enrolled, want)?.is_some();
-        let is_old = want == Want::Documents && self.age_of("told")? > self.number("refresh")?;
+        let is_old = want == Want::Documents && self.age_of("asked")? > self.number("refresh")?;
         if !serves || news || is_old {
-            let turn = &self.turns[want as usize];
+            let turn = &self.turns[want.turn()];
             turn.wait(PATIENCE / 2).await;
             if turn.is_over(if serves { PAUSE } else { PAUSE_WITHOUT }) {
                 revoked = self.ask_server(&edge, enrolled, want).await?;
@@ -221,18 +247,27 @@ impl Store {
 
     /// Asks the server and keeps what it says, also that it does not know the enrolment. Whether it said that.
     async fn ask_server(&self, edge: &Edge, enrolled: &Enrolled, want: Want) -> Result<bool> {
-        let (tenant, turn) = (enrolled.tenant, &self.turns[want as usize]);
+        let (tenant, turn) = (enrolled.tenant, &self.turns[want.turn()]);
         turn.begin();
-        let (next, revoked) = match enrolled.ask(edge, want).await {
+        let has_use = || want == Want::Signing || enrolled.may_be_read(edge);
+        // Where nobody may read, no key comes.
+        let (next, revoked) = match enrolled.ask(edge, if has_use() { want } else { Want::Documents }).await {
             Ok(fresh) => {
                 self.failures.set(0);
-                self.take(enrolled, &fresh.documents).await?;
-                self.keep_number("told", now().as_millis())?;
+                if self.take(enrolled, &fresh.documents).await? {
+                    self.keep_number("told", now().as_millis())?;
+                }
+                self.keep_number("asked", now().as_millis())?;
                 self.keep_number("refresh", fresh.refresh_ms)?;
                 self.keep_number("revoked", 0)?;
-                if let Some(keys) = fresh.keys {
-                    self.keep("answer", String::from_utf8_lossy(&keys).into_owned().into())?;
-                    self.keep_number("since", now().as_millis())?;
+                match fresh.keys {
+                    Some(keys) if has_use() => {
+                        self.keep("answer", keys.into())?;
+                        self.keep_number("since", now().as_millis())?;
+                    }
+                    // It may be these documents that say so.
+                    _ if !has_use() => self.forget()?,
+                    _ => {}
                 }
                 // Ahead of the time at which isolates come for it.
                 (Some(fresh.refresh_ms / 5 * 4), false)
@@ -260,21 +295,32 @@ impl Store {
         Ok(revoked)
     }
 
-    /// Keeps the documents, if they hold and are no older than those that were kept before.
-    async fn take(&self, enrolled: &Enrolled, fresh: &[Signed]) -> Result<()> {
-        // Without a key to check them by, nothing is known: a token that brings one finds nothing here, and asks.
-        if !enrolled.documents.are_taken() {
-            return Ok(());
-        }
-        let kept = self.text("documents")?.and_then(|text| Vec::<Signed>::read(&text).ok());
+    /// Has the isolate know what is on disk, if it knows nothing.
+    async fn recall(&self, enrolled: &Enrolled) -> Result<()> {
+        if enrolled.documents.policy().is_none() { self.remind(enrolled).await } else { Ok(()) }
+    }
+
+    /// Has the isolate know what is on disk, which may be newer than what it knows.
+    async fn remind(&self, enrolled: &Enrolled) -> Result<()> {
+        let kept = self.documents()?.and_then(|text| Vec::<Signed>::read(&text).ok());
         if let Some(kept) = kept {
             enrolled.documents.take(&kept).await;
         }
-        if let Some(taken) = enrolled.documents.take(fresh).await {
-            let text = serde_json::to_string(taken).map_err(|_| "no JSON")?;
-            self.keep("documents", text.into())?;
-        }
         Ok(())
+    }
+
+    /// Keeps the documents, if they hold and are no older than those that were kept before. Whether they do.
+    async fn take(&self, enrolled: &Enrolled, fresh: &[Signed]) -> Result<bool> {
+        // Without a key to check them by, nothing is known: a token that brings one finds nothing here, and asks.
+        if !enrolled.documents.are_taken() {
+            return Ok(true);
+        }
+        self.remind(enrolled).await?;
+        let Some(taken) = enrolled.documents.take(fresh).await else { return Ok(false) };
+        let text =
+            if taken.is_empty() { WITHOUT.into() } else { serde_json::to_string(taken).map_err(|_| "no JSON")? };
+        self.keep("documents", text.into())?;
+        Ok(true)
     }
 
     /// Renews what is kept, as long as somebody wants it.
@@ -282,15 +328,18 @@ impl Store {
         let Some(edge) = self.own.edge() else { return Ok(()) };
         let tenant = self.text("tenant")?.and_then(|id| id.parse().ok());
         let Some(enrolled) = tenant.and_then(|tenant| edge.enrolled(tenant)) else { return self.forget() };
-        if self.age_of(noted(Want::Keys))? <= WANTED {
-            return self.ask_server(&edge, enrolled, Want::Keys).await.map(drop);
+        self.recall(enrolled).await?;
+        let is_wanted = |name| Ok::<_, JsValue>(self.age_of(name)? <= WANTED);
+        let (wants_keys, wants_documents) = (is_wanted(WANTED_KEYS)?, is_wanted(WANTED_DOCUMENTS)?);
+        // Keys that nobody asks for, or that nobody may use, are not to lie about: whoever comes again gets new ones.
+        if !wants_keys || !enrolled.may_be_read(&edge) {
+            self.forget()?;
         }
-        // Keys that nobody asks for are not to lie about: whoever comes again gets new ones.
-        self.forget()?;
-        if self.age_of(noted(Want::Documents))? <= WANTED {
-            self.ask_server(&edge, enrolled, Want::Documents).await?;
+        match (wants_keys, wants_documents) {
+            (true, _) => self.ask_server(&edge, enrolled, Want::Keys).await.map(drop),
+            (false, true) => self.ask_server(&edge, enrolled, Want::Documents).await.map(drop),
+            (false, false) => Ok(()),
         }
-        Ok(())
     }
 
     /// Forgets the keys.
@@ -300,10 +349,11 @@ impl Store {
     }
 }
 
-/// Under which name it is noted that somebody asks for it.
-const fn noted(want: Want) -> &'static str {
+/// Under which name it is noted that somebody asks for it. What waits in a spool keeps no keys alive: it comes again.
+const fn noted(want: Want) -> Option<&'static str> {
     match want {
-        Want::Documents => "looked",
-        Want::Keys => "wanted",
+        Want::Documents => Some(WANTED_DOCUMENTS),
+        Want::Keys => Some(WANTED_KEYS),
+        Want::Signing => None,
     }
 }

@@ -214,8 +214,8 @@ async fn sign_again(edge: &Edge, envelope: &[u8]) -> Option<Vec<u8>> {
     let inside = Envelope::open(&frame).ok()?;
     let header = frame.header();
     let enrolled = edge.enrolled(header.tenant)?;
-    if enrolled.account(now()).is_none() || enrolled.is_due(Want::Keys, now()) {
-        enrolled.fetch(edge, Want::Keys, false).await;
+    if enrolled.account(now()).is_none() || enrolled.is_due(Want::Signing, now()) {
+        enrolled.fetch(edge, Want::Signing, false).await;
     }
     let account = enrolled.account(now())?;
     if inside.worker == account.tenant.worker && account.leases.get(header.key_id, header.epoch).is_ok() {

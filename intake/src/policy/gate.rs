@@ -36,6 +36,17 @@ impl Hop {
         let Some(policy) = policy.filter(|policy| !policy.regions.is_empty()) else { return true };
         policy.region(self.serves).is_some_and(|region| policy.may_process(region, self.place))
     }
+
+    /// Whether it may read anything of a tenant with this policy at any of the places where a hop that serves this region may stand.
+    #[must_use]
+    pub fn may_ever_read(serves: Region, is_confined: bool, policy: Option<&Policy>) -> bool {
+        let Some(policy) = policy.filter(|policy| !policy.regions.is_empty()) else { return true };
+        if is_confined {
+            return Self::new(serves, true, None).may_read(Some(policy));
+        }
+        let region = policy.region(serves);
+        region.is_some_and(|region| region.process.as_ref().is_none_or(|areas| !areas.is_empty()))
+    }
 }
 
 /// What the gate is told of a body.

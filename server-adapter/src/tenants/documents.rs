@@ -7,7 +7,7 @@
 use std::{fs, io::ErrorKind, path::Path};
 
 use firsthop_core::{PublicKey, Timestamp};
-use firsthop_intake::document::{Document, Kind, RegionKeys, Signed, signed_bytes};
+use firsthop_intake::document::{Document, Kind, MAX_ALL, RegionKeys, Signed, signed_bytes};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
@@ -101,6 +101,13 @@ impl Documents {
             let signature = key.secret().sign_message(&signed_bytes(kind.as_str(), &text));
             self.documents.retain(|document| document.kind != kind.as_str());
             self.documents.push(Signed { kind: kind.as_str().into(), text, signature });
+        }
+        let length = serde_json::to_string(&self.documents).map_or(usize::MAX, |json| json.len());
+        if length > MAX_ALL {
+            let what = "policy and region keys come to more than an edge can be told";
+            return Err(Error::tenant(format!(
+                "{what}: {length} bytes of {MAX_ALL}; use fewer entries, or shorter ones"
+            )));
         }
         Ok(())
     }

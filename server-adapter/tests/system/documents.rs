@@ -131,6 +131,13 @@ fn a_policy_that_means_nothing_is_named_and_the_old_one_stays() {
     let first = of(&granted(&server, &token).0, Kind::Policy).expect("a policy");
     let path = tenant.folder.join("tenant.toml");
     let text = fs::read_to_string(&path).expect("there");
+    // Quotes are twice as long on their way: within the bound of a text, and over that of an answer.
+    let entries = format!("deny = [{}]\n", vec![format!("'{}'", "\"".repeat(128)); 64].join(", "));
+    let values = ["properties", "traits", "context"]
+        .map(|name| format!("[policy.rules.{name}]\n{entries}hash{}", &entries[4..]));
+    fs::write(&path, format!("{text}{}", values.concat())).expect("written");
+    server.says("policy and region keys come to more than an edge can be told");
+    assert_eq!(of(&granted(&server, &token).0, Kind::Policy).as_ref(), Some(&first));
     fs::write(&path, text.replace("https://", "http://")).expect("written");
     server.says("policy: regions[0] (EU): host");
     assert_eq!(of(&granted(&server, &token).0, Kind::Policy), Some(first));

@@ -146,7 +146,7 @@ fn limits(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn ledgers(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&LedgerFigures) -> u64;
-    let figures: [(&str, &str, Figure); 5] = [
+    let figures: [(&str, &str, Figure); 6] = [
         (
             "firsthop_ledger_in_flight_events",
             "Missing, of trusted sources heard of within the grace period.",
@@ -155,6 +155,11 @@ fn ledgers(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
         ("firsthop_ledger_unaccounted_events", "Missing, of trusted sources not heard of since.", |ledger| {
             ledger.unaccounted.get()
         }),
+        (
+            "firsthop_ledger_doubtful_events",
+            "The same, and in quarantine under entries that nobody answers for.",
+            |ledger| ledger.doubtful.get(),
+        ),
         ("firsthop_ledger_untrusted_events", "Missing, of sources that no session vouches for.", |ledger| {
             ledger.untrusted.get()
         }),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use firsthop_core::{Annotation, Error, Flags, Frame, Header, Notes, Rewritten, SourceId, TenantId, limits::MAX_NOTES};
 use firsthop_intake::content_digest;
 
-use super::counters::At;
+use super::{counters::At, ledger::given_up};
 
 /// A frame that was checked and may be stored.
 #[derive(Debug)]
@@ -73,6 +73,11 @@ impl Arrival {
     /// Whether its session's signature was checked: a frame that claims a session is let in by nothing else.
     pub(super) fn is_trusted(&self) -> bool {
         is_trusted(&self.header, self.rewritten)
+    }
+
+    /// What its producer says it gave up, as far as that is believed.
+    pub(super) fn given_up(&self) -> u32 {
+        given_up(self.header.dropped, self.is_trusted())
     }
 
     /// Whether its events are counted, and nothing of them is kept.

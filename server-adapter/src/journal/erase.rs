@@ -239,7 +239,7 @@ impl Journal {
             // All of them first: to delete one lets the database move its neighbours about, and leave copies of them.
             let mut hops = HashMap::new();
             for ids in parts(&hits, ENTRIES) {
-                hops.extend(self.blank(ids).map_err(unavailable)?);
+                hops.extend(self.blank(ids, now).map_err(unavailable)?);
             }
             for ids in parts(&hits, ENTRIES) {
                 let entries = ids.iter().filter_map(|id| Some((*id, *hops.get(id)?))).collect();

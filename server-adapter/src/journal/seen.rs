@@ -134,6 +134,20 @@ impl Seen {
         Ok(found)
     }
 
+    /// How many of these numbers were not seen.
+    #[cfg(feature = "cli")]
+    pub(super) fn missing(
+        &mut self,
+        connection: &Connection,
+        source: SourceId,
+        first: u64,
+        last: u64,
+    ) -> rusqlite::Result<i64> {
+        let runs = self.overlapping(connection, source, first, last)?;
+        let seen: u64 = runs.iter().map(|run| run.last.min(last) - run.first.max(first) + 1).sum();
+        Ok((last - first + 1 - seen) as i64)
+    }
+
     /// One more than the highest number that was seen.
     fn end(&self, connection: &Connection, source: SourceId) -> rusqlite::Result<u64> {
         let in_memory = [Some(&self.young), self.settling.as_ref().map(|settling| &settling.runs)]

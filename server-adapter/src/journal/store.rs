@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     arrival::{Arrival, Foreign, NO_DIGEST, Noted, Verdict},
     counters::Batch,
-    ledger::{Chain, Claim},
+    ledger::{Chain, Claim, Trust},
     quarantine::{CONFLICT, Entry, Kept, Quarantine},
     schema::{LedgerColumns, RowSum, row_sum},
     sealed::{Readable, Seals},
@@ -100,7 +100,6 @@ impl Tables {
         arrival: &Arrival,
         counts: &mut Batch,
     ) -> rusqlite::Result<Verdict> {
-        let header = &arrival.header;
         let mut verdict = self.admit(connection, arrival)?;
         let mut conflicts = verdict.conflict;
         if verdict.conflict > 0 {
@@ -129,7 +128,7 @@ impl Tables {
             ("duplicate", "", verdict.duplicate),
             ("quarantined", CONFLICT, conflicts),
             // Told once: a frame that comes again has nothing new in it.
-            ("dropped", "", if verdict.stored + verdict.suppressed > 0 { header.dropped } else { 0 }),
+            ("dropped", "", if verdict.stored + verdict.suppressed > 0 { arrival.given_up() } else { 0 }),
         ] {
             let frames = i64::from(events > 0);
             counts.add(arrival.at, outcome, reason, events.into(), frames);
@@ -176,7 +175,7 @@ impl Tables {
                 && arrival.is_trusted()
                 && let Some(claim) = Claim::of(arrival.frame_bytes(), true)
             {
-                Claim { trusted: true, ..claim }.note(connection, arrival.at)?;
+                Claim { trust: Trust::Session, ..claim }.note(connection, arrival.at)?;
             }
         }
         if arrival.is_suppressed() {

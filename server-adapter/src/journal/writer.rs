@@ -320,14 +320,13 @@ pub(super) fn set_aside(
         Kept::Full => (0, 0),
     };
     // What may have been damaged on the way comes again, whole, and is then stored: that is what becomes of its events.
-    let damaged = is_damage(&entry.reason);
+    let outcome = if is_damage(&entry.reason) { "damaged" } else { "quarantined" };
     if kept == Kept::New
-        && !damaged
-        && let Some(claim) = Claim::of(&entry.body, entry.vouched)
+        && let Some(claim) = Claim::of_entry(&entry.reason, &entry.body, entry.vouched)
     {
         claim.note(connection, entry.at)?;
     }
-    counts.add(entry.at, if damaged { "damaged" } else { "quarantined" }, entry.reason.clone(), events, frames);
+    counts.add(entry.at, outcome, entry.reason.clone(), events, frames);
     Ok(Verdict { lost: kept == Kept::Full, ..Verdict::default() })
 }
 

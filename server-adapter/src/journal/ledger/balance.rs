@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use firsthop_core::{Epoch, Region, SourceId, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::missing::{Missing, Place, Scan};
+use super::missing::{Missing, Place, Proof, Scan};
 use crate::{Error, journal::open_reader, tenants::StoredTenant};
 
 /// What to reconcile.
@@ -70,6 +70,8 @@ pub struct Figures {
     pub in_flight: u64,
     /// Missing, of trusted sources that were not.
     pub unaccounted: u64,
+    /// The same, and quarantine has entries with these numbers, for which nobody answers. In no sum: what is in quarantine is counted there.
+    pub doubtful: u64,
     /// Missing, of sources that no session vouches for: their numbers may be made up. In no sum.
     pub untrusted: u64,
 }
@@ -107,6 +109,7 @@ impl Figures {
         let figure = match state {
             State::InFlight => &mut self.in_flight,
             State::Unaccounted => &mut self.unaccounted,
+            State::Doubtful => &mut self.doubtful,
             State::Untrusted => &mut self.untrusted,
         };
         *figure = figure.saturating_add(events);
@@ -120,6 +123,8 @@ pub enum State {
     InFlight,
     /// Of a trusted source, not heard of for longer than that.
     Unaccounted,
+    /// The same, and quarantine has entries with these numbers, for which nobody answers.
+    Doubtful,
     /// Of a source that no session vouches for.
     Untrusted,
 }
@@ -131,16 +136,18 @@ impl State {
         match self {
             Self::InFlight => "in_flight",
             Self::Unaccounted => "unaccounted",
+            Self::Doubtful => "doubtful",
             Self::Untrusted => "untrusted",
         }
     }
 
     pub(crate) fn of(missing: &Missing, grace: Duration, now: Timestamp) -> Self {
         let silent = now.as_millis().saturating_sub(missing.heard.as_millis());
-        match missing.trusted {
-            false => Self::Untrusted,
-            true if u128::from(silent) < grace.as_millis() => Self::InFlight,
-            true => Self::Unaccounted,
+        match missing.proof {
+            Proof::Anybody => Self::Untrusted,
+            _ if u128::from(silent) < grace.as_millis() => Self::InFlight,
+            Proof::Session => Self::Unaccounted,
+            Proof::Doubtful => Self::Doubtful,
         }
     }
 }
@@ -195,7 +202,7 @@ impl Balance {
     /// Whether every event of a trusted source has its outcome, or is in flight, and the tables agree.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.total.unaccounted == 0 && self.faults.is_empty()
+        self.total.unaccounted == 0 && self.total.doubtful == 0 && self.faults.is_empty()
     }
 
     fn line(&mut self, place: Place, scope: &Scope) -> &mut Figures {

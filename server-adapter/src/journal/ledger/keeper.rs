@@ -35,6 +35,7 @@ pub(crate) struct Figures {
     pub(crate) checked: Gauge,
     pub(crate) in_flight: Gauge,
     pub(crate) unaccounted: Gauge,
+    pub(crate) doubtful: Gauge,
     pub(crate) untrusted: Gauge,
 }
 
@@ -174,6 +175,7 @@ impl Round {
         let figures = &look.live.journal.stats().ledger;
         figures.in_flight.set(of(State::InFlight));
         figures.unaccounted.set(of(State::Unaccounted));
+        figures.doubtful.set(of(State::Doubtful));
         figures.untrusted.set(of(State::Untrusted));
         figures.checked.set(now.as_millis() / 1000);
         self.known.insert(look.live.id, look.known);

@@ -7,7 +7,11 @@
 //! ```
 //!
 //! A number proves all before it, if somebody answers for it: a session's signature. What nobody answers for may be made up, so the
-//! gaps that only such numbers prove are told apart. What a source says it gave up explains as many of its gaps.
+//! gaps that only such numbers prove are told apart.
+//!
+//! What a frame says its source gave up had numbers before the frame's own, and explains as many gaps there. What is not signed explains
+//! none that a signature proves: anybody could hide a loss by it. But for what comes before the first signed number, of which no session
+//! ever answered. Nor does quarantine have such a number, if nobody answers for the entry: it is doubtful.
 //!
 //! The memory that this needs is bounded, whatever is stored: runs that have not settled, and of one source at a time its first gaps.
 
@@ -24,7 +28,8 @@ use super::{
         seen::{Run, Seen},
         store::open_frame,
     },
-    claims::hop_of,
+    claims::{Trust, hop_of},
+    given_up,
 };
 
 /// Where something is counted.
@@ -48,8 +53,7 @@ pub(crate) struct Range {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) source: SourceId,
-    /// A session answers for the numbers that prove the gaps.
-    pub(crate) trusted: bool,
+    pub(crate) proof: Proof,
     /// Events, without those that the source says it gave up.
     pub(crate) events: u64,
     /// Of the ranges, how many events the source says it gave up: which of them, it does not say.
@@ -62,6 +66,17 @@ pub(crate) struct Missing {
     pub(crate) range_count: u64,
     /// Where `events` are counted.
     pub(crate) places: BTreeMap<Place, u64>,
+}
+
+/// How it is known that something is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A session answers for the numbers that prove the gaps.
+    Session,
+    /// The same; and in quarantine there are entries with the numbers that are missing, for which nobody answers.
+    Doubtful,
+    /// No session does.
+    Anybody,
 }
 
 /// Ranges that are named of one source.
@@ -91,7 +106,14 @@ enum Known {
     /// Stored, with this frame.
     Frame(i64),
     /// Claimed.
-    Claim { trusted: bool, received: Timestamp, region: Region, hop: u32 },
+    Claim { trust: Trust, received: Timestamp, region: Region, hop: u32 },
+}
+
+impl Known {
+    /// Whether it has its numbers, and not only says so.
+    const fn is_sure(self) -> bool {
+        !matches!(self, Self::Claim { trust: Trust::Nobody, .. })
+    }
 }
 
 impl Scan {
@@ -124,8 +146,10 @@ impl Scan {
             while let Some(piece) = pieces.next_if(|piece| piece.as_ref().map_or(true, |piece| piece.source == source))
             {
                 let piece = piece?;
-                gap |= piece.first > next;
-                next = next.max(piece.last + 1);
+                if piece.known.is_sure() {
+                    gap |= piece.first > next;
+                    next = next.max(piece.last + 1);
+                }
                 if let Known::Frame(_) = piece.known {
                     self.noted += piece.last - piece.first + 1;
                 }
@@ -168,7 +192,7 @@ impl<'c> Statements<'c> {
         });
         let claims = read(self.claims.query(params![source])?, |row| {
             let known = Known::Claim {
-                trusted: row.get(3)?,
+                trust: Trust::of_column(row.get(3)?),
                 received: Timestamp::from_millis(number(row, 4)?),
                 region: region(row, 5)?,
                 hop: row.get(6)?,
@@ -229,6 +253,8 @@ struct Look<'c> {
 
 /// What a piece says of the numbers before it.
 struct Evidence {
+    /// Nobody answers for it: not even its own numbers are sure.
+    doubtful: bool,
     proves: bool,
     trusted: bool,
     received: Timestamp,
@@ -270,7 +296,7 @@ impl Gaps {
     }
 
     /// What is left, of which some are explained: the earliest, as far as figures go.
-    fn finish(mut self, source: SourceId, trusted: bool, heard: Timestamp, given_up: &mut u64) -> Option<Missing> {
+    fn finish(mut self, source: SourceId, proof: Proof, heard: Timestamp, given_up: &mut u64) -> Option<Missing> {
         let explained = self.events.min(*given_up);
         *given_up -= explained;
         let mut rest = explained;
@@ -284,7 +310,7 @@ impl Gaps {
         let events = events - explained;
         (events > 0).then_some(Missing {
             source,
-            trusted,
+            proof,
             events,
             given_up: explained,
             heard,
@@ -306,19 +332,17 @@ impl<'c> Look<'c> {
     }
 
     fn at(&mut self, source: SourceId, young: &Seen, each: &mut impl FnMut(Missing)) -> rusqlite::Result<()> {
-        // By what proves them: a session, a write key, nothing yet.
-        let (mut trusted, mut untrusted, mut unproven) = (Gaps::default(), Gaps::default(), Gaps::default());
-        let (mut heard_trusted, mut heard) = (Timestamp::default(), Timestamp::default());
-        let (mut next, mut given_up) = (0_u64, 0_u64);
+        let mut walk = Walk::default();
         // Frames with several pieces here that have told what was given up.
         let mut told = BTreeSet::new();
         let of_source = young.young_of(source);
         for piece in self.statements.pieces(source.as_bytes(), of_source)? {
             let piece = piece?;
             let evidence = match piece.known {
-                Known::Claim { trusted, received, region, hop } => Evidence {
-                    proves: trusted,
-                    trusted,
+                Known::Claim { trust, received, region, hop } => Evidence {
+                    doubtful: trust == Trust::Nobody,
+                    proves: trust == Trust::Session,
+                    trusted: trust == Trust::Session,
                     received,
                     place: Place { hour: Epoch::at(received).get(), region, hop },
                     given_up: 0,
@@ -328,23 +352,100 @@ impl<'c> Look<'c> {
                     None => continue,
                 },
             };
-            if piece.first > next {
-                unproven.add(Range { first: next, last: piece.first - 1, place: evidence.place });
-            }
-            if evidence.proves {
-                untrusted.append(std::mem::take(&mut unproven));
-                heard = heard.max(evidence.received);
-            }
-            if evidence.trusted {
-                trusted.append(std::mem::take(&mut untrusted));
-                heard_trusted = heard_trusted.max(evidence.received);
-            }
-            given_up = given_up.saturating_add(evidence.given_up);
-            next = next.max(piece.last + 1);
+            walk.pass(piece.first, piece.last, &evidence);
         }
-        trusted.finish(source, true, heard_trusted, &mut given_up).map(&mut *each);
-        untrusted.finish(source, false, heard, &mut given_up).map(&mut *each);
+        walk.finish(source, each);
         Ok(())
+    }
+}
+
+/// Gaps that have the same proof, and what is said of them.
+#[derive(Debug, Default)]
+struct Level {
+    /// Nobody has them.
+    missing: Gaps,
+    /// Only what nobody answers for has them.
+    doubtful: Gaps,
+    /// How many of them the source says it gave up.
+    explained: u64,
+}
+
+impl Level {
+    fn append(&mut self, other: Self) {
+        self.missing.append(other.missing);
+        self.doubtful.append(other.doubtful);
+        self.explained = self.explained.saturating_add(other.explained);
+    }
+
+    /// A frame behind all of them says that so many were given up.
+    fn explain(&mut self, events: u64) {
+        let all = self.missing.events.saturating_add(self.doubtful.events);
+        self.explained = self.explained.saturating_add(events).min(all);
+    }
+}
+
+/// One source's numbers, in their order.
+#[derive(Debug, Default)]
+struct Walk {
+    /// By what proves them: a session, a write key, nothing yet.
+    trusted: Level,
+    untrusted: Level,
+    unproven: Level,
+    heard_trusted: Option<Timestamp>,
+    heard: Timestamp,
+    /// One more than the last number that somebody has, for sure or not.
+    next: u64,
+    next_sure: u64,
+    /// Numbers from the last sure one on that only what nobody answers for has.
+    doubtful: Option<(u64, u64)>,
+}
+
+impl Walk {
+    fn pass(&mut self, first: u64, last: u64, evidence: &Evidence) {
+        let place = evidence.place;
+        if let Some((from, to)) = self.doubtful.filter(|(from, _)| *from < first) {
+            self.unproven.doubtful.add(Range { first: from, last: to.min(first - 1), place });
+            self.doubtful = (to >= first).then_some((first, to));
+        }
+        if first > self.next {
+            self.unproven.missing.add(Range { first: self.next, last: first - 1, place });
+        }
+        self.next = self.next.max(last + 1);
+        if evidence.doubtful {
+            let (from, to) = self.doubtful.unwrap_or((first.max(self.next_sure), last));
+            self.doubtful = (from <= last.max(to)).then_some((from, last.max(to)));
+            return;
+        }
+        self.next_sure = self.next_sure.max(last + 1);
+        let next = self.next_sure;
+        self.doubtful = self.doubtful.filter(|(_, to)| *to >= next).map(|(from, to)| (from.max(next), to));
+        if !evidence.proves {
+            return;
+        }
+        self.untrusted.append(std::mem::take(&mut self.unproven));
+        self.heard = self.heard.max(evidence.received);
+        if evidence.trusted {
+            let mut untrusted = std::mem::take(&mut self.untrusted);
+            // What is not signed says nothing of what lies between signed numbers.
+            if self.heard_trusted.is_some() {
+                untrusted.explained = 0;
+            }
+            self.trusted.append(untrusted);
+            self.heard_trusted = self.heard_trusted.max(Some(evidence.received));
+            self.trusted.explain(evidence.given_up);
+        } else {
+            self.untrusted.explain(evidence.given_up);
+        }
+    }
+
+    fn finish(self, source: SourceId, each: &mut impl FnMut(Missing)) {
+        let Self { trusted, untrusted, heard_trusted, heard, .. } = self;
+        let (mut explained, heard_trusted) = (trusted.explained, heard_trusted.unwrap_or_default());
+        trusted.missing.finish(source, Proof::Session, heard_trusted, &mut explained).map(&mut *each);
+        trusted.doubtful.finish(source, Proof::Doubtful, heard_trusted, &mut explained).map(&mut *each);
+        let mut explained = untrusted.explained;
+        // What is doubtful explains what is doubtful itself.
+        untrusted.missing.finish(source, Proof::Anybody, heard, &mut explained).map(&mut *each);
     }
 }
 
@@ -368,11 +469,12 @@ fn frame(
     let in_one_piece = !foreign && row.get_ref(6)? == ValueRef::Null;
     let tells = dropped > 0 && (in_one_piece || told.insert(id));
     Ok(Some(Evidence {
+        doubtful: false,
         proves,
         trusted,
         received,
         place: Place { hour: Epoch::at(received).get(), region: region(row, 1)?, hop },
-        given_up: if tells { dropped.into() } else { 0 },
+        given_up: if tells { given_up(dropped, trusted).into() } else { 0 },
     }))
 }
 

@@ -15,6 +15,10 @@ mod keeper;
 mod missing;
 #[cfg(test)]
 mod model_tests;
+#[cfg(all(test, feature = "cli"))]
+mod trust_tests;
+
+use firsthop_core::limits::MAX_EVENTS;
 
 pub use self::balance::{Balance, Figures, Gap, Gaps, Key, Scope, State, reconcile};
 pub use self::chain::{Checked, check_ledger, parse_key};
@@ -22,5 +26,11 @@ pub(crate) use self::chain::{check, hex};
 pub(crate) use self::keeper::{Figures as LedgerFigures, keep};
 pub(super) use self::{
     chain::Chain,
-    claims::{Claim, hop_of, note_old},
+    claims::{Claim, Trust, hop_of, note_old},
 };
+
+/// Of what a frame says its source gave up, what is believed. What is not signed anybody can make up: of that no more than a frame could
+/// have brought.
+pub(super) fn given_up(dropped: u32, trusted: bool) -> u32 {
+    if trusted { dropped } else { dropped.min(MAX_EVENTS.into()) }
+}

@@ -29,23 +29,23 @@ const NOW: u64 = 1_700_000_000_000;
 const GRACE_HOURS: u64 = 2;
 
 #[derive(Clone, Debug)]
-struct Sent {
-    source: u8,
-    first: u64,
-    count: u16,
-    trusted: bool,
-    dropped: u32,
-    content: u8,
+pub(super) struct Sent {
+    pub(super) source: u8,
+    pub(super) first: u64,
+    pub(super) count: u16,
+    pub(super) trusted: bool,
+    pub(super) dropped: u32,
+    pub(super) content: u8,
     /// How many hours ago the first hop had it.
-    ago: u64,
-    hop: u8,
+    pub(super) ago: u64,
+    pub(super) hop: u8,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Store(Sent),
-    /// Refused for good, or damaged on the way; somebody answers for it or not.
-    Refuse(Sent, bool, bool),
+    /// Refused for this reason; somebody answers for it or not.
+    Refuse(Sent, bool, &'static str),
     Discard(u8),
     Erase(u8),
     /// Runs settle.
@@ -57,7 +57,7 @@ enum Step {
 
 fn sent() -> impl Strategy<Value = Sent> {
     let first = prop_oneof![8 => 0..40_u64, 1 => Just(1 << 40)];
-    let dropped = prop_oneof![4 => Just(0_u32), 1 => 1..4_u32];
+    let dropped = prop_oneof![8 => Just(0_u32), 2 => 1..4_u32, 1 => Just(u32::MAX)];
     (0..3_u8, first, 1..7_u16, any::<bool>(), dropped, 0..6_u8, 0..5_u64, 0..2_u8).prop_map(
         |(source, first, count, trusted, dropped, content, ago, hop)| {
             // Mostly the same, as with retries.
@@ -66,10 +66,14 @@ fn sent() -> impl Strategy<Value = Sent> {
     )
 }
 
+fn reason() -> impl Strategy<Value = &'static str> {
+    prop_oneof![3 => Just("payload"), 1 => Just("bad-crc"), 1 => Just("bad-signature")]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => sent().prop_map(Step::Store),
-        3 => (sent(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(sent, vouched, damaged)| Step::Refuse(sent, vouched, damaged)),
+        3 => (sent(), any::<bool>(), reason()).prop_map(|(sent, vouched, reason)| Step::Refuse(sent, vouched, reason)),
         1 => (1..4_u8).prop_map(Step::Discard),
         1 => (1..4_u8).prop_map(Step::Erase),
         1 => Just(Step::Seal),
@@ -108,19 +112,19 @@ impl Sent {
     }
 }
 
-struct Store {
-    connection: Connection,
-    tables: Tables,
+pub(super) struct Store {
+    pub(super) connection: Connection,
+    pub(super) tables: Tables,
 }
 
 impl Store {
-    fn new(folder: &std::path::Path) -> Self {
+    pub(super) fn new(folder: &std::path::Path) -> Self {
         let connection = connection(folder);
         let tables = tables_of(&connection);
         Self { connection, tables }
     }
 
-    fn transact(&mut self, fails: bool, work: impl FnOnce(&Connection, &mut Tables, &mut Batch)) {
+    pub(super) fn transact(&mut self, fails: bool, work: impl FnOnce(&Connection, &mut Tables, &mut Batch)) {
         let mut counts = Batch::default();
         self.connection.execute_batch("BEGIN").expect("begun");
         let before = (self.tables.last_frame, self.tables.quarantine);
@@ -137,7 +141,7 @@ impl Store {
         }
     }
 
-    fn store(&mut self, sent: &Sent, fails: bool) {
+    pub(super) fn store(&mut self, sent: &Sent, fails: bool) {
         let body = sent.bytes();
         let frame = Frame::parse(&body).expect("a frame");
         let arrival =
@@ -147,10 +151,10 @@ impl Store {
         });
     }
 
-    fn refuse(&mut self, sent: &Sent, vouched: bool, damaged: bool) {
+    pub(super) fn refuse(&mut self, sent: &Sent, vouched: bool, reason: &'static str) {
         let entry = SetAside {
             body: sent.bytes(),
-            reason: if damaged { firsthop_core::Error::Crc.code() } else { "payload" }.into(),
+            reason: reason.into(),
             events: sent.count,
             vouched,
             at: sent.at(),
@@ -162,7 +166,7 @@ impl Store {
         });
     }
 
-    fn balance(&self, scope: &Scope) -> Balance {
+    pub(super) fn balance(&self, scope: &Scope) -> Balance {
         self.connection.execute_batch("BEGIN").expect("begun");
         let balance = draw(&self.connection, scope).expect("drawn");
         self.connection.execute_batch("COMMIT").expect("ended");
@@ -184,6 +188,8 @@ struct Model {
     /// What was stored, and what it says.
     seen: BTreeMap<(u8, u64), u8>,
     claimed: BTreeSet<(u8, u64)>,
+    /// Claimed by what nobody answers for.
+    doubtful: BTreeSet<(u8, u64)>,
     bodies: BTreeSet<Bytes>,
     sources: BTreeMap<u8, Source>,
     counts: BTreeMap<&'static str, i64>,
@@ -195,7 +201,8 @@ struct Source {
     /// One more than the highest number that a session, or anybody, answers for; and when that was heard of last.
     trusted: (u64, u64),
     anybody: (u64, u64),
-    dropped: u64,
+    /// Where what a frame or a claim proves begins, whether a session answers for it, and what it says was given up before.
+    proofs: Vec<(u64, bool, u64)>,
 }
 
 impl Model {
@@ -227,22 +234,25 @@ impl Model {
         let Some(last) = new.last() else { return };
         self.prove(sent, *last, sent.trusted);
         self.count("stored", new.len() as i64);
-        self.count("dropped", sent.dropped.into());
-        self.sources.entry(sent.source).or_default().dropped += u64::from(sent.dropped);
+        let dropped = if sent.trusted { sent.dropped } else { sent.dropped.min(4096) };
+        self.count("dropped", dropped.into());
+        self.sources.entry(sent.source).or_default().proofs.push((new[0], sent.trusted, dropped.into()));
         self.seen.extend(new.into_iter().map(|number| ((sent.source, number), sent.content)));
     }
 
-    fn refuse(&mut self, sent: &Sent, vouched: bool, damaged: bool) {
+    fn refuse(&mut self, sent: &Sent, vouched: bool, reason: &str) {
         if !self.bodies.insert(sent.bytes()) {
             return;
         }
-        self.count(if damaged { "damaged" } else { "quarantined" }, sent.count.into());
-        if damaged {
+        self.count(if reason == "payload" { "quarantined" } else { "damaged" }, sent.count.into());
+        if reason == "bad-crc" {
             return;
         }
-        self.claimed.extend(sent.numbers().map(|number| (sent.source, number)));
+        let claims = if vouched { &mut self.claimed } else { &mut self.doubtful };
+        claims.extend(sent.numbers().map(|number| (sent.source, number)));
         if vouched && sent.trusted {
             self.prove(sent, sent.numbers().end - 1, true);
+            self.sources.entry(sent.source).or_default().proofs.push((sent.first, true, 0));
         }
     }
 
@@ -257,32 +267,46 @@ impl Model {
     fn missing(&self) -> BTreeMap<State, u64> {
         let mut missing = BTreeMap::new();
         for (id, source) in &self.sources {
-            let here = |set: std::ops::Range<u64>| {
-                let known: BTreeSet<u64> = (self.seen.keys().chain(&self.claimed))
-                    .filter(|(other, number)| other == id && set.contains(number))
-                    .map(|(_, number)| *number)
-                    .collect();
-                (set.end.saturating_sub(set.start)) - known.len() as u64
+            let count = |set: &std::ops::Range<u64>, known: BTreeSet<&(u8, u64)>| {
+                known.iter().filter(|(other, number)| other == id && set.contains(number)).count() as u64
             };
-            let mut dropped = source.dropped;
-            let mut explain = |events: u64| {
-                let explained = events.min(dropped);
-                dropped -= explained;
-                events - explained
+            let sure = || self.seen.keys().chain(&self.claimed);
+            let gaps = |set: std::ops::Range<u64>| set.end.saturating_sub(set.start) - count(&set, sure().collect());
+            // Of those, that are in doubt.
+            let doubtful = |set: std::ops::Range<u64>| {
+                let sure: BTreeSet<_> = sure().collect();
+                count(&set, self.doubtful.iter().filter(|number| !sure.contains(number)).collect())
             };
-            let trusted = explain(here(0..source.trusted.0));
-            let untrusted = explain(here(source.trusted.0..source.anybody.0.max(source.trusted.0)));
+            let end = source.trusted.0;
+            let mut proofs = source.proofs.clone();
+            proofs.sort_unstable();
+            let signed = proofs.iter().find(|(_, trusted, _)| *trusted).map_or(0, |(first, ..)| *first);
+            let (mut explained, mut unsigned) = (0, 0);
+            for (first, trusted, dropped) in proofs {
+                if trusted || first <= signed {
+                    explained = gaps(0..first).min(explained + dropped);
+                }
+                if !trusted && first >= end {
+                    unsigned = gaps(end..first).min(unsigned + dropped);
+                }
+            }
+            let doubts = doubtful(0..end);
+            let lost = gaps(0..end) - doubts;
+            let unexplained = lost.saturating_sub(explained);
+            let doubts = doubts - (explained - (lost - unexplained));
             let late = NOW - source.trusted.1 >= GRACE_HOURS * HOUR;
-            let state = if late { State::Unaccounted } else { State::InFlight };
-            *missing.entry(state).or_default() += trusted;
-            *missing.entry(State::Untrusted).or_default() += untrusted;
+            let mut add = |state, events| *missing.entry(state).or_default() += events;
+            add(if late { State::Unaccounted } else { State::InFlight }, unexplained);
+            add(if late { State::Doubtful } else { State::InFlight }, doubts);
+            let rest = end..source.anybody.0.max(end);
+            add(State::Untrusted, (gaps(rest.clone()) - doubtful(rest)).saturating_sub(unsigned));
         }
         missing.retain(|_, events| *events > 0);
         missing
     }
 }
 
-fn scope(hours: bool) -> Scope {
+pub(super) fn scope(hours: bool) -> Scope {
     let grace = std::time::Duration::from_millis(GRACE_HOURS * HOUR);
     Scope { grace, hours, ..Scope::at(Timestamp::from_millis(NOW)) }
 }
@@ -299,9 +323,9 @@ proptest! {
         for step in &steps {
             match step {
                 Step::Store(sent) => { store.store(sent, false); model.store(sent); }
-                Step::Refuse(sent, vouched, damaged) => {
-                    store.refuse(sent, *vouched, *damaged);
-                    model.refuse(sent, *vouched, *damaged);
+                Step::Refuse(sent, vouched, reason) => {
+                    store.refuse(sent, *vouched, reason);
+                    model.refuse(sent, *vouched, reason);
                 }
                 Step::Discard(most) => {
                     let events = model.correct("quarantined", "discarded", *most);
@@ -328,9 +352,9 @@ proptest! {
         prop_assert_eq!(&told, &missing, "{:?}", balance.gaps);
         let total = &balance.total;
         let of = |state| missing.get(&state).copied().unwrap_or_default();
-        prop_assert_eq!((total.in_flight, total.unaccounted, total.untrusted),
-            (of(State::InFlight), of(State::Unaccounted), of(State::Untrusted)));
-        prop_assert_eq!(balance.holds(), of(State::Unaccounted) == 0);
+        prop_assert_eq!((total.in_flight, total.unaccounted, total.doubtful, total.untrusted),
+            (of(State::InFlight), of(State::Unaccounted), of(State::Doubtful), of(State::Untrusted)));
+        prop_assert_eq!(balance.holds(), of(State::Unaccounted) + of(State::Doubtful) == 0);
         for outcome in ["stored", "duplicate", "dropped", "discarded", "erased", "damaged"] {
             prop_assert_eq!(total.outcome(outcome), model.counts.get(outcome).copied().unwrap_or_default(), "{}", outcome);
         }
@@ -347,7 +371,7 @@ proptest! {
         for balance in [&balance, &hours] {
             let sum = |figure: fn(&super::Figures) -> i64| balance.lines.values().map(figure).sum::<i64>();
             prop_assert_eq!(sum(super::Figures::issued), total.issued());
-            prop_assert_eq!(sum(|line| line.untrusted as i64), total.untrusted as i64);
+            prop_assert_eq!(sum(|line| (line.untrusted + line.doubtful) as i64), (total.untrusted + total.doubtful) as i64);
         }
         let (slices, noted) = store.slices();
         prop_assert_eq!(noted, model.seen.len() as u64);

@@ -105,7 +105,7 @@ impl Journal {
         self.change(0, move |connection, tables, counts| {
             let mut discarded = Discarded::default();
             for id in &ids {
-                discarded += discard(connection, &mut tables.quarantine, counts, *id, &note)?;
+                discarded += discard(connection, tables, counts, *id, &note)?;
             }
             Ok(discarded)
         })
@@ -115,17 +115,19 @@ impl Journal {
 impl Journal {
     /// Overwrites what entries say where it stands, before they are taken out. Returns the hop of each that is there: its body said it.
     /// Blocks.
-    pub(in crate::journal) fn blank(&self, ids: Vec<i64>) -> Result<Vec<(i64, WorkerId)>, Unavailable> {
+    pub(in crate::journal) fn blank(&self, ids: Vec<i64>, now: Timestamp) -> Result<Vec<(i64, WorkerId)>, Unavailable> {
         self.change(0, move |connection, _, _| {
-            let mut read = connection.prepare_cached("SELECT body FROM quarantine WHERE id = ?1")?;
             let mut blank = connection.prepare_cached(
                 "UPDATE quarantine SET body = zeroblob(LENGTH(body)), annotation = zeroblob(LENGTH(annotation)) WHERE id = ?1",
             )?;
             let mut hops = Vec::with_capacity(ids.len());
             for id in &ids {
-                let hop = read.query_row([id], |row| Ok(hop_of(row.get_ref(0)?.as_blob()?))).optional()?;
+                let Some(row) = Row::load(connection, *id, now)? else { continue };
+                if let Some(claim) = row.claim {
+                    claim.settle(connection, row.at)?;
+                }
                 blank.execute([id])?;
-                hops.extend(hop.map(|hop| (*id, hop)));
+                hops.push((*id, row.at.hop));
             }
             Ok(hops)
         })
@@ -175,7 +177,9 @@ struct Row {
     first_ms: i64,
     vouched: bool,
     hash: Vec<u8>,
+    /// What it claims now, and what it would for a reason that lets it.
     claim: Option<Claim>,
+    says: Option<Claim>,
     bytes: u64,
     cost: u64,
     blank: bool,
@@ -199,7 +203,8 @@ impl Row {
                     first_ms: row.get(4)?,
                     vouched: row.get(5)?,
                     hash: row.get(8)?,
-                    claim: Claim::of(body, row.get(5)?),
+                    claim: Claim::of_entry(row.get_ref(0)?.as_str()?, body, row.get(5)?),
+                    says: Claim::of(body, row.get(5)?),
                     bytes: body.len() as u64,
                     blank: is_blank(body, row.get_ref(8)?.as_blob()?),
                     cost: cost(body, row.get_ref(6)?.as_blob_or_null()?),
@@ -293,7 +298,7 @@ pub(super) fn replay(
             // What was thought to come again is here to stay.
             if is_damage(&row.reason)
                 && !is_damage(reason)
-                && let Some(claim) = row.claim
+                && let Some(claim) = row.says
             {
                 claim.note(connection, row.at)?;
             }
@@ -318,7 +323,7 @@ pub(super) fn replay(
             conflicts = conflicts.min(left);
             verdict.duplicate = left - conflicts;
         }
-        let dropped = if verdict.stored + verdict.suppressed > 0 && !was_conflict { arrival.header.dropped } else { 0 };
+        let dropped = if verdict.stored + verdict.suppressed > 0 && !was_conflict { arrival.given_up() } else { 0 };
         // In the hour in which it is decided, for the hop whose frame it is.
         let at = At { time: now, ..arrival.at };
         for (outcome, events) in [
@@ -370,9 +375,9 @@ pub(super) fn replay(
     Ok(replayed)
 }
 
-pub(super) fn discard(
+pub(in crate::journal) fn discard(
     connection: &Connection,
-    quarantine: &mut Quarantine,
+    tables: &mut Tables,
     counts: &mut Batch,
     id: i64,
     note: &Note,
@@ -385,11 +390,19 @@ pub(super) fn discard(
              FROM quarantine WHERE id = ?1",
         )?
         .execute(params![id, note.now.as_millis() as i64, note.who, note.why])?;
-    quarantine.remove(connection, id, &row)?;
+    tables.quarantine.remove(connection, id, &row)?;
     counts.add(row.at, outcome(&row.reason), row.reason.clone(), -row.events, 0);
-    // What was damaged on the way has come again, whole: its end is told there.
-    if !is_damage(&row.reason) {
-        counts.add(row.at, "discarded", row.reason.clone(), row.events, 1);
+    // What was damaged on the way has come again, whole: its end is told there. Unless it has not, which its numbers say if they are sure.
+    let ended = match row.claim {
+        Some(claim) if is_damage(&row.reason) => {
+            tables.seen.missing(connection, claim.source, claim.first, claim.last)?
+        }
+        _ if is_damage(&row.reason) => 0,
+        _ => row.events,
+    };
+    counts.add(row.at, "discarded", row.reason.clone(), ended, i64::from(ended > 0));
+    if let Some(claim) = row.claim {
+        claim.settle(connection, row.at)?;
     }
     Ok(Discarded { entries: 1, events: row.events as u64, bytes: row.bytes })
 }

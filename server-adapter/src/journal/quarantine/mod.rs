@@ -16,6 +16,8 @@ mod model_tests;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+#[cfg(all(test, feature = "cli"))]
+pub(super) use self::change::discard;
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     change::{Discarded, Judged, Note, Replayed, Sentence},

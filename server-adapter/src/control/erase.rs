@@ -29,6 +29,11 @@ pub(super) fn erase(server: &Server, erasure: &Erasure) -> Result<Reply, Error> 
         return Err(Error::tenant("whom? An id is not empty"));
     }
     let mut found = Found::default();
+    // What was delivered and is not in the journal any more is known by its rows alone.
+    let gone = |events, sum: &mut u64| -> Result<(), Error> {
+        *sum += live.journal.erase_delivered(&journal, events, erasure.only_look, now)?;
+        Ok(())
+    };
     let next = match erasure.step {
         Step::Begin => match live.journal.settle(&journal)? {
             Some(until) => Some(Step::Frames { after: 0, until, waits: false }),
@@ -54,22 +59,25 @@ pub(super) fn erase(server: &Server, erasure: &Erasure) -> Result<Reply, Error> 
             Some(Step::Table { after: 0 })
         }
         Step::Table { after } => {
-            let (rows, next) = sink::erase::erase(&table, Rows::Events, &subject, after, walk)?;
+            let first = |events| gone(events, &mut found.events);
+            let (rows, next) = sink::erase::erase(&table, Rows::Events, &subject, after, walk, first)?;
             found.rows = rows;
             next.map(|after| Step::Table { after }).or(Some(Step::Dead { after: 0 }))
         }
         Step::Dead { after } => {
-            let (rows, next) = sink::erase::erase(&records, Rows::Dead, &subject, after, walk)?;
+            // What has a row besides was counted there, and is not there to be erased twice.
+            let first = |events| if erasure.only_look { Ok(()) } else { gone(events, &mut found.events) };
+            let (rows, next) = sink::erase::erase(&records, Rows::Dead, &subject, after, walk, first)?;
             found.letters = rows;
             let then = (!erasure.only_look).then_some(Step::TableAgain { after: 0 });
             next.map(|after| Step::Dead { after }).or(then)
         }
         Step::TableAgain { after } => {
-            let next = sink::erase::erase(&table, Rows::Events, &subject, after, Walk::Delete)?.1;
+            let next = sink::erase::erase(&table, Rows::Events, &subject, after, Walk::Delete, |_| Ok(()))?.1;
             next.map(|after| Step::TableAgain { after }).or(Some(Step::DeadAgain { after: 0 }))
         }
         Step::DeadAgain { after } => {
-            let next = sink::erase::erase(&records, Rows::Dead, &subject, after, Walk::Delete)?.1;
+            let next = sink::erase::erase(&records, Rows::Dead, &subject, after, Walk::Delete, |_| Ok(()))?.1;
             next.map(|after| Step::DeadAgain { after }).or(Some(Step::Tails))
         }
         Step::Tails => {

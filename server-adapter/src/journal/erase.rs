@@ -15,16 +15,17 @@ use super::{
     sealed::unseal,
     seen::settled,
     store::open_body,
-    tombstone::{self, Subject},
+    tombstone::{self, Delivered, Subject},
 };
 use crate::Error;
 
 /// Most bytes of bodies that one part looks through.
 const LOOK: usize = 64 << 20;
-/// What one transaction rewrites at most: those who wait for an acknowledgement wait for it too. Frames, entries in quarantine, and bytes
-/// of either.
+/// What one transaction rewrites at most: those who wait for an acknowledgement wait for it too. Frames, entries in quarantine, events whose
+/// frames have no body, and bytes.
 const REWRITE: usize = 32;
 const ENTRIES: usize = 2048;
+const DELIVERED: usize = 256;
 const BYTES: usize = 2 << 20;
 
 /// Ids with the sizes of their rows, in parts that each are a transaction's.
@@ -203,6 +204,40 @@ impl Journal {
                 .map_err(unavailable)?;
         }
         Ok((erased, at))
+    }
+
+    /// Erases events by what was delivered of them: those whose bodies retention has removed. The others are found by their bodies. Blocks.
+    pub(crate) fn erase_delivered(
+        &self,
+        path: &Path,
+        events: Vec<Delivered>,
+        only_look: bool,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        if only_look {
+            let reader = open_reader(path)?;
+            let look = || -> rusqlite::Result<u64> {
+                events.iter().try_fold(0, |sum, event| Ok(sum + u64::from(tombstone::is_there(&reader, event)?)))
+            };
+            return look().map_err(Error::database(path));
+        }
+        let mut erased = 0;
+        for part in events.chunks(DELIVERED) {
+            let part = part.to_vec();
+            erased += self
+                .change(0, move |connection, _, counts| {
+                    let mut sum = 0;
+                    for event in &part {
+                        let Some(erased) = tombstone::erase_delivered(connection, event)? else { continue };
+                        let place = At { time: now, region: erased.region, hop: erased.hop };
+                        counts.correct(place, ("stored", "".into()), ("erased", "".into()), erased.events.into());
+                        sum += u64::from(erased.events);
+                    }
+                    Ok(sum)
+                })
+                .map_err(unavailable)?;
+        }
+        Ok(erased)
     }
 
     /// Takes out of quarantine what names the person: whole entries, since what is refused cannot be taken apart. Blocks.

@@ -44,5 +44,5 @@ pub(crate) use self::{
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
     sealed::{Readable, Seals},
     store::{Accepted, open_frame},
-    tombstone::Subject,
+    tombstone::{Delivered, Subject},
 };

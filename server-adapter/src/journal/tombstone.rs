@@ -5,11 +5,13 @@
 //!  erased    body: the frame with those events blank,        which; what the others said         as it was: a retry does not
 //!            unsigned, and as long as it was                                                     bring anybody back
 //!  removed   body: empty                                     what all of them said               as it was
+//!  both      body: empty                                     what the others said                as it was
 //! ```
 //!
 //! So a repeat is still told from a conflict: the same bytes by their hash, other bytes event by event. Of an erased event
 //! nothing is kept but that it was there: whatever comes with its identity is the same again.
 
+mod gone;
 mod row;
 mod subject;
 
@@ -18,8 +20,9 @@ use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+pub(super) use self::gone::{erase_delivered, is_there};
 use self::row::Row;
-pub(crate) use self::subject::Subject;
+pub(crate) use self::{gone::Delivered, subject::Subject};
 use super::{
     arrival::{NO_DIGEST, Noted, foreign_of, is_suppressed},
     quarantine,
@@ -186,6 +189,13 @@ pub(super) struct Erased {
     pub(super) hop: WorkerId,
 }
 
+impl Erased {
+    fn of(row: &Row, events: u32) -> Self {
+        let hop = row.ledger.map_or(0, |ledger| u32::try_from(ledger.hop).unwrap_or(0));
+        Self { events, region: row.region.parse().unwrap_or_default(), hop: WorkerId::new(hop) }
+    }
+}
+
 /// Erases a person's events in one frame, in the transaction that is open. All runs of the frame must be settled.
 pub(super) fn erase(
     connection: &Connection,
@@ -246,8 +256,7 @@ pub(super) fn erase(
     for event in foreign {
         forget.execute(params![&event.source.as_bytes()[..], id, NO_DIGEST])?;
     }
-    let hop = row.ledger.map_or(0, |ledger| u32::try_from(ledger.hop).unwrap_or(0));
-    Ok(Some(Erased { events, region: row.region.parse().unwrap_or_default(), hop: WorkerId::new(hop) }))
+    Ok(Some(Erased::of(&row, events)))
 }
 
 /// Removes the bodies of frames, in the transaction that is open. All their runs must be settled. Returns how many had one, and their

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use crate::{Error, journal::Subject};
+use crate::{
+    Error, clock,
+    journal::{Delivered, Subject},
+};
 
 /// One walk through a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,18 +64,21 @@ const NEVER: &str = "000000000000000000000000";
 const PART: i64 = 20_000;
 
 /// Erases a person's rows behind one, as far as one part goes. Returns how many there were, and behind which to go on. It has a
-/// connection of its own, and holds the file for a moment only: sinks wait for it.
+/// connection of its own, and holds the file for a moment only: sinks wait for it. `first`: hears which events they are, before a row is
+/// written over that nobody could find again.
 pub(crate) fn erase(
     path: &Path,
     rows: Rows,
     subject: &Subject,
     after: i64,
     walk: Walk,
+    mut first: impl FnMut(Vec<Delivered>) -> Result<(), Error>,
 ) -> Result<(u64, Option<i64>), Error> {
     if !path.exists() {
         return Ok((0, None));
     }
-    let erase = || -> rusqlite::Result<(u64, Option<i64>)> {
+    let mut told = Ok(());
+    let mut erase = || -> rusqlite::Result<(u64, Option<i64>)> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(std::time::Duration::from_secs(10))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -95,6 +101,17 @@ pub(crate) fn erase(
         let of = "WHERE rowid > ?1 AND rowid <= ?2
             AND (user_id = ?3 OR anonymous_id = ?4 OR (kind = 'alias' AND (name = ?3 OR name = ?4)))";
         let values = params![after, last, subject.user, subject.anonymous];
+        if walk != Walk::Delete {
+            let mut select = connection.prepare(&format!("SELECT event_id, time FROM {table} {of}"))?;
+            let named = select.query_map(values, |row| {
+                let time = clock::parse(row.get_ref(1)?.as_str()?);
+                Ok(row.get_ref(0)?.as_str()?.parse().ok().map(|id| Delivered { id, time }))
+            })?;
+            told = first(named.filter_map(Result::transpose).collect::<Result<_, _>>()?);
+            if told.is_err() {
+                return Ok((0, None));
+            }
+        }
         let count = match walk {
             Walk::Look => {
                 let count = format!("SELECT COUNT(*) FROM {table} {of}");
@@ -113,7 +130,8 @@ pub(crate) fn erase(
         };
         Ok((count, Some(last)))
     };
-    erase().map_err(Error::database(path))
+    let done = erase().map_err(Error::database(path))?;
+    told.map(|()| done)
 }
 
 #[cfg(test)]
@@ -127,7 +145,7 @@ mod tests {
         let ada = Subject { user: Some("ada".into()), anonymous: None };
         Connection::open(&path).unwrap().pragma_update(None, "journal_mode", "WAL").unwrap();
         for walk in [Walk::Look, Walk::Blank, Walk::Delete] {
-            assert_eq!(erase(&path, Rows::Dead, &ada, 0, walk).unwrap(), (0, None));
+            assert_eq!(erase(&path, Rows::Dead, &ada, 0, walk, |_| Ok(())).unwrap(), (0, None));
         }
     }
 }

@@ -6,7 +6,7 @@ use firsthop_core::{
     Context, ContextDelta, Event, ExtensionKind, FrameWriter, Header, PropertiesWriter, SourceId, Unsigned, Value,
 };
 
-use crate::common::{Client, Folder, Page, Tenant, now, random};
+use crate::common::{Client, Folder, Page, Tenant, now, random, until};
 
 const PERSON: &str = "person-4711@example.com";
 const ANONYMOUS: &str = "anonymous-0815-of-the-person";
@@ -117,6 +117,50 @@ fn nothing_of_a_person_is_left_and_all_of_the_others() {
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events WHERE user_id = 'other-2'"), 20);
     assert_eq!(server.client().frame(&native).receipt().duplicate, 7);
     server.stop();
+    assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
+    folder.ok(&["reconcile"]);
+}
+
+/// Nothing in the journal says any more whose these were; the rows do.
+#[test]
+fn what_retention_has_removed_is_erased_by_its_rows() {
+    let folder = Folder::new();
+    let mut server = folder.serve_with(&["--retention-age", "1s"]);
+    let tenant = folder.only_tenant();
+    let mut client = server.client();
+    batch(&mut client, &tenant, 1, "a-secret-of-the-person");
+    assert_eq!(one(&mut client, &tenant, "s-1", PERSON, "Single"), 200);
+    let native = page_frame(&tenant, 4, true);
+    assert_eq!(client.frame(&native).receipt().stored, 4);
+    tenant.settle();
+    until("all bodies are removed", || tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) > 0") == 0);
+
+    let who = ["--user", PERSON, "--anonymous", ANONYMOUS];
+    let said = folder.ok(&[&["erase", "--dry-run"], &who[..]].concat());
+    assert!(said.contains("6 stored events in 0 frames, 6 rows"), "{said}");
+    let said = folder.ok(&[&["erase", "--yes"], &who[..]].concat());
+    assert!(said.contains("erased 6 stored events in 0 frames, 6 rows"), "{said}");
+    let outcome =
+        |name: &str| tenant.journal(&format!("SELECT COALESCE(SUM(events), 0) FROM counters WHERE outcome = '{name}'"));
+    assert_eq!((outcome("stored"), outcome("erased")), (4, 6));
+    // Six times eight bytes say nothing any more.
+    let blank = "SELECT SUM((LENGTH(hex(digests)) - LENGTH(replace(hex(digests), '0000000000000000', ''))) / 16) FROM tombstones";
+    assert_eq!(tenant.journal(blank), 6);
+
+    // What comes under their ids is known, and not taken; what is not theirs is compared as before.
+    assert_eq!(one(&mut client, &tenant, "s-1", PERSON, "Contradiction"), 200);
+    batch(&mut client, &tenant, 1, "another-secret");
+    assert_eq!(client.frame(&native).receipt().duplicate, 4);
+    tenant.settle();
+    assert_eq!((outcome("stored"), outcome("duplicate"), outcome("quarantined")), (4, 10, 0));
+    assert_eq!(one(&mut client, &tenant, "o1-1", "other-1", "Contradiction"), 200);
+    assert_eq!(outcome("quarantined"), 1);
+    let said = folder.ok(&[&["erase", "--dry-run"], &who[..]].concat());
+    assert!(said.contains("0 stored events in 0 frames, 0 rows"), "{said}");
+    server.stop();
+    for needle in [PERSON, ANONYMOUS, "another-secret"] {
+        assert_eq!(grep(&folder.path, needle), Vec::<String>::new(), "{needle}");
+    }
     assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
     folder.ok(&["reconcile"]);
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use firsthop_core::{Envelope, Error, Flags, Frame, Timestamp};
+use firsthop_core::{Envelope, Error, Flags, Frame, Header, Timestamp};
 use firsthop_intake::{RegionSecrets, content_digest};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -397,10 +397,13 @@ fn compare(
         seqs().for_each(|_| decision.repeat(true));
         return Ok(());
     }
-    // Of what was written anew, by one attempt or the other, identity is all that is left.
-    let anew = |bytes: &[u8]| Frame::parse(bytes).is_ok_and(|frame| frame.rewritten().is_some());
-    if arrival.rewritten.is_some() || stored.frame_bytes().is_some_and(anew) {
-        seqs().for_each(|_| decision.doubt());
+    // Of what was written anew, by one attempt or the other, identity is all that is left of its events; but its header is the producer's.
+    // Whoever tries again sends the same frame. Another frame with these numbers is kept beside, unless rules have left nothing of it.
+    if let Some(frame) = stored.frame_bytes().and_then(|bytes| Frame::parse(bytes).ok())
+        && (arrival.rewritten.is_some() || frame.rewritten().is_some())
+    {
+        let again = arrival.is_suppressed() || is_attempt_of(&arrival.header, frame.header());
+        seqs().for_each(|_| if again { decision.doubt() } else { decision.repeat(false) });
         return Ok(());
     }
     let tombstone = Tombstone::load(connection, frame)?;
@@ -431,6 +434,12 @@ fn compare(
         decision.repeat(same);
     }
     Ok(())
+}
+
+/// Whether two frames of one source are one, sent twice, as far as their headers say: those stay when rules write a frame anew.
+fn is_attempt_of(new: &Header, old: &Header) -> bool {
+    let said = |header: &Header| (header.batch_seq, header.first_seq, header.count, header.created, header.dropped);
+    said(new) == said(old)
 }
 
 #[cfg(test)]

@@ -160,6 +160,10 @@ fn what_an_edge_has_held_back_or_rewritten_is_the_same_event() {
     assert_eq!(client.frame(&two).receipt().stored, 2);
     let receipt = envelope(&mut client, &processed(&mut edge, &remove, None, &two)).receipt();
     assert_eq!((receipt.duplicate, receipt.conflict), (2, 0));
+    // Another frame with these numbers is no attempt, whichever of the two was rewritten: it is kept beside.
+    assert_eq!(client.frame(&page.frame_at(6, 2, "Something Else")).receipt().conflict, 2);
+    let other = processed(&mut edge, &remove, None, &page.frame_at(8, 2, "Something Else"));
+    assert_eq!(envelope(&mut client, &other).receipt().conflict, 2);
 
     tenant.settle();
     let noted = "rules IS NOT NULL AND effects = 'removed' AND trust = 'session' AND country = 'CH'";

@@ -180,7 +180,7 @@ fn ledgers(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live) -> u64;
-    let figures: [(&str, &str, &str, Figure); 12] = [
+    let figures: [(&str, &str, &str, Figure); 13] = [
         ("firsthop_journal_up", "gauge", "1 if the journal takes commits.", |live| {
             u64::from(live.journal.status() == JournalStatus::Up)
         }),
@@ -194,6 +194,9 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
         ("firsthop_journal_last_frame", "gauge", "Id of the last frame committed.", |live| live.journal.tip() as u64),
         ("firsthop_journal_bytes", "gauge", "Bytes of the journal's file that are in use.", |live| {
             live.journal.stats().bytes.get()
+        }),
+        ("firsthop_journal_disk_bytes", "gauge", "Bytes of the disk that the journal's file takes.", |live| {
+            live.journal.stats().disk_bytes.get()
         }),
         ("firsthop_journal_oldest_seconds", "gauge", "Age of the oldest frame whose body is there.", |live| {
             let oldest = live.journal.stats().oldest_ms.get();

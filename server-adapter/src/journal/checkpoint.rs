@@ -25,7 +25,7 @@ use std::{
 
 use rusqlite::{Connection, ffi, hooks::Wal};
 
-use super::schema;
+use super::{room, schema};
 
 /// Pages (of 16 KiB) in the log from which on it is time: 16 MiB. Each time the writer has to sync what is left, and nothing is committed;
 /// but a disk that is given much at once keeps the next commit's sync waiting for as long as it takes, and that one all who have sent
@@ -47,12 +47,14 @@ pub(super) struct Checkpoints {
     pages: Arc<AtomicI32>,
     state: Arc<AtomicU8>,
     thread: Option<JoinHandle<rusqlite::Result<()>>>,
-    /// The database file. Never closed, as the next: that would take away the locks that SQLite has on it, all of this process's.
+    /// The database file, to sync it and to make holes in it. Never closed, as the next: that would take away the locks that SQLite has on it, all of this process's.
     file: Option<Arc<ManuallyDrop<File>>>,
     /// The log's index, by the number of its file.
     index: Option<(u64, ManuallyDrop<File>)>,
     /// Tried, and a reader stood in the way: not again before the log has grown to this.
     next: i32,
+    /// Whether the file system has holes, as far as is known.
+    holes: bool,
 }
 
 impl Checkpoints {
@@ -65,6 +67,7 @@ impl Checkpoints {
             file: None,
             index: None,
             next: DUE,
+            holes: true,
         }
     }
 
@@ -118,10 +121,32 @@ impl Checkpoints {
         }
     }
 
-    /// To sync the database file by. None: the writer's own sync has to do.
+    /// Gives the disk back what the database file has of it and does not use, unless there is other work.
+    pub(super) fn give_back(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if !self.holes || self.state.load(Ordering::Acquire) != IDLE {
+            return Ok(());
+        }
+        let Some(file) = self.file() else { return Ok(()) };
+        let Some(punched) = room::give_back(connection, &file, &self.path)? else { return Ok(()) };
+        self.pages.store(0, Ordering::Relaxed);
+        self.next = DUE;
+        if let Err(error) = punched {
+            // Nothing depends on it, and it costs a checkpoint each time.
+            tracing::warn!(%error, "{} keeps its free room: the file system has no holes", self.path.display());
+            self.holes = false;
+        }
+        Ok(())
+    }
+
+    /// None: the writer's own sync has to do.
     fn file(&mut self) -> Option<Arc<ManuallyDrop<File>>> {
         if self.file.is_none() {
-            self.file = File::open(&self.path).ok().map(|file| Arc::new(ManuallyDrop::new(file)));
+            self.file = File::options()
+                .read(true)
+                .write(true)
+                .open(&self.path)
+                .ok()
+                .map(|file| Arc::new(ManuallyDrop::new(file)));
         }
         self.file.clone()
     }

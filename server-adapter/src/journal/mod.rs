@@ -26,6 +26,7 @@ mod model_tests;
 pub(crate) mod quarantine;
 mod queue;
 mod retention;
+mod room;
 mod schema;
 mod sealed;
 mod seen;

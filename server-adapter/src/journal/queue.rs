@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -144,6 +144,8 @@ pub(super) struct Shared {
     pub(super) stats: Stats,
     /// What opens what is sealed.
     pub(super) seals: Seals,
+    /// The file is to give room back after the next commit.
+    room: AtomicBool,
 }
 
 struct Queue {
@@ -176,6 +178,10 @@ pub(crate) struct Stats {
     pub(crate) ledger: LedgerFigures,
     /// Of the file, in use.
     pub(crate) bytes: Gauge,
+    /// Of the file, not in use.
+    pub(crate) free: Gauge,
+    /// What the file takes of the disk.
+    pub(crate) disk_bytes: Gauge,
     /// When the oldest frame came whose body is there; 0: there is none.
     pub(crate) oldest_ms: Gauge,
     pub(crate) removed_frames: Counter,
@@ -237,6 +243,7 @@ impl Journal {
             totals: Totals::default(),
             stats: Stats::default(),
             seals,
+            room: AtomicBool::new(false),
         });
         let writer = Writer::open(Arc::clone(&shared), path.clone(), settings.quarantine.0)?;
         let thread = std::thread::Builder::new()
@@ -288,6 +295,13 @@ impl Journal {
         answer.map_or(Err(Unavailable::Down), Answer::pass)?;
         let did = done.lock().unwrap_or_else(PoisonError::into_inner).take();
         did.ok_or(Unavailable::Down)
+    }
+
+    /// Has the writer give the disk back what the file does not use. Blocks.
+    pub(super) fn give_back(&self) -> Result<(), Unavailable> {
+        self.shared.room.store(true, Ordering::Relaxed);
+        // Whoever waits for it has nothing to write: it wakes the writer.
+        self.change(0, |_, _, _| Ok(()))
     }
 
     fn send(&self, size: usize, work: Work, held: Option<Held>) -> Sent {
@@ -489,6 +503,11 @@ impl Shared {
             drop(queue);
             jobs.into_iter().for_each(|job| job.answer(Err(Unavailable::Down)));
         }
+    }
+
+    /// Whether the file is to give room back: said once.
+    pub(super) fn takes_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Relaxed)
     }
 
     /// Waits for a while, or until the journal is to close. Says whether it is.

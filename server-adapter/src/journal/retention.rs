@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     queue::{Journal, Unavailable},
+    room,
     schema::open_reader,
     seen::settled,
     tombstone,
@@ -20,6 +21,12 @@ const BYTES: u64 = 2 << 20;
 
 /// How many frames are looked at to find one that tells when another came.
 const AHEAD: i64 = 4096;
+
+/// What the file may have of the disk and not use, while there is room: so much at least, and a quarter of what it uses. What is removed
+/// today is the room for what comes tomorrow.
+const SPARE: u64 = 64 << 20;
+/// Once the disk is nearly full: what is less than that is not worth a checkpoint.
+const LITTLE: u64 = 1 << 20;
 
 /// What a tenant keeps. None: all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,8 +49,9 @@ impl Journal {
         let reader = open_reader(path)?;
         let sql = || Error::database(path);
         let stats = self.stats();
-        let used = used(&reader).map_err(sql())?;
+        let (used, free) = used(&reader).map_err(sql())?;
         stats.bytes.set(used);
+        stats.free.set(free);
         let (due, oldest) = due(&reader, keep, confirmed.min(self.tip()), used, now).map_err(sql())?;
         stats.oldest_ms.set(oldest.unwrap_or(0));
         let Some(&last) = due.last().filter(|_| !keep.is_all()) else { return Ok(false) };
@@ -62,12 +70,26 @@ impl Journal {
         stats.removed_bytes.add(bytes);
         Ok(true)
     }
+
+    /// Gives the disk back what the file has of it and does not use, as far as one step goes: much of it, or, where the disk is nearly full,
+    /// what there is. What is in use is as it was at the last [`retain`](Self::retain). Blocks.
+    pub(crate) fn make_room(&self, path: &Path, is_low: bool) -> Result<(), Error> {
+        let stats = self.stats();
+        let (taken, used) = (room::taken(path), stats.bytes.get());
+        stats.disk_bytes.set(taken);
+        // Some file systems take room ahead for a file that grows: that is not free in it.
+        if taken.saturating_sub(used).min(stats.free.get()) < if is_low { LITTLE } else { SPARE.max(used / 4) } {
+            return Ok(());
+        }
+        self.give_back().map_err(|reason| Error::Fault(reason.as_str().into()))
+    }
 }
 
-/// Bytes of the file that are in use.
-fn used(connection: &Connection) -> rusqlite::Result<u64> {
+/// Bytes of the file that are in use, and those that are free.
+fn used(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    Ok(((number("page_count")? - number("freelist_count")?) * number("page_size")?) as u64)
+    let (all, free, size) = (number("page_count")?, number("freelist_count")?, number("page_size")?);
+    Ok((((all - free) * size) as u64, (free * size) as u64))
 }
 
 /// When a frame came whose time is yet to be, by a clock that was ahead: not after the next one that has a time. Otherwise it would keep

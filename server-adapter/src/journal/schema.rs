@@ -233,9 +233,13 @@ pub(crate) fn read_id(connection: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     // A 2xx is a promise about a disk, so every commit is synced.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    set_busy_timeout(connection)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
+}
+
+pub(super) fn set_busy_timeout(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))
 }
 
 /// The columns of a row in `frames`, but for `sum` and `body`.

@@ -108,7 +108,10 @@ impl Writer {
         self.shared.done(&jobs);
         answer_all(jobs, verdicts);
         self.shared.advance(self.tables.last_frame);
-        let tended = self.connection.as_ref().map_or(Ok(()), |connection| self.checkpoints.tend(connection));
+        let tended = self.connection.as_ref().map_or(Ok(()), |connection| {
+            self.checkpoints.tend(connection)?;
+            if self.shared.takes_room() { self.checkpoints.give_back(connection) } else { Ok(()) }
+        });
         match tended {
             Ok(()) => {}
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {

@@ -56,12 +56,18 @@ impl Tenants {
                     }
                 }
             }
+            let journal = self.journal(live.id);
+            if let Err(error) = live.journal.make_room(&journal, self.disk.is_low()) {
+                tracing::warn!(tenant = %live.id, %error, "room for the disk; again in a moment");
+            }
+        }
+        if self.disk.is_low() {
+            self.disk.look();
         }
     }
 
     fn retain_one(&self, live: &Live) -> Result<bool, Error> {
         let keep = live.known().file.retention.keep(&self.settings);
-        let journal = self.store.folder(live.id).join("journal.db");
-        live.journal.retain(&journal, keep, live.sinks.confirmed(), clock::now())
+        live.journal.retain(&self.journal(live.id), keep, live.sinks.confirmed(), clock::now())
     }
 }

@@ -1,6 +1,6 @@
 //! Retention: bodies go, the oldest first; what was seen stays exact, and the disk is used again.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, thread, time::Duration};
 
 use crate::common::{Folder, Page, Server, Tenant, until};
 
@@ -84,6 +84,46 @@ fn by_size_the_oldest_go_and_their_room_is_used_again() {
     let other = Folder::new();
     other.ok(&["restore", "--from", backup.to_str().expect("text")]);
     assert!(other.ok(&["verify"]).contains("all of it is as it was written"));
+}
+
+/// What a sink that stood still has filled is free again once it has it: not only within the file.
+#[test]
+fn a_disk_that_is_nearly_full_gets_back_what_is_removed() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let (mut client, mut page) = (server.client(), Page::new(&tenant));
+    page.begin(&mut client);
+    let frames: Vec<_> = (0..200).map(|_| page.frame(300)).collect();
+    frames.iter().for_each(|frame| assert_eq!(client.frame(frame).receipt().stored, 300));
+    tenant.settle();
+    server.stop();
+    // No disk has so much room.
+    let mut server = folder.serve_with(&["--disk-reserve", "1000000GiB", "--retention-bytes", "1MiB"]);
+    assert_eq!(server.internal_get("/readyz").status, 503);
+    let disk = || metric(&server, &tenant, "firsthop_journal_disk_bytes");
+    until("the figure", || disk() > 0.0);
+    let file = tenant.folder.join("journal.db");
+    let taken = || fs::metadata(&file).expect("there").blocks() * 512;
+    let long = fs::metadata(&file).expect("there").len();
+    until("it takes less of the disk", || {
+        println!(
+            "{} bytes of the disk, {} of the file in use",
+            taken(),
+            metric(&server, &tenant, "firsthop_journal_bytes")
+        );
+        taken() < long / 2 && disk() == taken() as f64
+    });
+    server.stop();
+    assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
+    // The room is used again, and what is known is known.
+    let server = folder.serve();
+    let mut client = server.client();
+    for frame in &frames {
+        assert_eq!(client.frame(frame).receipt().duplicate, 300);
+        assert_eq!(client.frame(&page.frame(300)).receipt().stored, 300);
+    }
+    assert!(folder.ok(&["verify"]).contains("all of it is as it was written"));
 }
 
 /// By age; and nothing that a sink has yet to get.

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use firsthop_intake::{Problem, Refusal};
@@ -18,21 +18,27 @@ pub(crate) struct Disk {
     free: Gauge,
     reserved: Gauge,
     low: AtomicBool,
+    /// Bytes of bodies that were let in since the last look.
+    taken: AtomicU64,
 }
 
 /// What is kept free where nobody said how much: this, or a twentieth of a small disk.
 const RESERVE: u64 = 256 << 20;
+/// What a byte of a body may take of the disk at most, about: in the journal and its log, and as text in the events table and its log.
+const GROWS: u64 = 8;
 
 impl Disk {
     pub(crate) fn new(data: PathBuf, reserve: Bytes) -> Self {
         let low = AtomicBool::new(false);
-        let disk = Self { data, reserve: reserve.0, free: Gauge::default(), reserved: Gauge::default(), low };
+        let (free, reserved, taken) = (Gauge::default(), Gauge::default(), AtomicU64::new(0));
+        let disk = Self { data, reserve: reserve.0, free, reserved, low, taken };
         disk.look();
         disk
     }
 
     /// Looks how much is left. Where the system does not say, there is as much as one likes.
     pub(crate) fn look(&self) {
+        self.taken.store(0, Relaxed);
         #[cfg(target_os = "linux")]
         match rustix::fs::statvfs(&self.data) {
             Ok(disk) => {
@@ -63,13 +69,38 @@ impl Disk {
         self.low.load(Relaxed)
     }
 
-    /// Whether an event may come.
-    pub(crate) fn check(&self) -> Result<(), Problem> {
-        if !self.is_low() {
-            return Ok(());
+    /// Whether a body of so many bytes may come, while others hold so much memory. Between two looks of the clock's a fast disk could take all
+    /// of the reserve: so what is let in looks as well, the sooner the less is left.
+    pub(crate) fn check(&self, bytes: usize, under_way: usize) -> Result<(), Problem> {
+        let full = |seconds| Err(Problem::new(Refusal::Unavailable).with_detail(FULL).with_retry_after(seconds));
+        if self.is_due(bytes as u64) {
+            self.look();
         }
         // Somebody has to make room, so there is no hurry.
-        Err(Problem::new(Refusal::Unavailable).with_detail(FULL).with_retry_after(10))
+        if self.is_low() {
+            return full(10);
+        }
+        // What is under way is to be written yet: to the log, and to the file.
+        let fits = self.reserved() == 0 || self.spare() >= 2 * under_way as u64;
+        if fits { Ok(()) } else { full(1) }
+    }
+
+    /// Whether what was let in since the last look may have taken half of what is left.
+    fn is_due(&self, bytes: u64) -> bool {
+        let taken = self.taken.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        !self.is_low() && self.reserved() > 0 && taken.saturating_mul(2 * GROWS) > self.spare()
+    }
+
+    /// Without the reserve.
+    fn spare(&self) -> u64 {
+        self.free().saturating_sub(self.reserved())
+    }
+
+    /// Whether there is room for copies of what is in the journal. A quarter of the reserve is not for them: without any, no sink could note
+    /// how far it is, and retention could remove nothing.
+    pub(crate) fn takes_copies(&self) -> bool {
+        self.look();
+        self.free() >= self.reserved() / 4
     }
 
     pub(crate) fn free(&self) -> u64 {
@@ -95,9 +126,36 @@ mod tests {
         {
             disk.see(free, 10_000);
             assert_eq!(disk.is_low(), low, "{free}");
-            assert_eq!(disk.check().is_err(), low);
+            assert_eq!(disk.check(0, 0).is_err(), low);
         }
         assert_eq!((disk.free(), disk.reserved()), (810, 800));
+    }
+
+    /// At the rate of a fast disk the reserve is written in less time than there is between two looks.
+    #[test]
+    fn the_less_is_left_the_sooner_it_looks_and_the_less_may_be_under_way() {
+        let disk = Disk::new("/nowhere".into(), Bytes(1000));
+        disk.see(1000 + 1600, 10_000);
+        assert!(!disk.is_due(60) && !disk.is_due(40) && disk.is_due(1), "a hundred bytes may have taken half of it");
+        disk.look();
+        assert!(!disk.is_due(100), "it has looked");
+        disk.see(1000 + 160, 10_000);
+        disk.look();
+        assert!(!disk.is_due(10) && disk.is_due(1));
+        assert!(disk.check(0, 80).is_ok() && disk.check(0, 81).is_err(), "what is under way is to be written yet");
+        assert!(!disk.is_low(), "and that alone is over in a moment");
+        // Where the system says nothing, nothing is refused.
+        let disk = Disk::new("/nowhere".into(), Bytes(1000));
+        assert!(disk.check(1 << 20, 1 << 30).is_ok() && disk.takes_copies());
+    }
+
+    #[test]
+    fn the_last_of_the_reserve_is_for_cursors() {
+        let disk = Disk::new("/nowhere".into(), Bytes(800));
+        for (free, takes) in [(5000, true), (200, true), (199, false), (0, false)] {
+            disk.see(free, 10_000);
+            assert_eq!(disk.takes_copies(), takes, "{free}");
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Asked {
                 let connection = self.connection.as_deref();
                 let body = body::read(parts, body, most, &inner.settings, connection, began, &mut held).await?;
                 trace.read();
-                inner.tenants.disk.check()?;
+                inner.tenants.disk.check(body.len(), inner.memory.used())?;
                 let now = clock::now();
                 let own = connection.map(|connection| connection.address);
                 // Of what an edge has passed on unread, the address is the edge's; whose it was, nobody tells.

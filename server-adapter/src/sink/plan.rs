@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use firsthop_core::TenantId;
@@ -15,7 +18,7 @@ use super::{
     ndjson,
     spec::{Begin, EVENTS, SinkSpec},
 };
-use crate::{Error, journal};
+use crate::{Error, disk::Disk, journal};
 
 /// A sink as its settings say, and the files around it.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(super) struct Plan {
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
     pub(super) kind: Kind,
+    pub(super) disk: Arc<Disk>,
     /// Whether it was open before: what is beyond its mark then is what it wrote itself.
     pub(super) was_open: AtomicBool,
 }
@@ -43,6 +47,20 @@ impl Plan {
             Kind::Events(_) => EVENTS,
             Kind::Asked(spec) => spec.name(),
         }
+    }
+
+    /// A sink that keeps events on this disk leaves of it what others need to go on.
+    pub(super) fn check_disk(&self) -> Result<(), Failure> {
+        let keeps_here = match &self.kind {
+            Kind::Events(_) => true,
+            Kind::Asked(spec) => matches!(&**spec, SinkSpec::Ndjson(spec) if spec.is_in_folder()),
+        };
+        if !keeps_here || self.disk.takes_copies() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            "the disk is nearly full: a quarter of disk_reserve is left, and kept for cursors and retention. Make room",
+        ))
     }
 
     fn path_of_records(&self) -> PathBuf {

@@ -311,6 +311,9 @@ impl Shared {
         loop {
             // Frames without events are nothing to send; a sink that keeps its cursor itself moves it past them.
             let nothing = batch.len() == 0 && on.records.is_some();
+            if batch.len() > 0 {
+                self.plan.check_disk()?;
+            }
             let delivery = if nothing { Delivery::default() } else { on.sink.deliver(batch) };
             let Delivery { done, rejected, failed } = delivery;
             let refused = self.refused(on, batch, &rejected)?;

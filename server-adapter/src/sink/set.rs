@@ -14,7 +14,7 @@ use super::{
     runner::Runner,
     spec::SinkSpec,
 };
-use crate::{Error, journal::Follower};
+use crate::{Error, disk::Disk, journal::Follower};
 
 /// All sinks of a tenant, each on its own.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(crate) struct Sinks {
     folder: PathBuf,
     journal: PathBuf,
     follower: Follower,
+    disk: Arc<Disk>,
     held: RwLock<Held>,
     /// Taken by who starts and ends them.
     applies: Mutex<()>,
@@ -66,12 +67,14 @@ impl Sinks {
         events: PathBuf,
         specs: &[SinkSpec],
         follower: Follower,
+        disk: Arc<Disk>,
     ) -> Result<Self, Error> {
         let plan = Plan {
             tenant,
             folder: folder.to_owned(),
             journal: journal.clone(),
             kind: Kind::Events(events),
+            disk: Arc::clone(&disk),
             was_open: AtomicBool::default(),
         };
         // Also where no sink writes to them any more: commands read them, and an erasure must find every column.
@@ -87,6 +90,7 @@ impl Sinks {
             folder: folder.to_owned(),
             journal,
             follower,
+            disk,
             held: RwLock::new(Held { runners: vec![table], ..Held::default() }),
             applies: Mutex::default(),
         };
@@ -138,6 +142,7 @@ impl Sinks {
                 folder: self.folder.clone(),
                 journal: self.journal.clone(),
                 kind: Kind::Asked(Box::new(spec.clone())),
+                disk: Arc::clone(&self.disk),
                 was_open: AtomicBool::default(),
             };
             match Runner::start(plan, self.follower.clone(), None) {

@@ -230,6 +230,11 @@ impl SinkSpec {
 }
 
 impl NdjsonSpec {
+    /// Whether the file is on the disk of the data folder, as far as the path says.
+    pub(super) fn is_in_folder(&self) -> bool {
+        self.path.as_ref().is_none_or(|path| path.is_relative() && path.as_os_str() != "-")
+    }
+
     fn check(&self) -> Result<(), Error> {
         if self.rotate_bytes.0 < 1 << 20 {
             return Err(refuse(&self.name, "rotate_bytes: at least 1MiB"));

@@ -30,7 +30,7 @@ pub(crate) struct Tenants {
     pub(super) store: Store,
     pub(super) settings: Settings,
     tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
-    pub(crate) disk: Disk,
+    pub(crate) disk: Arc<Disk>,
     /// Tenants that could not be loaded, as their files were then: tried again when those change, or after a while.
     failed: Mutex<HashMap<TenantId, (Stamps, Instant)>>,
 }
@@ -132,7 +132,7 @@ impl Tenants {
     /// Opens every tenant of the data folder. One that cannot be opened is an error: its producers would be told that
     /// their keys are wrong, and throw their events away.
     pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
-        let disk = Disk::new(settings.data.clone(), settings.disk_reserve);
+        let disk = Arc::new(Disk::new(settings.data.clone(), settings.disk_reserve));
         let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default(), disk };
         for id in tenants.store.ids()? {
             tenants.load(id)?;
@@ -250,6 +250,7 @@ impl Tenants {
             stored.events(),
             &stored.tenant.sinks,
             journal.follower(),
+            Arc::clone(&self.disk),
         );
         let sinks = match sinks {
             Ok(sinks) => sinks,

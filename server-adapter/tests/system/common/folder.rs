@@ -137,7 +137,7 @@ impl Tenant {
     }
 }
 
-fn number(path: &Path, sql: &str) -> i64 {
+pub(crate) fn number(path: &Path, sql: &str) -> i64 {
     let connection = Connection::open(path).expect("opens");
     connection.busy_timeout(Duration::from_secs(30)).expect("a timeout");
     connection.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))

@@ -20,7 +20,7 @@ use super::{
     receiver::{Receiver, Request},
     send, table_ids,
 };
-use crate::common::{Folder, Page, own_port, until};
+use crate::common::{Folder, Page, number, own_port, until};
 
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
 /// The public half, from RFC 9421, B.1.4.
@@ -86,6 +86,42 @@ fn batches_are_cloudevents_and_signed() {
     send(&server, &tenant, &[1]);
     until("they are there", || receiver.taken().len() == 647);
     receiver.requests().last().expect("a request").0.verify(receiver.address, "hmac-sha256", &secret);
+}
+
+/// On a disk that is nearly full, what keeps copies waits, so that others can note how far they are: else retention could remove nothing.
+#[test]
+fn the_last_of_the_disk_is_for_cursors() {
+    let receiver = Receiver::start(|_| Some((200, String::new())));
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    // The table has none of it yet.
+    let table = rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
+    table.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+    table.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    send(&server, &tenant, &[3, 300]);
+    server.kill();
+    table.execute_batch("ROLLBACK").expect("unlocked");
+    tenant.add_sink(&sink(&receiver, ""));
+    tenant.add_sink("kind = 'ndjson'\nname = 'lines'");
+    // No disk has so much room.
+    let mut server = folder.serve_with(&["--disk-reserve", "1000000GiB"]);
+    let last = tenant.journal("SELECT MAX(id) FROM frames");
+    let cursor = "SELECT frame FROM cursors WHERE sink = 'hook'";
+    let cursor = || number(&tenant.folder.join("sinks.db"), cursor);
+    until("the other side has all", || receiver.taken().len() == 304);
+    until("that is noted", || cursor() == last);
+    for sink in ["events", "lines"] {
+        until("it says why it waits", || listed(&folder, sink)[2] == "fails");
+    }
+    assert!(folder.ok(&["sinks", "list"]).contains("a quarter of disk_reserve is left"));
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 0);
+    server.stop();
+    let server = folder.serve();
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 304);
+    until("so has the file", || tenant.sink(&server, "lag_frames", "lines") == 0.0);
+    assert_eq!(receiver.taken().len(), 304);
 }
 
 /// TLS is spoken and the receiver's certificate verified: by the authority that is named and no other, for the host that is named.

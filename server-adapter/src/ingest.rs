@@ -68,7 +68,7 @@ impl Inner {
         call: segment::Call,
         body: Bytes,
         facts: &Facts<'_>,
-        mut held: Held,
+        held: Held,
         trace: &mut Trace,
     ) -> Result<Verdict, Problem> {
         // Reading JSON is the larger part of the work.
@@ -88,12 +88,11 @@ impl Inner {
         let mut verdict = Verdict::default();
         let mut waits = Vec::new();
         for frame in accepted.frames {
-            held.grow(frame.len()).ok_or_else(full)?;
             let body = Bytes::from(frame);
             let frame = Frame::parse(&body)?;
             trace.holds(frame.header().count.into());
             let arrival = known.first_hop().arrive(&body, &frame, true, at, facts, &accepted.annotation)?;
-            waits.push(live.journal.send_frame(arrival));
+            waits.push(live.journal.send_frame(arrival, &held).ok_or_else(full)?);
         }
         for rejected in accepted.rejected {
             let code = rejected.refusal.code();
@@ -111,7 +110,7 @@ impl Inner {
                     ..asked(segment::Call::Batch.path(), facts)
                 }),
             };
-            waits.push(live.journal.send_aside(entry));
+            waits.push(live.journal.send_aside(entry, &held).ok_or_else(full)?);
         }
         // Sent first and awaited after: they share a commit. Had one failed, the sender sends all of it again, and
         // what is stored is then a duplicate.

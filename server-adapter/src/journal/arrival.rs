@@ -67,7 +67,8 @@ impl Arrival {
 
     /// Bytes that it keeps in memory.
     pub(super) fn size(&self) -> usize {
-        self.body.len() + self.foreign.len() * size_of::<Foreign>()
+        let annotation = self.annotation.as_ref().map_or(0, |annotation| annotation.len());
+        self.body.len() + annotation + self.foreign.len() * size_of::<Foreign>()
     }
 
     /// Whether its session's signature was checked: a frame that claims a session is let in by nothing else.
@@ -166,6 +167,15 @@ pub(crate) struct SetAside {
     pub(crate) annotation: Option<Box<[u8]>>,
     /// What else the request said; none of what an edge forwarded.
     pub(crate) request: Option<Asked>,
+}
+
+impl SetAside {
+    /// Bytes that it keeps in memory.
+    pub(super) fn size(&self) -> usize {
+        let annotation = self.annotation.as_ref().map_or(0, |annotation| annotation.len());
+        let asked = self.request.iter().flat_map(|asked| [&asked.origin, &asked.write_key]).flatten();
+        self.body.len() + annotation + asked.map(String::len).sum::<usize>()
+    }
 }
 
 /// What a request said besides its body, as far as it decides what becomes of it: so that it can be decided again.

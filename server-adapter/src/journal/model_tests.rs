@@ -223,6 +223,10 @@ fn accepted(connection: &Connection) -> u32 {
     rows.expect("rows").map(|count| count.expect("a row")).sum()
 }
 
+fn send(journal: &Journal, arrival: Arrival) -> super::queue::Sent {
+    journal.send_frame(arrival, &Memory::new(1 << 20).hold()).expect("memory")
+}
+
 /// A defect that ends the writer: whoever waits is told, at once, and so is who comes after; and it can be closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_panics_leaves_nobody_waiting() {
@@ -235,20 +239,19 @@ async fn a_writer_that_panics_leaves_nobody_waiting() {
         Arrival::new(&body, &frame, true, AT, Some(&Annotation::default().into())).expect("an arrival")
     };
     let begun = std::time::Instant::now();
-    assert_eq!(journal.answer(journal.send_frame(arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
+    assert_eq!(journal.answer(send(&journal, arrival(0))).await.map(|verdict| verdict.stored), Ok(1));
     let follower = journal.follower();
     let follows = std::thread::spawn(move || follower.wait_beyond(1, None, || false));
     // It is to be compared with what is stored, and its frame stands where no bytes are.
     let mut broken = arrival(1);
     broken.frame = broken.body.len() + 1..broken.body.len() + 2;
-    let sent: Vec<_> =
-        [broken, arrival(0), arrival(0)].into_iter().map(|arrival| journal.send_frame(arrival)).collect();
+    let sent: Vec<_> = [broken, arrival(0), arrival(0)].into_iter().map(|arrival| send(&journal, arrival)).collect();
     for sent in sent {
         assert_eq!(journal.answer(sent).await, Err(Unavailable::Down));
     }
     assert_eq!(follows.join().expect("ended"), Waited::Closed);
     assert_eq!(journal.status(), JournalStatus::Down);
-    assert_eq!(journal.answer(journal.send_frame(arrival(0))).await, Err(Unavailable::Down));
+    assert_eq!(journal.answer(send(&journal, arrival(0))).await, Err(Unavailable::Down));
     journal.close();
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
 }
@@ -273,7 +276,7 @@ async fn one_that_cannot_be_stored_spoils_no_other() {
         )
         .expect("made");
     // Sent at once, so that some share a transaction with it.
-    let sent: Vec<_> = (0..30).map(|first| journal.send_frame(arrival(first))).collect();
+    let sent: Vec<_> = (0..30).map(|first| send(&journal, arrival(first))).collect();
     for (first, sent) in sent.into_iter().enumerate() {
         let expected = if first == 13 { Err(Unavailable::Down) } else { Ok(1) };
         assert_eq!(journal.answer(sent).await.map(|verdict| verdict.stored), expected, "{first}");

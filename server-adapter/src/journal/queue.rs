@@ -75,6 +75,13 @@ impl Held {
 }
 
 impl Held {
+    /// Takes more, for something that may be held for longer than the rest. None: there is no more.
+    pub(crate) fn also(&self, bytes: usize) -> Option<Self> {
+        let mut held = self.memory.hold();
+        held.grow(bytes)?;
+        Some(held)
+    }
+
     /// Gives all of it back.
     pub(crate) fn release(&mut self) {
         self.memory.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
@@ -261,18 +268,20 @@ impl Journal {
 
     /// Puts something into quarantine. Answered after the commit.
     pub(crate) async fn set_aside(&self, entry: SetAside, held: Held) -> Result<(), Unavailable> {
-        self.answer(self.send(entry.body.len(), Work::SetAside(entry), Some(held))).await.map(|_| ())
+        self.answer(self.send(entry.size(), Work::SetAside(entry), Some(held))).await.map(|_| ())
     }
 
-    /// [`store`](Self::store) for one of several, whose memory the caller holds until all are answered, and whose answers it awaits in
-    /// the order in which it sent them.
-    pub(crate) fn send_frame(&self, arrival: Arrival) -> Sent {
-        self.send(arrival.size(), Work::Store(arrival), None)
+    /// [`store`](Self::store) for one of several, whose answers the caller awaits in the order in which it sent them. Each has a share of
+    /// the memory of its own: who gives up waiting for the first leaves all others in the queue. None: there is no more.
+    pub(crate) fn send_frame(&self, arrival: Arrival, held: &Held) -> Option<Sent> {
+        let held = held.also(arrival.size())?;
+        Some(self.send(arrival.size(), Work::Store(arrival), Some(held)))
     }
 
     /// [`set_aside`](Self::set_aside) for one of several.
-    pub(crate) fn send_aside(&self, entry: SetAside) -> Sent {
-        self.send(entry.body.len(), Work::SetAside(entry), None)
+    pub(crate) fn send_aside(&self, entry: SetAside, held: &Held) -> Option<Sent> {
+        let held = held.also(entry.size())?;
+        Some(self.send(entry.size(), Work::SetAside(entry), Some(held)))
     }
 
     /// Changes the tables in the writer's thread, in one transaction with what it counts. Returns what `change` did, once it is on

@@ -93,6 +93,31 @@ fn a_body_keeps_a_pace() {
     assert!(began.elapsed() > Duration::from_millis(2900), "three seconds are everybody's");
 }
 
+/// Who gives up waiting for a slow disk leaves what they sent in the queue: it is held, and counts as held, until it is committed.
+#[test]
+fn what_is_queued_counts_until_it_is_committed() {
+    let folder = Folder::new();
+    let server = folder.serve_with(&["--commit-timeout", "200ms"]);
+    let tenant = folder.only_tenant();
+    let messages: Vec<String> =
+        (0..50).map(|i| format!(r#"{{"type":"track","event":"e","userId":"u","messageId":"m-{i}"}}"#)).collect();
+    let batch = format!(r#"{{"batch":[{}]}}"#, messages.join(","));
+    let (memory, queue) =
+        ("firsthop_memory_bytes", format!("firsthop_journal_queue_bytes{{tenant=\"{}\"}}", tenant.id));
+    until("nothing is held", || server.metric(memory) == 0.0);
+    let journal = rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let answer = server.client().segment("/v1/batch", &tenant.key, &batch);
+    assert_eq!((answer.status, answer.json()["detail"].as_str()), (503, Some("the disk is slow")));
+    // Asked in this order: what is committed in between is held no longer either.
+    let (held, queued) = (server.metric(memory), server.metric(&queue));
+    journal.execute_batch("ROLLBACK").expect("unlocked");
+    assert!(queued > 1000.0 && held >= queued, "{queued} bytes wait, {held} count");
+    until("all of it is committed", || server.metric(&queue) == 0.0);
+    until("nothing is held", || server.metric(memory) == 0.0);
+    assert_eq!(tenant.journal("SELECT SUM(count) FROM frames"), 50);
+}
+
 /// Thousands of connections that stall, in the middle of a head that is as large as it may be or of a body: what the process holds is
 /// what `docs/operations.md` says at most.
 #[test]

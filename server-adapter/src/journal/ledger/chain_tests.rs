@@ -13,7 +13,7 @@ use super::{Checked, chain::check, check_ledger};
 use crate::journal::Seals;
 use crate::{
     Settings,
-    journal::{Arrival, At, Journal},
+    journal::{Arrival, At, Journal, Memory},
     tenants::SigningKey,
 };
 
@@ -56,7 +56,7 @@ impl Books {
         let frame = Frame::parse(&body).expect("a frame");
         let at = At { time, region: Region::ANY, hop: WorkerId::new(hop) };
         let arrival = Arrival::new(&body, &frame, false, at, Some(&Annotation::default().into())).expect("an arrival");
-        let sent = self.journal.send_frame(arrival);
+        let sent = self.journal.send_frame(arrival, &Memory::new(1 << 20).hold()).expect("memory");
         let verdict = self.runtime.block_on(self.journal.answer(sent)).expect("stored");
         assert_eq!(u64::from(verdict.stored), events);
     }

@@ -110,6 +110,7 @@ pub(super) fn open(spec: &PostgresSpec, folder: &Path, stop: watch::Receiver<boo
                 client
             }
         };
+        make_durable(&client).await.map_err(|error| say(&error))?;
         let insert = prepare(&client, &spec.table).await.map_err(|error| say(&error))?;
         Ok::<_, Failure>((client, insert))
     };
@@ -129,6 +130,14 @@ pub(super) fn open(spec: &PostgresSpec, folder: &Path, stop: watch::Receiver<boo
         buffers: Buffers::default(),
         columns: Columns::default(),
     }))
+}
+
+/// The cursor moves on what PostgreSQL calls committed, and retention goes by the cursor: so a commit must be on its disk, whatever is set
+/// for the role or the database. All values but `off` say at least that.
+async fn make_durable(client: &Client) -> Result<(), tokio_postgres::Error> {
+    const ON: &str =
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+    client.batch_execute(ON).await
 }
 
 /// Makes the table if there is none, and the statement that fills it.

@@ -185,6 +185,44 @@ fn what_postgres_quotes_is_in_no_log() {
     }
 }
 
+/// What PostgreSQL says it has committed, it has after a crash: also where the database asks for less.
+#[test]
+fn what_is_delivered_is_on_postgresqls_disk() {
+    let mut database = Database::start();
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    database.sql("ALTER ROLE shop SET synchronous_commit = off");
+    database.down();
+    // Its log would be written in ten seconds, if nobody waited for it.
+    let later = ["wal_writer_delay=10s", "autovacuum=off"];
+    database.up(&later);
+    tenant.add_sink(&sink(&database, ""));
+    send(&server, &tenant, &[1]);
+    until("it is there", || database.number(COUNT) == 2);
+    database.sql(
+        "CREATE TABLE settings (synchronous_commit text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO settings VALUES (current_setting(''synchronous_commit'')); RETURN NULL; END';
+         CREATE TRIGGER note AFTER INSERT ON firsthop_events FOR EACH STATEMENT EXECUTE FUNCTION note(); CHECKPOINT",
+    );
+    for sent in 1..=5 {
+        send(&server, &tenant, &[30]);
+        until("it is confirmed", || listed(&folder, "pg")[4] == "0" && database.number(COUNT) == 2 + sent * 31);
+    }
+    database.down();
+    database.up(&later);
+    assert_eq!(database.number(COUNT), 2 + 5 * 31, "what was confirmed is there after a crash");
+    assert_eq!(database.sql("SELECT DISTINCT synchronous_commit FROM settings"), "on");
+    // What is stricter stays.
+    database.sql("ALTER ROLE shop SET synchronous_commit = remote_apply; TRUNCATE settings");
+    database.down();
+    database.up(&later);
+    send(&server, &tenant, &[1]);
+    until("it is there", || database.number(COUNT) == 4 + 5 * 31);
+    assert_eq!(database.sql("SELECT DISTINCT synchronous_commit FROM settings"), "remote_apply");
+}
+
 /// SIGKILL of the server in the middle of delivery, twenty times: every event is a row, and only one.
 #[test]
 fn a_kill_loses_and_doubles_no_row() {

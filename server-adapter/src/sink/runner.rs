@@ -97,19 +97,8 @@ pub(crate) struct SinkStats {
 impl Runner {
     /// Starts to follow. `opened`: the sink, if it had to be seen that it opens.
     pub(super) fn start(plan: Plan, follower: Follower, opened: Option<Opened>) -> Result<Arc<Self>, Error> {
-        let shared = Arc::new(Shared {
-            tenant: plan.tenant,
-            follower,
-            delivered: AtomicI64::new(opened.as_ref().map_or(0, |opened| opened.saved.at.frame)),
-            confirmed: AtomicI64::new(0),
-            // What the last server noted is no longer true, or will be noted again.
-            troubled: AtomicBool::new(plan.has_records()),
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            stop: watch::Sender::new(false),
-            stats: SinkStats::default(),
-            plan,
-        });
+        let delivered = opened.as_ref().map_or(0, |opened| opened.saved.at.frame);
+        let shared = Arc::new(Shared::new(plan, follower, delivered));
         let thread = std::thread::Builder::new()
             .name("sink".into())
             .stack_size(1 << 20)
@@ -119,6 +108,14 @@ impl Runner {
             })
             .map_err(Error::io(&shared.plan.journal))?;
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// One without a thread, that has confirmed so much.
+    #[cfg(test)]
+    pub(super) fn at(plan: Plan, follower: Follower, confirmed: i64) -> Arc<Self> {
+        let shared = Shared::new(plan, follower, confirmed);
+        shared.confirmed.store(confirmed, Ordering::Relaxed);
+        Arc::new(Self { shared: Arc::new(shared), thread: Mutex::default() })
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -208,6 +205,22 @@ pub(super) struct Following {
 }
 
 impl Shared {
+    fn new(plan: Plan, follower: Follower, delivered: i64) -> Self {
+        Self {
+            tenant: plan.tenant,
+            follower,
+            delivered: AtomicI64::new(delivered),
+            confirmed: AtomicI64::new(0),
+            // What the last server noted is no longer true, or will be noted again.
+            troubled: AtomicBool::new(plan.has_records()),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stop: watch::Sender::new(false),
+            stats: SinkStats::default(),
+            plan,
+        }
+    }
+
     fn run(&self, mut opened: Option<Opened>) {
         let _end = End(self);
         yield_to_ingest();

@@ -173,3 +173,63 @@ impl Sinks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Settings,
+        journal::{Journal, Seals},
+        settings::Bytes,
+    };
+
+    fn runner(name: &str, confirmed: i64, follower: Follower) -> Arc<Runner> {
+        let plan = Plan {
+            tenant: TenantId::new(1),
+            folder: PathBuf::new(),
+            journal: PathBuf::new(),
+            kind: Kind::Asked(Box::new(spec(name))),
+            disk: Arc::new(Disk::new("/nowhere".into(), Bytes(0))),
+            was_open: AtomicBool::default(),
+        };
+        Runner::at(plan, follower, confirmed)
+    }
+
+    fn spec(name: &str) -> SinkSpec {
+        toml::from_str(&format!("kind = 'ndjson'\nname = '{name}'")).expect("a sink")
+    }
+
+    /// What retention may remove is what each sink has that is asked for: one that lags, one that hangs, one that could not be started.
+    #[test]
+    fn nobody_who_is_asked_for_is_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = folder.path().join("journal.db");
+        let journal = Journal::open(TenantId::new(1), journal, &Settings::default(), Seals::default()).expect("opens");
+        let held = |wanted: &[&str], runners: &[(&str, i64)], left: &[(&str, i64)]| {
+            let one = |(name, at): &(&str, i64)| runner(name, *at, journal.follower());
+            let made = |list: &[(&str, i64)]| list.iter().map(one).collect();
+            let wanted = wanted.iter().map(|name| spec(name)).collect();
+            Held { wanted, runners: made(runners), left: made(left) }.confirmed()
+        };
+        assert_eq!(held(&[], &[], &[]), 0, "nothing is known yet");
+        assert_eq!(held(&[], &[("table", 9)], &[]), 9);
+        assert_eq!(held(&["a", "b"], &[("table", 9), ("a", 5), ("b", 7)], &[]), 5, "the last of them");
+        assert_eq!(
+            held(&["a", "b"], &[("table", 9), ("a", 5)], &[]),
+            0,
+            "one that could not be started has had nothing"
+        );
+        assert_eq!(held(&["a", "b"], &[("table", 9), ("a", 5)], &[("b", 3)]), 3, "one that hangs has what it had");
+        assert_eq!(held(&["a", "b"], &[("table", 9), ("a", 5)], &[("b", 8)]), 5);
+        assert_eq!(
+            held(&["a"], &[("table", 9), ("a", 5)], &[("b", 3)]),
+            5,
+            "one that is not asked for any more waits for nothing"
+        );
+        assert_eq!(
+            held(&["a"], &[("table", 9), ("a", 5)], &[("a", 3)]),
+            5,
+            "the next of its name goes on where it was"
+        );
+    }
+}

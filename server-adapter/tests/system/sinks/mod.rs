@@ -3,6 +3,7 @@
 mod certificates;
 mod database;
 mod http;
+mod lagging;
 mod ndjson;
 mod postgres;
 mod receiver;

@@ -40,8 +40,8 @@ const SEALING_EXPORTS = [...EXPORTS, ...exportsOf('SealingWasm')];
 
 /** Names that never leave the script. */
 const INTERNAL = [
-  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'emit', 'extra', 'fail', 'flying', 'forget', 'gone', 'guard', 'kind', 'lasting', 'leave', 'name', 'place', 'purposes', 'refusals'],
-  ...['resume', 'seal', 'sign', 'time', 'weight', 'write'],
+  ...['agree', 'attempts', 'beaconed', 'bytes', 'change', 'deliver', 'done', 'dropped', 'emit', 'extra', 'fail', 'flying', 'forget', 'fresh', 'gone', 'guard', 'kind', 'lasting', 'leave', 'name', 'place', 'purposes', 'refusals'],
+  ...['resume', 'seal', 'sign', 'time', 'untold', 'weight', 'write'],
 ];
 
 const run = (command, args, options) => execFileSync(command, args, { stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28, ...options });

@@ -52,7 +52,7 @@ const snapshot = (args: Args): Args => {
 export function createFirsthop(instantiate: () => Promise<Wasm>, queued?: () => Moment | undefined): Firsthop {
   const reporter = createReporter();
   const { emit, fail, guard } = reporter;
-  const losses = { count: 0 };
+  const losses = { untold: 0, fresh: 0 };
   let visitor: Visitor;
   /** Of the sealed build. */
   let sealed: SealedLoadOptions;
@@ -67,7 +67,8 @@ export function createFirsthop(instantiate: () => Promise<Wasm>, queued?: () => 
   let moment: Moment | undefined;
 
   const giveUp = (reason: string): void => {
-    losses.count++;
+    losses.untold++;
+    losses.fresh++;
     // Later: a listener that tracks what was dropped, and is dropped in turn, must not hold up the page.
     setTimeout(() => emit('dropped', { count: 1, reason }), 1);
   };

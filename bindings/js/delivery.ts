@@ -46,6 +46,8 @@ const enum Limit {
   /** How often a frame is sent that is refused as damaged, or whose answer is. */
   Refusals = 5,
   SessionMs = 3_600_000,
+  /** No more is believed of what one unsigned frame says was given up. */
+  Told = 4096,
 }
 
 export type Delivery = ReturnType<typeof createDelivery>;
@@ -53,14 +55,14 @@ export type Delivery = ReturnType<typeof createDelivery>;
 /**
  * @param url where frames are posted
  * @param source the page's id, as receipts write it
- * @param losses how many events were given up and not told yet
+ * @param losses how many events were given up and not told yet, and how many of those have no number yet
  */
 export function createDelivery(
   encoder: Encoder,
   { emit, fail, guard }: Reporter,
   url: string,
   source: string,
-  losses: { count: number },
+  losses: { untold: number; fresh: number },
   giveUp: (reason: string) => void,
   flushInterval: number,
   maxQueueBytes: number,
@@ -74,6 +76,7 @@ export function createDelivery(
   let failures = 0;
   /** Until when the endpoint asked for peace. */
   let peace = 0;
+  /** 0 before the first session. After it, while there is none, never: what an unsigned frame says was given up is not believed then, and waits. */
   let sessionEnds = 0;
   let begun = false;
 
@@ -85,9 +88,12 @@ export function createDelivery(
     clearTimeout(closing);
     closing = 0;
     due = false;
-    const frame = encoder.seal(losses.count);
+    const dropped = Math.min(losses.untold, sessionEnds < Infinity ? Limit.Told : 0);
+    const skipped = Math.min(losses.fresh, dropped);
+    const frame = encoder.seal(dropped, skipped);
     if (!frame) return;
-    losses.count = 0;
+    losses.untold -= dropped;
+    losses.fresh -= skipped;
     const parcel: Parcel = { ...frame, attempts: 0, refusals: 0 };
     parcel.gone = new Promise((done) => (parcel.done = done));
     queue.push(parcel);
@@ -95,10 +101,10 @@ export function createDelivery(
 
   const sign = (session: Partial<Session>): void => {
     const now = Date.now();
+    seal();
     // The page's clock may be wrong: an end that has passed is taken for the hour that a session usually lasts.
     const left = session.expires! - now;
-    sessionEnds = session.expires ? now + (left > 0 ? left : Limit.SessionMs) : 0;
-    seal();
+    sessionEnds = session.expires ? now + (left > 0 ? left : Limit.SessionMs) : sessionEnds && Infinity;
     encoder.sign(session);
   };
 
@@ -189,7 +195,7 @@ export function createDelivery(
 
     remove(parcel);
     // What was set aside has its outcome there.
-    losses.count += (/quarantined=[1-9]/.test(response!.headers.get('firsthop-receipt')!) ? 0 : count) + parcel.dropped;
+    losses.untold += (/quarantined=[1-9]/.test(response!.headers.get('firsthop-receipt')!) ? 0 : count) + parcel.dropped;
     const reason = answer.code ?? `http-${status}`;
     emit('dropped', { count, reason, batch, firstSeq, status });
     fail(reason, answer);

@@ -181,13 +181,16 @@ export function createEncoder(wasm: Wasm, source: string, writeKey: string, regi
       }
     },
 
-    /** Closes the open frame, if something is in it. `dropped` is how many events were given up since the last. */
-    seal(dropped: number): Frame | undefined {
-      const length = open && count && wasm.finishFrame(dropped);
+    /**
+     * Closes the open frame, if something is in it. `dropped` is how many events were given up since the last; of those, the `skipped`
+     * get the numbers before the frame's: whatever was given up has one, so that no number that is missing can be taken for it.
+     */
+    seal(dropped: number, skipped: number): Frame | undefined {
+      const length = open && count && wasm.finishFrame(dropped, skipped);
       open = undefined;
       if (!length) return;
       const at = staging + At.Frame;
-      firstSeq += count;
+      firstSeq += skipped + count;
       return { bytes: memory.slice(at, at + length), batch: batch++, firstSeq: firstSeq - count, count, dropped };
     },
 

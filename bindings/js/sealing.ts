@@ -54,10 +54,10 @@ export function createSealing(module: Wasm, { region, regionKeys }: SealedLoadOp
       const code = wasm.beginFrame(...args);
       return current ? code : noKey;
     },
-    finishFrame(dropped) {
+    finishFrame(...args) {
       // The module wipes what it has used.
       crypto.getRandomValues(memory.subarray(staging, staging + 32));
-      return wasm.finishFrame(dropped);
+      return wasm.finishFrame(...args);
     },
   };
 }

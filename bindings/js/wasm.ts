@@ -13,7 +13,7 @@ export interface Wasm {
   beginBlock(): void;
   putEntry(keyLength: number, type: number, value: number, high: number): number;
   putEvent(kind: number, nameLength: number, time: number): number;
-  finishFrame(dropped: number): number;
+  finishFrame(dropped: number, skipped: number): number;
 }
 
 /** What the module of the sealed build exports besides. Its `finishFrame` takes 32 random bytes, staged. */

@@ -85,10 +85,11 @@ pub fn put_event(kind: u32, name_len: u32, time_ms: f64) -> u32 {
     })
 }
 
-/// Signs the frame, and returns its length. In the build that seals, 32 random bytes are staged.
+/// Signs the frame, and returns its length. Of what was `dropped`, the `skipped` have no number yet: they get those before the frame's. In
+/// the build that seals, 32 random bytes are staged.
 #[wasm_bindgen(js_name = finishFrame)]
-pub fn finish_frame(dropped: u32) -> u32 {
-    with(|page| page.finish(dropped).map_or(0, |len| len as u32))
+pub fn finish_frame(dropped: u32, skipped: u32) -> u32 {
+    with(|page| page.finish(dropped, skipped).map_or(0, |len| len as u32))
 }
 
 const fn timestamp(millis: f64) -> Timestamp {

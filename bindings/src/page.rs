@@ -181,9 +181,12 @@ impl Page {
         Ok(self.frame.len())
     }
 
-    /// Signs the frame and returns its length. Staged, where frames are sealed: 32 random bytes.
-    pub(crate) fn finish(&mut self, dropped: u32) -> Result<usize, Error> {
+    /// Signs the frame and returns its length. Of what was `dropped`, the `skipped` have no number yet: they get those before the frame's.
+    /// Staged, where frames are sealed: 32 random bytes.
+    pub(crate) fn finish(&mut self, dropped: u32, skipped: u32) -> Result<usize, Error> {
+        self.header.first_seq += u64::from(skipped);
         self.frame.set_dropped(dropped);
+        self.frame.set_first_seq(self.header.first_seq);
         let count = self.frame.count();
         let signer = Signer(self.session.as_ref());
         #[cfg(not(feature = "seal"))]

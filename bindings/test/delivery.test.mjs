@@ -285,7 +285,7 @@ test('a receipt with a damaged session is a receipt all the same', async (t) => 
   assert.deepEqual(page.dropped, []);
 });
 
-test('a full queue takes no more, gives no numbers, and the next frame says how many', async (t) => {
+test('what a full queue does not take has numbers too, and the next frame says how many', async (t) => {
   let down = true;
   const page = await open(t, { answer: (frame) => (down ? new TypeError('down') : receipt(frame)) });
   await page.load({ maxQueueBytes: 100_000 });
@@ -298,10 +298,15 @@ test('a full queue takes no more, gives no numbers, and the next frame says how 
   await page.pass(70_000);
   page.firsthop.track('after');
   await page.firsthop.flush();
-  assert.deepEqual(sequence(page), upTo(1001 - given), 'no gap');
   assert.equal(page.events().at(-1).name, 'after');
   const frames = [...new Map(page.frames().map((frame) => [frame.batch, frame])).values()];
   assert.equal(frames.reduce((sum, { dropped }) => sum + dropped, 0), given);
+  let next = 0;
+  for (const { firstSeq, count, dropped } of frames) {
+    assert.equal(firstSeq, next + dropped, 'what was given up has the numbers before the frame that says so');
+    next = firstSeq + count;
+  }
+  assert.equal(next, 1001, 'and no other number is missing');
   const held = frames.slice(0, -1).reduce((sum, { length }) => sum + length, 0);
   assert.ok(held >= 100_000 && held < 102_000, `${held} bytes`);
 });
@@ -413,6 +418,30 @@ test('a 401 ends the session, and the page goes on with its write key', async (t
   }
   assert.deepEqual(page.frames().map(({ trust, batch }) => [batch, trust]), [[0, false], [1, true], [2, false], [3, true]]);
   assert.deepEqual(page.dropped.map(({ count, reason }) => [count, reason]), [[1, 'session-expired']]);
+});
+
+test('what is given up is told by a frame that is believed: not by an unsigned one after the first session', async (t) => {
+  const page = await open(t, { answer: (frame) => (frame.trust && frame.batch === 1 ? problem(401, 'session-expired', { retryable: false }) : receipt(frame)) });
+  await page.load();
+  for (let i = 0; i < 4; i++) {
+    page.firsthop.track('x');
+    if (i === 2) page.firsthop.track('x'.repeat(100_000));
+    await page.pass(1001);
+  }
+  const told = page.frames().map(({ trust, dropped, firstSeq }) => [trust, dropped, firstSeq]);
+  assert.deepEqual(told, [[false, 0, 0], [true, 0, 1], [false, 0, 2], [true, 2, 4]], 'the refused number 1, and number 3');
+});
+
+test('no frame tells more than is believed of an unsigned one', async (t) => {
+  const page = await open(t);
+  for (let i = 0; i < 6000; i++) page.firsthop.track('x');
+  await page.load();
+  await page.firsthop.flush();
+  page.firsthop.track('last');
+  await page.firsthop.flush();
+  const frames = page.frames();
+  assert.deepEqual(frames.map(({ dropped }) => dropped).filter(Boolean), [4096, 904]);
+  assert.equal(frames.at(-1).firstSeq + frames.at(-1).count, 6001);
 });
 
 test('flush sends at once, and ends when everything so far was acknowledged', async (t) => {

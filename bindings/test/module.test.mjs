@@ -47,7 +47,7 @@ function exercise({ wasm, stage }) {
       for (let depth = 0; depth < 8; depth++) assert.equal(wasm.putEntry(-1, 7, 0, 0), 0);
       assert.ok(wasm.putEvent(0, stage('Event'), 1.7e12) > 1000);
     }
-    assert.ok(wasm.finishFrame(7) > 20_000);
+    assert.ok(wasm.finishFrame(7, 0) > 20_000);
   }
 }
 
@@ -85,10 +85,10 @@ test('calls in any order, with any numbers, do not trap it, and leave it working
   // A random number of 32 bits as a screen's width is what JavaScript makes of it; nothing was read or written beyond the buffers.
   stage(Buffer.alloc(62, 3));
   wasm.startSession(0, 0, 0);
-  wasm.finishFrame(0);
+  wasm.finishFrame(0, 0);
   wasm.beginBlock();
   for (let field = 0; field < 14; field++) wasm.setText(field, 0);
   wasm.beginFrame(0, 0x2d2d, 1.7e12, 1, 1);
-  wasm.finishFrame(0);
+  wasm.finishFrame(0, 0);
   exercise(module);
 });

@@ -118,8 +118,12 @@ test('without a key in force nothing leaves in the clear: it is given up, told o
   await page.pass(HOUR, 60_000);
   page.firsthop.track('after');
   await delivered(page, 2);
-  const last = page.frames().at(-1);
-  assert.deepEqual([last.sealedTo, last.dropped, last.events.map(({ name }) => name), last.firstSeq], [6, 3, ['after'], 1]);
+  page.firsthop.track('signed');
+  await page.pass(2000);
+  await delivered(page, 3);
+  const [, after, last] = page.frames();
+  assert.deepEqual([after.sealedTo, after.trust, after.dropped, after.firstSeq], [6, false, 0, 1]);
+  assert.deepEqual([last.sealedTo, last.trust, last.dropped, last.firstSeq], [6, true, 3, 5], 'three numbers are theirs');
   // Texts of the context of what was given up are not in what follows.
   assert.equal(last.context.url, page.location.href);
 });
@@ -204,7 +208,7 @@ test('its module has enough stack, needs nothing from outside, and seals or does
   memory.set(Buffer.from('A'), at);
   assert.ok(call('putEvent', 0, 1, NOW) > 5);
   memory.set(Buffer.alloc(32, 9), at);
-  assert.ok(call('finishFrame', 0) > 100);
+  assert.ok(call('finishFrame', 0, 0) > 100);
   assert.ok(memory.subarray(at, at + 32).every((byte) => byte === 0), 'what it was sealed with is gone');
   memory.fill(0, at, at + 32);
   assert.notEqual(call('sealTo', 6), 0, 'a key of small order');

@@ -125,7 +125,7 @@ pub struct Header {
     pub first_seq: u64,
     /// The producer's clock when the frame was begun. Any number: clocks are wrong.
     pub created: Timestamp,
-    /// Events that the source has had to give up since its last frame.
+    /// Events that the source has had to give up since its last frame; all of them have numbers below `first_seq`.
     pub dropped: u32,
 }
 

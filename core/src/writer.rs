@@ -175,9 +175,14 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
         self.header.count == 0
     }
 
-    /// Sets what the source had to give up since its last frame, in events.
+    /// Sets what the source had to give up since its last frame, in events; each had a number before this frame's.
     pub const fn set_dropped(&mut self, dropped: u32) {
         self.header.dropped = dropped;
+    }
+
+    /// Sets the number of the first event: those that were given up while the frame was open come before it.
+    pub const fn set_first_seq(&mut self, first_seq: u64) {
+        self.header.first_seq = first_seq;
     }
 
     /// Fills in lengths and CRC, signs, and returns the frame.

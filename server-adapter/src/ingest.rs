@@ -8,7 +8,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use firsthop_core::{
-    Annotation, Effects, Envelope, Epoch, Error as CoreError, Flags, Frame, LeaseScope, Timestamp, Trust, WorkerId,
+    Annotation, Effects, Envelope, Epoch, Error as CoreError, Flags, Frame, Header, LeaseScope, Timestamp, Trust,
+    WorkerId,
 };
 use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refused, Rooted, Verdict, native, segment};
 
@@ -16,9 +17,9 @@ use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refus
 pub(crate) use self::again::{Today, Verdict as Again, judge};
 pub(crate) use self::first_hop::FirstHop;
 use crate::{
-    journal::{self, Arrival, Asked, At, Held, SetAside, Totals, Unavailable, quarantine::CONFLICT},
+    journal::{self, Arrival, Asked, At, Held, JournalStatus, SetAside, Totals, Unavailable, quarantine::CONFLICT},
     server::Inner,
-    tenants::{Found, TenantFile, random_bytes},
+    tenants::{Found, NoTurn, TenantFile, Turn, random_bytes},
     traces::Trace,
 };
 
@@ -34,7 +35,9 @@ impl Inner {
         held: Held,
         trace: &mut Trace,
     ) -> Result<Receipt, Problem> {
-        let accepted = match native::receive(&body, facts, |id| self.tenants.find(id)) {
+        let named = Header::peek(&body).ok().and_then(|header| self.tenants.find(header.tenant));
+        let _turn = self.turn(named.as_ref(), body.len()).await?;
+        let accepted = match native::receive(&body, facts, |_| named) {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts, asked(FRAME, facts), held).await),
         };
@@ -72,15 +75,21 @@ impl Inner {
         trace: &mut Trace,
     ) -> Result<Verdict, Problem> {
         // Reading JSON is the larger part of the work.
-        if let Some(found) = segment::named(facts).and_then(|id| self.tenants.find(id)) {
+        let named = segment::named(facts).and_then(|id| self.tenants.find(id));
+        if let Some(found) = &named {
             found.has_room(body.len())?;
         }
+        let mut turn = self.turn(named.as_ref(), body.len()).await?;
         let accepted = match segment::receive(call, &body, facts, &mut random_bytes, |id| self.tenants.find(id)) {
             Ok(accepted) => accepted,
             Err(refused) => {
                 return Err(self.refuse(*refused, &body, facts, asked(call.path(), facts), held).await);
             }
         };
+        if turn.is_none() {
+            // Its key is in the body.
+            turn = self.turn(Some(&accepted.account), body.len()).await?;
+        }
         let Found { live, known } = &accepted.account;
         trace.verified(live.id, 0, None);
         let _place = live.usage.enter(&known.limits)?;
@@ -122,7 +131,7 @@ impl Inner {
             verdict.conflict += stored.conflict;
         }
         trace.committed();
-        drop(held);
+        drop((held, turn));
         Ok(verdict)
     }
 
@@ -145,6 +154,7 @@ impl Inner {
         let header = *outer.header();
         let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
         found.has_room(body.len())?;
+        let _turn = self.turn(Some(&found), body.len()).await?;
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
         let envelope = verify_envelope(&outer, &found.known.rooted, &found.known.file, now)?;
@@ -188,6 +198,18 @@ impl Inner {
                 Err(self.aside(&found, entry, problem, held).await)
             }
         }
+    }
+
+    /// Waits for the turn of a request that names a tenant.
+    async fn turn(&self, named: Option<&Found>, bytes: usize) -> Result<Option<Turn>, Problem> {
+        let Some(Found { live, .. }) = named else { return Ok(None) };
+        let most = usize::try_from(self.settings.queue.0).unwrap_or(usize::MAX);
+        let turn = live.turns.take(bytes, self.settings.commit_timeout.0, most).await;
+        turn.map(Some).map_err(|NoTurn| match live.journal.status() {
+            JournalStatus::Up => live.usage.no_turn(),
+            JournalStatus::Slow => unavailable(Unavailable::Slow),
+            JournalStatus::Down => unavailable(Unavailable::Down),
+        })
     }
 
     /// Sets aside what was refused, if it names a tenant, and says what to answer.

@@ -83,6 +83,8 @@ pub(super) fn metrics(server: &Server) -> String {
     let tenants: Vec<(String, Arc<Live>)> =
         inner.tenants.all().into_iter().map(|live| (live.id.to_string(), live)).collect();
     outcomes(&mut page, &tenants);
+    let sending = inner.tenants.senders() as u64;
+    page.single("firsthop_tenants_sending", "gauge", "Tenants that have sent something of late.", sending);
     limits(&mut page, &tenants);
     ledgers(&mut page, &tenants);
     journals(&mut page, &tenants);
@@ -141,6 +143,14 @@ fn limits(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     page.family("firsthop_requests_under_way", "gauge", "Requests of a tenant that wait for their commit.");
     for (id, live) in tenants {
         page.sample("firsthop_requests_under_way", &[("tenant", id)], live.usage.under_way());
+    }
+    page.family(
+        "firsthop_requests_waiting",
+        "gauge",
+        "Requests of a tenant that wait for its turn beside other tenants.",
+    );
+    for (id, live) in tenants {
+        page.sample("firsthop_requests_waiting", &[("tenant", id)], live.turns.waiting());
     }
 }
 

@@ -82,7 +82,7 @@ impl Limits {
     }
 
     /// Whether anything bounds what the tenant sends in a second.
-    pub(crate) fn has_rates(&self) -> bool {
+    fn has_rates(&self) -> bool {
         self.rates != [0; 3]
     }
 }
@@ -96,11 +96,12 @@ pub(crate) enum Kind {
     Body,
     Concurrent,
     Unvouched,
+    Share,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Requests, Self::Events, Self::Bytes, Self::Body, Self::Concurrent, Self::Unvouched];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Requests, Self::Events, Self::Bytes, Self::Body, Self::Concurrent, Self::Unvouched, Self::Share];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -110,6 +111,7 @@ impl Kind {
             Self::Body => "body",
             Self::Concurrent => "concurrent",
             Self::Unvouched => "unvouched",
+            Self::Share => "share",
         }
     }
 }
@@ -193,6 +195,11 @@ impl Usage {
             return Ok(place);
         }
         Err(self.refuse(Kind::Concurrent, format!("at most {} requests under way", limits.concurrent), 1))
+    }
+
+    /// The refusal of what finds no room even to wait for its turn beside other tenants.
+    pub(crate) fn no_turn(&self) -> Problem {
+        self.refuse(Kind::Share, "too much under way beside other tenants".into(), 1)
     }
 
     /// Whether quarantine takes so many bytes of what nobody answers for.

@@ -13,7 +13,10 @@ use firsthop_core::{
 };
 use firsthop_intake::{Account, Problem, Refusal, Rooted};
 
-use super::{Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage};
+use super::{
+    Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage,
+    turns::{Sharing, Turns},
+};
 use crate::{
     Error, Settings,
     background::Background,
@@ -31,6 +34,7 @@ pub(crate) struct Tenants {
     pub(super) settings: Settings,
     tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
     pub(crate) disk: Arc<Disk>,
+    sharing: Arc<Sharing>,
     /// Tenants that could not be loaded, as their files were then: tried again when those change, or after a while.
     failed: Mutex<HashMap<TenantId, (Stamps, Instant)>>,
 }
@@ -46,6 +50,7 @@ pub(crate) struct Live {
     pub(crate) id: TenantId,
     known: RwLock<Arc<Known>>,
     pub(crate) usage: Usage,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) journal: Journal,
     pub(crate) sinks: Sinks,
     pub(crate) shapes: Watched,
@@ -133,11 +138,11 @@ impl Tenants {
     /// their keys are wrong, and throw their events away.
     pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
         let disk = Arc::new(Disk::new(settings.data.clone(), settings.disk_reserve));
-        let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default(), disk };
+        let sharing = Sharing::new(settings.sharing);
+        let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default(), disk, sharing };
         for id in tenants.store.ids()? {
             tenants.load(id)?;
         }
-        tenants.warn_unlimited();
         Ok(tenants)
     }
 
@@ -160,6 +165,11 @@ impl Tenants {
         all
     }
 
+    /// Those who send at the moment, among whom the work under way is divided.
+    pub(crate) fn senders(&self) -> usize {
+        self.sharing.senders()
+    }
+
     /// Whether there are journals, and none of them takes commits in time.
     pub(crate) fn are_down(&self) -> bool {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +183,6 @@ impl Tenants {
             Ok(ids) => ids,
             Err(error) => return tracing::error!(%error, "tenants cannot be listed"),
         };
-        let before = self.count();
         for id in ids {
             let stamps = Stamps::of(&self.store.folder(id));
             if self.find(id).is_some_and(|found| found.known.stamps == stamps) {
@@ -190,27 +199,6 @@ impl Tenants {
                     tracing::error!(tenant = %id, %error, "a tenant's files are wrong; what was known stays in force");
                 }
             }
-        }
-        if self.count() > before {
-            self.warn_unlimited();
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.tenants.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Tenants that share a server share its processors, and only a limit keeps one from using all of them.
-    fn warn_unlimited(&self) {
-        let all = self.all();
-        let unlimited = all.iter().filter(|live| !live.known().limits.has_rates());
-        let unlimited: Vec<String> = unlimited.map(|live| live.id.to_string()).collect();
-        if all.len() > 1 && !unlimited.is_empty() {
-            tracing::warn!(
-                tenants = unlimited.join(", "),
-                "several tenants share this server, and these have no limit: each of them can slow down the others. Give them `[limits]` in \
-                 tenant.toml, or set limit_requests, limit_events or limit_bytes for all"
-            );
         }
     }
 
@@ -263,6 +251,7 @@ impl Tenants {
             id,
             known: RwLock::new(known),
             usage: Usage::default(),
+            turns: Turns::new(&self.sharing),
             journal,
             sinks,
             shapes: Watched::default(),
@@ -298,7 +287,10 @@ pub(crate) fn watch_files(tenants: Arc<Tenants>) -> std::io::Result<Background> 
         move |_| {
             tenants.disk.look();
             tenants.refresh();
-            tenants.all().iter().for_each(|live| live.sinks.start_missing());
+            for live in tenants.all() {
+                live.sinks.start_missing();
+                live.turns.look();
+            }
             EVERY
         }
     })

@@ -21,6 +21,7 @@ mod random;
 mod region_keys;
 mod retention;
 mod store;
+mod turns;
 
 pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
 
@@ -39,4 +40,5 @@ pub(crate) use self::{
     random::alphanumeric,
     random::bytes as random_bytes,
     store::token_hash,
+    turns::{NoTurn, Turn},
 };

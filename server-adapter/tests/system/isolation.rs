@@ -6,10 +6,11 @@ use std::{
 };
 
 use firsthop_core::{Annotation, Trust, WorkerId};
+use rusqlite::Connection;
 use serde_json::json;
 
 use crate::{
-    common::{Client, Folder, Page, Response, Server, Tenant, now},
+    common::{Client, Folder, HeldUp, Page, Response, Server, Tenant, now, until},
     edges::{Edge, envelope},
 };
 
@@ -199,4 +200,68 @@ fn a_noisy_neighbour_is_refused_and_a_quiet_one_is_not() {
     let most = 11 + 10 * (began.elapsed().as_secs() as u32 + 1);
     assert!((10..=most).contains(&accepted) && refused > 100, "{accepted} accepted, {refused} refused");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+}
+
+/// Nobody has a limit. Alone, a tenant has under way whatever it sends; while another sends too, its share, and the rest waits: for itself
+/// alone, and as far as there is room.
+#[test]
+fn without_limits_a_tenant_waits_for_itself_alone() {
+    let folder = Folder::new();
+    let (greedy, quiet) = (folder.tenant("greedy", &[]), folder.tenant("quiet", &[]));
+    let server = folder.serve_with(&["--sharing", "16KiB", "--queue", "1100KiB", "--commit-timeout", "60s"]);
+    let figure = |name: &str, tenant: &Tenant| server.metric(&format!("{name}{{tenant=\"{}\"}}", tenant.id));
+    let limited = || server.metric(&format!("firsthop_limited_total{{tenant=\"{}\",limit=\"share\"}}", greedy.id));
+    HeldUp::new(&server, &greedy, 6).let_go();
+    assert_eq!((server.metric("firsthop_tenants_sending"), figure("firsthop_requests_waiting", &greedy)), (1.0, 0.0));
+    let (mut client, mut page) = (server.client(), Page::new(&quiet));
+    assert_eq!(client.frame(&page.frame(1)).receipt().stored, 1);
+    assert_eq!(server.metric("firsthop_tenants_sending"), 2.0);
+
+    let mut pages: Vec<Page> = (0..14).map(|_| Page::new(&greedy)).collect();
+    let frames: Vec<Vec<u8>> = pages.iter_mut().map(|page| page.frame(4000)).collect();
+    assert!(frames.iter().map(Vec::len).sum::<usize>() > 1200 << 10, "more than may wait");
+    let mut refusal = None;
+    // Should the server give the journal up meanwhile, because somebody else has it, it is tried again.
+    until("one goes on, some wait, and for some there is no room", || {
+        until("the journal takes commits", || client.frame(&Page::new(&greedy).frame(1)).status == 200);
+        let before = limited();
+        let journal = Connection::open(greedy.folder.join("journal.db")).expect("opens");
+        journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        thread::scope(|scope| {
+            let sent: Vec<_> = frames.iter().map(|frame| scope.spawn(|| server.client().frame(frame))).collect();
+            until("all are there", || {
+                let there =
+                    figure("firsthop_requests_under_way", &greedy) + figure("firsthop_requests_waiting", &greedy);
+                there + limited() - before >= frames.len() as f64 || sent.iter().any(|one| one.is_finished())
+            });
+            let under_way = figure("firsthop_requests_under_way", &greedy);
+            let held = under_way == 1.0 && figure("firsthop_requests_waiting", &greedy) >= 2.0 && limited() > before;
+            // And the other notices nothing of it.
+            for _ in 0..10 {
+                assert_eq!(client.frame(&page.frame(1)).receipt().stored, 1);
+            }
+            journal.execute_batch("ROLLBACK").expect("unlocked");
+            for sent in sent {
+                let response = sent.join().expect("an answer");
+                match response.status {
+                    200 | 503 => {}
+                    _ => refusal = Some(response),
+                }
+            }
+            held
+        })
+    });
+    let refusal = refusal.expect("there was no room for all");
+    assert_eq!((refusal.status, refusal.code().as_str()), (429, "rate-limited"), "{}", refusal.text());
+    assert_eq!(refusal.json()["detail"], "too much under way beside other tenants");
+    assert_eq!(refusal.header("retry-after"), "1");
+    assert_eq!(figure("firsthop_requests_waiting", &quiet), 0.0);
+    // All of them get in, each once.
+    for frame in &frames {
+        until("it is taken", || client.frame(frame).status == 200);
+        assert_eq!(client.frame(frame).receipt().duplicate, 4000);
+    }
+    until("nobody waits", || figure("firsthop_requests_waiting", &greedy) == 0.0);
+    drop(server);
+    folder.ok(&["verify"]);
 }

@@ -2,10 +2,11 @@
 //
 //     node benches/isolation.mjs FIRSTHOP LOAD FOLDER [SECONDS] [ROUNDS]
 //
-// FIRSTHOP and LOAD are the binaries, FOLDER is where data may go. The quiet tenant sends 50 requests a second, each timed from its first
+// FIRSTHOP and LOAD are the binaries, FOLDER is where data may go. The quiet tenant sends 200 requests a second, each timed from its first
 // byte to its answer: alone; beside one that sends, from 128 connections and as fast as it is answered, at least a hundred times what its
-// limits let through; and beside one without limits that sends all it can over 64. Rounds take turns, so that what the machine does
-// meanwhile meets all alike. Prints one line of JSON, and ends with 1 if beside the limited one the quiet one's p99 moved by more than a
+// limits let through; beside one without limits that sends all it can over 64; and in a server of its own while that one sends to the
+// first, which is what the machine does to it and no server can help. Rounds take turns, so that what the machine does meanwhile meets
+// all alike. Prints one line of JSON, and ends with 1 if beside the limited one the quiet one's p99 moved by more than a
 // fifth (and more than half a millisecond, below which it is the clock's), if it was refused once, or if that one was not a hundredfold.
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -25,9 +26,11 @@ const SHARE = 5;
 const FOLD = 100;
 
 const data = join(folder, 'isolation');
-rmSync(data, { recursive: true, force: true });
+const elsewhere = join(folder, 'isolation-elsewhere');
+const clean = () => [data, elsewhere].forEach((path) => rmSync(path, { recursive: true, force: true }));
+clean();
 
-async function tenant(name) {
+async function tenant(name, data) {
   const { stdout } = await run(firsthop, ['tenant', 'add', name, '--data', data]);
   const key = stdout.match(/fh_([0-9a-f]{16})_\w+/);
   return { key: key[0], folder: join(data, 'tenants', key[1]) };
@@ -58,12 +61,12 @@ function timed(agent, address, key, number) {
 }
 
 /** The quiet tenant's requests of one round. Paced by the clock and not by answers: one that is late delays no other. */
-async function quiet(agent, address, key, round) {
+async function quiet({ agent, address, key }, round) {
   const until = performance.now() + seconds * 1000;
   const answers = [];
   for (let number = 0; performance.now() < until; number++) {
     answers.push(timed(agent, address, key, `${round}-${number}`));
-    await sleep(20);
+    await sleep(5);
   }
   const all = await Promise.all(answers);
   return { times: all.map(({ took }) => took), refused: all.filter(({ status }) => status !== 200).length };
@@ -74,31 +77,37 @@ function quantile(times, q) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];
 }
 
-const [still, loud, greedy] = [await tenant('quiet'), await tenant('noisy'), await tenant('greedy')];
+async function serve(data) {
+  const listen = ['--listen', '127.0.0.1:0', '--internal-listen', '127.0.0.1:0'];
+  const server = spawn(firsthop, ['serve', '--data', data, ...listen, '--log-format', 'json'], { stdio: ['ignore', 'ignore', 'pipe'] });
+  process.on('exit', () => server.kill('SIGKILL'));
+  const address = await ready(server);
+  server.stderr.resume();
+  return { server, address, agent: new Agent({ keepAlive: true, maxSockets: 8 }) };
+}
+
+const [still, loud, greedy] = [await tenant('quiet', data), await tenant('noisy', data), await tenant('greedy', data)];
 appendFileSync(join(loud.folder, 'tenant.toml'), `\n[limits]\nrequests = ${SHARE}\n`);
-const listen = ['--listen', '127.0.0.1:0', '--internal-listen', '127.0.0.1:0'];
-const server = spawn(firsthop, ['serve', '--data', data, ...listen, '--log-format', 'json'], { stdio: ['ignore', 'ignore', 'pipe'] });
-process.on('exit', () => server.kill('SIGKILL'));
-const address = await ready(server);
-server.stderr.resume();
-const agent = new Agent({ keepAlive: true, maxSockets: 8 });
-const [alone, beside, without] = [[], [], []];
+const here = { ...await serve(data), key: still.key };
+const own = { key: (await tenant('quiet', elsewhere)).key, ...await serve(elsewhere) };
+const [alone, beside, without, apart] = [[], [], [], []];
 const noise = { offered: 0, accepted: 0, refused: 0 };
 let unlimited = 0;
 let refused = 0;
 // One that counts for nothing: files grow, caches fill.
-await quiet(agent, address, still.key, 'first');
+await quiet(here, 'first');
+await quiet(own, 'first');
 /** The quiet tenant while another sends. Returns that one's answers by their status. */
-async function besides(times, key, connections, round) {
-  const args = ['track', '--address', address, '--write-key', key, '--connections', connections, '--events', 1, '--seconds', seconds + 1, '--memory-mb', 128];
+async function besides(times, key, connections, round, at = here) {
+  const args = ['track', '--address', here.address, '--write-key', key, '--connections', connections, '--events', 1, '--seconds', seconds + 1, '--memory-mb', 128];
   const noisy = run(load, args.map(String));
   await sleep(500);
-  await by(times, round);
+  await by(times, round, at);
   return JSON.parse((await noisy).stdout).statuses;
 }
-async function by(times, round) {
-  const { times: more, refused: here } = await quiet(agent, address, still.key, round);
-  refused += here;
+async function by(times, round, at = here) {
+  const { times: more, refused: sentAway } = await quiet(at, round);
+  refused += sentAway;
   times.push(...more);
 }
 for (let round = 0; round < rounds; round++) {
@@ -108,17 +117,20 @@ for (let round = 0; round < rounds; round++) {
   noise.accepted += statuses[200] ?? 0;
   noise.refused += statuses[429] ?? 0;
   unlimited += (await besides(without, greedy.key, 64, `unlimited-${round}`))[200] ?? 0;
+  await besides(apart, greedy.key, 64, `apart-${round}`, own);
 }
-const ended = once(server, 'exit');
-server.kill('SIGTERM');
-await ended;
-agent.destroy();
-rmSync(data, { recursive: true, force: true });
+for (const { server, agent } of [here, own]) {
+  const ended = once(server, 'exit');
+  server.kill('SIGTERM');
+  await ended;
+  agent.destroy();
+}
+clean();
 const fold = noise.offered / (SHARE * rounds * (seconds + 1));
 const figures = (times) => ({ requests: times.length, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99) });
 const [before, after] = [figures(alone), figures(beside)];
 const moved = after.p99Ms / before.p99Ms;
 const besideUnlimited = { ...figures(without), requestsPerSecond: unlimited / (rounds * (seconds + 1)) };
-console.log(JSON.stringify({ seconds, rounds, alone: before, besideNoise: after, p99Moved: moved, besideUnlimited, quietRefused: refused, noise, fold }));
+console.log(JSON.stringify({ seconds, rounds, alone: before, besideNoise: after, p99Moved: moved, besideUnlimited, apart: figures(apart), quietRefused: refused, noise, fold }));
 const holds = (moved <= 1.2 || after.p99Ms - before.p99Ms <= 0.5) && refused === 0 && fold >= FOLD;
 process.exit(holds ? 0 : 1);

@@ -108,8 +108,8 @@ settings! {
     memory("FIRSTHOP_MEMORY"): Bytes = Bytes(64 << 20), "64MiB";
     /// How much of that one tenant may have waiting for its journal.
     queue("FIRSTHOP_QUEUE"): Bytes = Bytes(24 << 20), "24MiB";
-    /// Bytes of requests under way while several tenants send, 4KiB more for each: every one of them has an equal part, and what is more
-    /// waits. 0: 64KiB.
+    /// Bytes of requests under way while several tenants send, 16KiB more for each request: every tenant has an equal part, and what is
+    /// more waits. 0: 256KiB for each processor.
     sharing("FIRSTHOP_SHARING"): Bytes = Bytes(0), "0";
     /// What is kept free on the data folder's disk: with less than that left, events are answered with 503. 0: a twentieth of the
     /// disk, 256MiB at most.

@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 
 use crate::settings::Bytes;
 
-/// What one request is counted as besides its bytes: it has a head and an answer, and a frame has a row.
-const REQUEST: usize = 4 << 10;
-/// Work under way of all tenants, while several send. Less of it, and a tenant that sends much has small commits; more, and the others
-/// stand behind it.
-const WORK: u64 = 64 << 10;
+/// What one request is counted as besides its bytes: it has a head and an answer, and a part in a commit.
+const REQUEST: usize = 16 << 10;
+/// Work under way of all tenants for each processor, while several send: with two tenants and two processors fifteen small requests of each,
+/// or three large ones. Less of it, and one that sends much has smaller commits; more, and the others stand behind it for longer.
+const WORK: u64 = 256 << 10;
 /// Looks without a request after which a tenant no longer sends. One look is a second.
 const SILENT: usize = 10;
 
@@ -37,7 +37,8 @@ pub(crate) struct Sharing {
 impl Sharing {
     /// Of so much work; 0: as much as is best.
     pub(crate) fn new(work: Bytes) -> Arc<Self> {
-        let work = if work.0 == 0 { WORK } else { work.0 };
+        let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let work = if work.0 == 0 { WORK * processors() } else { work.0 };
         Arc::new(Self { senders: AtomicUsize::new(0), work: usize::try_from(work).unwrap_or(usize::MAX) })
     }
 

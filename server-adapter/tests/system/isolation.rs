@@ -208,7 +208,7 @@ fn a_noisy_neighbour_is_refused_and_a_quiet_one_is_not() {
 fn without_limits_a_tenant_waits_for_itself_alone() {
     let folder = Folder::new();
     let (greedy, quiet) = (folder.tenant("greedy", &[]), folder.tenant("quiet", &[]));
-    let server = folder.serve_with(&["--sharing", "16KiB", "--queue", "1100KiB", "--commit-timeout", "60s"]);
+    let server = folder.serve_with(&["--sharing", "48KiB", "--queue", "1100KiB", "--commit-timeout", "60s"]);
     let figure = |name: &str, tenant: &Tenant| server.metric(&format!("{name}{{tenant=\"{}\"}}", tenant.id));
     let limited = || server.metric(&format!("firsthop_limited_total{{tenant=\"{}\",limit=\"share\"}}", greedy.id));
     HeldUp::new(&server, &greedy, 6).let_go();

@@ -43,7 +43,7 @@ pub(super) struct Batch {
     /// Frames that could not be read: damaged on disk. `firsthop verify` names them.
     pub(super) unreadable: u64,
     /// Why what follows cannot be read yet.
-    pub(super) closed: Option<String>,
+    pub(super) closed: Option<(i64, String)>,
 }
 
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Batch {
                     self.unreadable += 1;
                 }
                 Err(Closed::Sealed(why)) => {
-                    self.closed = Some(why);
+                    self.closed = Some((stored.id, why));
                     self.bytes.truncate(stored.annotation.map_or(stored.body.start, |annotation| annotation.start));
                     break;
                 }

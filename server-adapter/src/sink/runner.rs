@@ -287,9 +287,14 @@ impl Shared {
             let at = on.saved.at;
             batch.read(&reader, at, on.sink.limits(), self.follower.seals())?;
             if batch.frames() == 0 {
-                if let Some(why) = &batch.closed {
+                if let Some((frame, why)) = &batch.closed {
                     self.flush(&mut on)?;
-                    return Err(Failure::new(why));
+                    return Err(Failure::new(format!(
+                        "{why}. If nobody has that key any more: `firsthop replay --sink {} --from {}`, or a later frame or time, has this \
+                         sink go on behind what was sealed to it",
+                        self.plan.name(),
+                        frame + 1
+                    )));
                 }
                 self.stats.waiting_since.set(0);
                 let until = (on.flushed.0 != at.frame).then(|| on.flushed.1 + FLUSH);

@@ -242,6 +242,26 @@ fn without_the_key_nothing_is_lost_and_with_it_all_is_there() {
     folder.ok(&["reconcile"]);
 }
 
+/// The key is lost for good. A sink stops before what was sealed to it, says what has it go on, and goes on so.
+#[test]
+fn a_sink_is_moved_behind_what_nobody_can_open() {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    page(&folder, &tenant).begin(&mut server.client());
+    tenant.settle();
+    server.stop();
+    drop(take_keys(&tenant));
+    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    let mut server = folder.serve();
+    assert_eq!(server.client().frame(&Page::new(&tenant).frame(2)).receipt().stored, 2);
+    server.says("`firsthop replay --sink events --from 2`");
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 0);
+    folder.ok(&["replay", "--sink", "events", "--from", "2"]);
+    tenant.settle();
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 2);
+    server.stop();
+}
+
 /// The newest key is taken out by hand, another is made, and a hand gives that the number of the one before.
 #[test]
 fn another_key_in_the_place_of_one_loses_nothing() {

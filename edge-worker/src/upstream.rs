@@ -5,10 +5,7 @@ use std::time::Duration;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::js_sys::{Promise, Uint8Array};
 
-use firsthop_intake::{
-    Refusal,
-    fields::{Others, fill, needed},
-};
+use firsthop_intake::{Problem, Refusal};
 
 use crate::{glue, steps::settled};
 
@@ -30,9 +27,7 @@ impl Answer {
 
     /// Whether it is this problem of the server's.
     pub(crate) fn is_problem(&self, refusal: Refusal) -> bool {
-        let mut code = String::new();
-        let read = self.text().map(|body| fill(body, Others::Skipped, &mut [needed("code", &mut code)]));
-        self.status == refusal.status() && read.is_some_and(|read| read.is_ok()) && code == refusal.code()
+        self.status == refusal.status() && Problem::code_in(&self.body).as_deref() == Some(refusal.code())
     }
 
     /// Its body, if it is a text.

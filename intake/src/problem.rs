@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt, time::Duration};
 use firsthop_core::{Annotation, Error};
 use serde::Serialize;
 
-use crate::Verdict;
+use crate::{
+    Verdict,
+    fields::{Others, fill, needed},
+};
 
 /// Why a request, or one event of it, was refused.
 ///
@@ -49,6 +52,8 @@ pub enum Refusal {
     StatusToken,
     /// More than the tenant may send.
     RateLimited,
+    /// Quarantine has no room for what belongs there. Other events are stored.
+    QuarantineFull,
     /// The event could not be made durable now.
     Unavailable,
     /// A defect of ours.
@@ -81,6 +86,7 @@ impl Refusal {
         Self::Enrolment,
         Self::StatusToken,
         Self::RateLimited,
+        Self::QuarantineFull,
         Self::Unavailable,
         Self::Internal,
         Self::Core(Error::Truncated),
@@ -140,6 +146,7 @@ impl Refusal {
             Self::Enrolment => "wrong-enrolment",
             Self::StatusToken => "wrong-token",
             Self::RateLimited => "rate-limited",
+            Self::QuarantineFull => "quarantine-full",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
@@ -172,7 +179,7 @@ impl Refusal {
             Self::RateLimited => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::QuarantineFull | Self::Unavailable => 503,
             Self::ForwardLoop => 508,
         }
     }
@@ -211,6 +218,7 @@ impl Refusal {
             Self::Enrolment => "enrolment token not known",
             Self::StatusToken => "not the token that was set for this",
             Self::RateLimited => "too many events",
+            Self::QuarantineFull => "no room to keep what cannot be stored",
             Self::Unavailable => "events cannot be stored at the moment",
             Self::Internal => "internal error",
         })
@@ -233,12 +241,14 @@ pub struct Problem {
     reason: &'static str,
     retry_after: Option<u32>,
     allow: Option<&'static str>,
-    quarantined: u32,
+    quarantined: Option<u32>,
     pause: Duration,
 }
 
 /// Media type of a problem.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+/// What a problem's type begins with; its code follows.
+const TYPES: &str = "https://firsthop.dev/problems/";
 /// What `Retry-After` says unless the hop knows better, in seconds.
 const RETRY_AFTER: u32 = 5;
 
@@ -260,7 +270,7 @@ impl Problem {
             reason: "",
             retry_after,
             allow: None,
-            quarantined: 0,
+            quarantined: None,
             pause: Duration::ZERO,
         }
     }
@@ -307,7 +317,16 @@ impl Problem {
     /// ([`Verdict`]), and an edge hands a server's refusal on only if it does.
     #[must_use]
     pub const fn with_quarantined(mut self, events: u16) -> Self {
-        self.quarantined = if events == 0 { 1 } else { events as u32 };
+        self.quarantined = Some(if events == 0 { 1 } else { events as u32 });
+        self
+    }
+
+    /// What was refused could not be set aside. The answer says so, since to an edge a refusal that says nothing is none of the frame.
+    #[must_use]
+    pub const fn or_not_kept(mut self) -> Self {
+        if self.quarantined.is_none() {
+            self.quarantined = Some(0);
+        }
         self
     }
 
@@ -353,6 +372,14 @@ impl Problem {
         self.allow
     }
 
+    /// The code of the problem that the body of an answer is, if it is one of ours; this build need not know it.
+    #[must_use]
+    pub fn code_in(body: &[u8]) -> Option<String> {
+        let mut kind = String::new();
+        fill(std::str::from_utf8(body).ok()?, Others::Skipped, &mut [needed("type", &mut kind)]).ok()?;
+        kind.strip_prefix(TYPES).map(Into::into)
+    }
+
     /// The headers of the answer, without [`CORS`](crate::CORS): names in lower case.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, Cow<'static, str>)> {
@@ -363,8 +390,8 @@ impl Problem {
         if let Some(allow) = self.allow {
             headers.push(("allow", allow.into()));
         }
-        if self.quarantined > 0 {
-            let verdict = Verdict { quarantined: self.quarantined, ..Verdict::default() };
+        if let Some(quarantined) = self.quarantined {
+            let verdict = Verdict { quarantined, ..Verdict::default() };
             headers.push((Verdict::HEADER, verdict.to_header().into()));
         }
         match self.refusal {
@@ -403,7 +430,7 @@ impl Problem {
             success: Option<bool>,
         }
         let body = Body {
-            r#type: format!("https://firsthop.dev/problems/{}", self.code()),
+            r#type: [TYPES, self.code()].concat(),
             title: &self.refusal.title(),
             status: self.status(),
             detail: &self.detail,

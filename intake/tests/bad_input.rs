@@ -188,6 +188,7 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("unknown enrolment", hop(Refusal::Enrolment)),
         ("another token than the edge's operator has set", hop(Refusal::StatusToken)),
         ("too much", hop(Refusal::RateLimited)),
+        ("no room in quarantine", hop(Refusal::QuarantineFull)),
         ("server away", hop(Refusal::Unavailable)),
         ("our defect", hop(Refusal::Internal)),
     ]
@@ -255,6 +256,7 @@ fn every_bad_input_has_its_answer() {
         ("unknown enrolment", 401, "wrong-enrolment", false, false),
         ("another token than the edge's operator has set", 401, "wrong-token", false, false),
         ("too much", 429, "rate-limited", true, false),
+        ("no room in quarantine", 503, "quarantine-full", true, false),
         ("server away", 503, "unavailable", true, false),
         ("our defect", 500, "internal", true, false),
     ];

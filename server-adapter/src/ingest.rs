@@ -194,8 +194,10 @@ impl Inner {
             }
             Err(problem) if problem.refusal() == Refusal::RateLimited => Err(problem),
             Err(problem) => {
-                let entry = set_aside(problem.code().into());
-                Err(self.aside(&found, entry, problem, held).await)
+                let (entry, refusal) = (set_aside(problem.code().into()), problem.refusal());
+                let told = self.aside(&found, entry, problem, held).await;
+                // To an edge, a refusal that does not say so would not be of the frame inside.
+                Err(if told.refusal() == refusal { told.or_not_kept() } else { told })
             }
         }
     }
@@ -400,9 +402,12 @@ fn receipt(frame: &Frame<'_>, verdict: journal::Verdict) -> Receipt {
 }
 
 pub(crate) fn unavailable(reason: Unavailable) -> Problem {
-    // A queue is empty again in no time; room in quarantine somebody has to make.
-    let seconds = if reason == Unavailable::Quarantine { 60 } else { 1 };
-    Problem::new(Refusal::Unavailable).with_detail(reason.as_str()).with_retry_after(seconds)
+    // A queue is empty again in no time; room in quarantine somebody has to make. And it is wanted for this event alone, which an edge has to know.
+    let (refusal, seconds) = match reason {
+        Unavailable::Quarantine => (Refusal::QuarantineFull, 60),
+        _ => (Refusal::Unavailable, 1),
+    };
+    Problem::new(refusal).with_detail(reason.as_str()).with_retry_after(seconds)
 }
 
 /// There is no memory for another request.

@@ -449,7 +449,7 @@ fn quarantine_is_bounded() {
         if response.status == 200 {
             assert_eq!((response.receipt().conflict, full), (1, 0));
         } else {
-            assert_eq!((response.status, response.code().as_str()), (503, "unavailable"));
+            assert_eq!((response.status, response.code().as_str()), (503, "quarantine-full"));
             assert_eq!(response.json()["detail"], "quarantine is full");
             full += 1;
         }

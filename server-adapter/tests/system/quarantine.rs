@@ -284,6 +284,38 @@ fn a_full_quarantine_is_seen_and_room_can_be_made() {
     assert_eq!(server.internal_get("/readyz").json()["trouble"], Json::Null);
 }
 
+/// An edge has a spool, so it has to know whether the server is away or has no room for this one.
+#[test]
+fn an_edge_is_told_what_there_is_no_room_for() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--region", "EU"]);
+    let token = Edge::enrol(&folder, "shop", "zurich", "EU");
+    let server = folder.serve_with(&["--quarantine", "16KiB"]);
+    let mut client = server.client();
+    let mut edge = Edge::new(&server, &token);
+    let noted = |trust, refused| Annotation { received_ms: now().as_millis(), trust, refused, ..Annotation::default() };
+    let mut page = Page::new(&tenant);
+    let mut broken = page.frame(1);
+    broken[100] ^= 1;
+    let mut of_the_edge = |edge: &mut Edge, i: usize| {
+        let body = format!(r#"{{"batch":[{{"type":"dance","number":{i},"pad":"{}"}}]}}"#, "x".repeat(200));
+        envelope(&mut client, &edge.seal(&noted(Trust::WriteKey, "malformed-json"), body.as_bytes(), 1))
+    };
+    let full = (0..20).map(|i| of_the_edge(&mut edge, i)).find(|answer| answer.status != 200).expect("it is full");
+    assert_eq!((full.status, full.code().as_str(), full.header("retry-after")), (503, "quarantine-full", "60"));
+    // What the server refuses itself, it refuses all the same; and says that it is not kept.
+    let damaged = edge.seal(&noted(Trust::Unchecked, ""), &broken, 1);
+    let refused = envelope(&mut server.client(), &damaged);
+    assert_eq!((refused.status, refused.code().as_str()), (400, "bad-crc"));
+    assert!(refused.verdict().contains("quarantined=0"), "{refused:?}");
+    // What is well is stored.
+    let (sealed, _) = edge.forward(&page.frame(1));
+    assert_eq!(envelope(&mut server.client(), &sealed).receipt().stored, 1);
+    folder.ok(&["quarantine", "discard", "--all", "--yes", "--why", "a test"]);
+    assert_eq!(of_the_edge(&mut edge, 99).status, 200);
+    assert!(envelope(&mut server.client(), &damaged).verdict().contains("quarantined=1"));
+}
+
 /// The server is killed in the middle of replays and discards, time and again: what was done is done whole, and the rest is there.
 #[test]
 fn a_kill_in_the_middle_leaves_every_event_somewhere() {

@@ -11,6 +11,7 @@ use firsthop_intake::{
     route,
     rules::{self, Rules},
     segment::{self, Call},
+    spool::Inside,
 };
 
 use crate::{
@@ -96,8 +97,8 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
             id.into_iter().for_each(remember);
             Ok(Reply::receipt(&Receipt { session, ..spooled(frame.header(), again) }))
         }
-        Outcome::Refused(answer) => Ok(Reply::passed_on(answer)),
-        Outcome::Unknown(problem) => Err(way.fail(problem)),
+        Outcome::Refused(answer) | Outcome::NotKept(answer) => Ok(Reply::passed_on(answer)),
+        Outcome::Unfit(problem) | Outcome::Unknown(problem) => Err(way.fail(problem)),
     }
 }
 
@@ -126,9 +127,9 @@ async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Contex
         let problem = Problem::new(rejected.refusal);
         let annotation = Annotation { refused: problem.code(), ..accepted.annotation };
         // Somebody answers for the request that it came with.
-        way.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count(), true).await?;
+        let kept = way.set_aside(&accepted.account, &annotation, &rejected.body, rejected.count(), true).await?;
         log(&problem, way.tenant());
-        verdict.quarantined += u32::from(rejected.count());
+        verdict.quarantined += if kept { rejected.count().into() } else { 0 };
     }
     let policy = way.policy();
     let rules = rules_of(policy.as_deref());
@@ -142,7 +143,8 @@ async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Contex
             Outcome::Spooled { again } => verdict += &spooled(&header, again),
             // The server has set aside what this edge has just made: its verdict counts, not ours.
             Outcome::Refused(_) => verdict.quarantined += u32::from(header.count),
-            Outcome::Unknown(problem) => return Err(way.fail(problem)),
+            Outcome::NotKept(_) => return Err(way.fail(Refusal::Unavailable.into())),
+            Outcome::Unfit(problem) | Outcome::Unknown(problem) => return Err(way.fail(problem)),
         }
     }
     let reply = Reply::bytes(200, &[("content-type", "application/json")], segment::SUCCESS.as_bytes());
@@ -199,23 +201,32 @@ impl<'a> Way<'a> {
         let applied = readable.and_then(|frame| rules::apply(rules, key.as_ref(), facts, annotation, &frame).ok());
         let applied = applied.unwrap_or_else(|| rules::unread(rules, facts, annotation, frame.header()));
         let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
-        self.send(account, (&applied.annotation, &notes).into(), bytes, frame.header().count, true).await
+        let Ok(header) = Header::peek(bytes) else { return Outcome::Unknown(Refusal::Internal.into()) };
+        self.send(account, (&applied.annotation, &notes).into(), Inside::Frame(&header), bytes, true).await
     }
 
-    /// Hands on a frame; `spooled` if it may wait in the spool.
-    async fn send(&self, account: &Leased, noted: Noted<'_>, frame: &[u8], count: u16, spooled: bool) -> Outcome {
+    /// Hands on what is inside of an envelope; `spooled` if it may wait in the spool.
+    async fn send(
+        &self,
+        account: &Leased,
+        noted: Noted<'_>,
+        inside: Inside<'_>,
+        body: &[u8],
+        spooled: bool,
+    ) -> Outcome {
         let Some(enrolled) = self.enrolled else { return Outcome::Unknown(Refusal::Internal.into()) };
-        match envelope(enrolled, account, noted, frame, count, now()).await {
+        match envelope(enrolled, account, noted, body, inside.count(), now()).await {
             Some(envelope) => {
                 // What cannot say whose it is goes where all of that goes.
-                let source = Header::peek(frame).map(|header| header.source).unwrap_or_default();
-                forward(self.edge, enrolled, source, &envelope, spooled).await
+                let source = Header::peek(body).map(|header| header.source).unwrap_or_default();
+                forward(self.edge, enrolled, source, inside, &envelope, spooled).await
             }
             None => Outcome::Unknown(Refusal::Unavailable.into()),
         }
     }
 
-    /// Leaves with the server, or with the spool, what is no event; only then may it be refused.
+    /// Leaves with the server, or with the spool, what is no event; only then may it be refused. Whether it is kept: if nobody has room for it, it
+    /// is refused all the same.
     async fn set_aside(
         &self,
         account: &Leased,
@@ -223,11 +234,12 @@ impl<'a> Way<'a> {
         body: &[u8],
         count: u16,
         spooled: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let (mut annotation, policy) = (*annotation, self.policy());
         rules_of(policy.as_deref()).place.limit(&mut annotation);
-        match self.send(account, (&annotation).into(), body, count, spooled).await {
-            Outcome::Acknowledged(_) | Outcome::Spooled { .. } | Outcome::Refused(_) => Ok(()),
+        match self.send(account, (&annotation).into(), Inside::Refused(count), body, spooled).await {
+            Outcome::Acknowledged(_) | Outcome::Spooled { .. } | Outcome::Refused(_) => Ok(true),
+            Outcome::NotKept(_) | Outcome::Unfit(_) => Ok(false),
             Outcome::Unknown(problem) => Err(self.fail(problem)),
         }
     }
@@ -238,7 +250,8 @@ impl<'a> Way<'a> {
         let Some(account) = &refused.quarantine else { return self.fail(problem) };
         // Not in the spool: anybody can send what is refused, and so fill it.
         match self.set_aside(account, &refused.annotation, &refused.body, refused.count, false).await {
-            Ok(()) => self.fail(problem.with_quarantined(refused.count)),
+            Ok(true) => self.fail(problem.with_quarantined(refused.count)),
+            Ok(false) => self.fail(problem),
             Err(unavailable) => unavailable,
         }
     }

@@ -155,7 +155,8 @@ describe('the spool', { concurrency: 4 }, () => {
   });
 
   test('is bounded: when it is full, the sender keeps its events', async () => {
-    const it = await pair({ tenants: [tenant()], SPOOL_RETRY_MS: '300', SPOOL_SHARDS: '1', SPOOL_FRAMES: '3' });
+    // Of which one source may have half.
+    const it = await pair({ tenants: [tenant()], SPOOL_RETRY_MS: '300', SPOOL_SHARDS: '1', SPOOL_FRAMES: '6' });
     const { server, send } = it;
     const { source, frame } = await page(it);
     await server.stop();

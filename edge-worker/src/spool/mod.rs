@@ -18,12 +18,13 @@
 
 mod deliver;
 mod object;
+mod report;
 mod table;
 
 use firsthop_core::{SourceId, TenantId};
 use firsthop_intake::fields::Read as _;
 
-pub(crate) use self::object::Report;
+pub(crate) use self::report::Report;
 use crate::{edge::Edge, lease::Enrolled, upstream::Answer};
 
 /// What an isolate knows of a shard.
@@ -47,10 +48,21 @@ pub(crate) enum Taken {
     Again,
     /// No: nothing of its source waits, it may go to the server.
     No,
-    /// No: there is no more room.
+    /// No: there is no more room, for anybody or for this one's part.
     Full,
+    /// No: nobody here can say who sent it. What waits, or the server's absence, would have it wait.
+    Unchecked,
     /// Nobody knows. What waits may go first, so the sender has to keep this.
     Unknown,
+}
+
+/// Why a frame is left with the spool though nothing of its source waits there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The server is away: others do not have to try it.
+    Away,
+    /// It will not pass, while others may.
+    Itself,
 }
 
 /// How a shard answers: by status.
@@ -59,6 +71,7 @@ mod status {
     pub(super) const AGAIN: u16 = 208;
     pub(super) const CLEAR: u16 = 204;
     pub(super) const EMPTY: u16 = 205;
+    pub(super) const UNCHECKED: u16 = 403;
     pub(super) const FULL: u16 = 507;
 }
 
@@ -91,11 +104,15 @@ impl<'a> Shard<'a> {
         }
     }
 
-    /// Leaves an envelope with the spool, because the server is away and has said this, if anything.
-    pub(crate) async fn take(&self, envelope: &[u8], answer: Option<&Answer>) -> Taken {
+    /// Leaves an envelope with the spool. Whoever did not take it has said this, if anything.
+    pub(crate) async fn take(&self, why: Why, envelope: &[u8], answer: Option<&Answer>) -> Taken {
         self.known().set(Known::Holding);
         let asked = answer.and_then(Answer::asked).unwrap_or_default();
-        self.post(&format!("/take?{asked}"), envelope).await
+        let path = match why {
+            Why::Away => "take",
+            Why::Itself => "keep",
+        };
+        self.post(&format!("/{path}?{asked}"), envelope).await
     }
 
     fn known(&self) -> &std::cell::Cell<Known> {
@@ -110,6 +127,7 @@ impl<'a> Shard<'a> {
             status::AGAIN => (Taken::Again, Known::Holding),
             status::CLEAR => (Taken::No, Known::Holding),
             status::EMPTY => (Taken::No, Known::Empty),
+            status::UNCHECKED => (Taken::Unchecked, Known::Holding),
             status::FULL => (Taken::Full, Known::Holding),
             _ => return Taken::Unknown,
         };

@@ -6,7 +6,6 @@ use std::{
     rc::Rc,
 };
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::{
@@ -16,18 +15,18 @@ use worker::{
     worker_sys::types::DurableObjectState,
 };
 
-use firsthop_core::{Envelope, Frame, Header, limits::MAX_ENVELOPE};
-use firsthop_intake::{
-    fields::{self, Fault, Others, Read, needed, optional},
-    spool::{Fate, Pace},
-};
+use firsthop_core::{Envelope, Frame, Header, Trust, limits::MAX_ENVELOPE};
+use firsthop_intake::spool::{Fate, Pace};
 
 use super::{
-    deliver, status,
-    table::{Held, New, Table},
+    deliver,
+    report::Report,
+    status,
+    table::{Held, New, Part, Table},
 };
 use crate::{
     arrival,
+    config::SpoolConfig,
     edge::Edge,
     object::{Own, Result, reply},
     platform::{chance, now},
@@ -46,8 +45,8 @@ impl Spool {
     #[wasm_bindgen(constructor)]
     pub fn new(state: DurableObjectState, env: Env) -> Self {
         let own = Rc::new(Own::new(state, env));
-        let (open, armed, busy) = Default::default();
-        Self { object: Rc::new(Object { own, open, armed, busy }) }
+        let (open, armed, busy, cursor) = Default::default();
+        Self { object: Rc::new(Object { own, open, armed, busy, cursor }) }
     }
 
     /// Takes a frame, or says how things stand.
@@ -68,7 +67,7 @@ impl Spool {
             let done = deliver::deliver(&object).await;
             object.busy.set(false);
             match done {
-                Ok(()) => object.arm_next().await?,
+                Ok(rest) => object.arm_next(rest).await?,
                 Err(error) => {
                     let why =
                         error.dyn_ref::<JsError>().map_or_else(|| error.as_string(), |it| it.message().as_string());
@@ -109,6 +108,28 @@ pub(super) struct Object {
     armed: Cell<Option<u64>>,
     /// It is delivering.
     busy: Cell<bool>,
+    /// The source whose turn it was last, if any had one since the object woke up.
+    pub(super) cursor: Cell<Option<[u8; 16]>>,
+}
+
+/// What is left when a delivery ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Something may be due.
+    Due,
+    /// Nothing but what is held back.
+    HeldBack,
+}
+
+/// Why a frame is left here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Only if something of its source waits, or the server is known to be away.
+    Behind,
+    /// The server is away.
+    Away,
+    /// It will not pass, while others may.
+    Itself,
 }
 
 impl Object {
@@ -131,88 +152,140 @@ impl Object {
     async fn answer(&self, request: &Request) -> Result<(u16, Option<String>)> {
         let url = request.url();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-        let path = path.rsplit('/').next().unwrap_or_default();
-        if path == "status" {
+        let left = match path.rsplit('/').next() {
+            Some("behind") => Some(Left::Behind),
+            Some("take") => Some(Left::Away),
+            Some("keep") => Some(Left::Itself),
+            _ => None,
+        };
+        let Some(left) = left else {
+            self.arm_again().await?;
             return Ok((200, Some(self.report()?)));
-        }
+        };
         let body = arrival::body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?.to_vec();
-        let taken = self.take(body, path == "behind", query.parse().unwrap_or_default())?;
+        let (status, due) = self.take(body, left, query.parse().ok().filter(|asked| *asked > 0))?;
         // Also for one that was here before: what took it may have failed before it came to this.
-        if taken == status::TAKEN || taken == status::AGAIN {
-            self.arm().await?;
+        if status == status::TAKEN || status == status::AGAIN {
+            self.arm(due).await?;
+        } else {
+            self.arm_again().await?;
         }
-        Ok((taken, None))
+        Ok((status, None))
     }
 
-    /// Takes an envelope: in any case, or only if something goes before what is in it.
+    /// Takes an envelope, for this reason; whoever did not take it asks for so long a pause, in seconds. Returns what it is answered with, and from when on it may be
+    /// delivered.
     ///
     /// What is written here is on disk before the answer leaves: the platform holds it back until then.
-    fn take(&self, envelope: Vec<u8>, only_behind: bool, asked: u64) -> Result<u16> {
+    fn take(&self, envelope: Vec<u8>, left: Left, asked: Option<u64>) -> Result<(u16, u64)> {
         let Open { table, held, standing } = self.open()?;
         let edge = self.edge().ok_or("not set up")?;
-        let (source, name, events, since) = {
+        let config = edge.config.spool;
+        let (source, name, events, since, trust) = {
             let frame = Frame::parse(&envelope).map_err(|error| error.code())?;
             let inside = Envelope::open(&frame).map_err(|error| error.code())?;
             let mut name = [0; 16];
             name.copy_from_slice(&Sha256::digest(inside.frame)[..16]);
             // What cannot say whose it is has nobody to wait for.
             let source = Header::peek(inside.frame).map_or(name, |header| *header.source.as_bytes());
-            (source, name, frame.header().count, inside.annotation.received_ms)
+            (source, name, frame.header().count, inside.annotation.received_ms, inside.annotation.trust)
         };
         if table.has(&name)? {
-            return Ok(status::AGAIN);
+            return Ok((status::AGAIN, 0));
         }
-        let mut now_held = held.get();
-        if only_behind && !standing.borrow().is_away() && !table.holds_up(&source)? {
-            return Ok(if now_held.frames == 0 { status::EMPTY } else { status::CLEAR });
+        let is_behind = table.holds_up(&source)?;
+        if left == Left::Behind && !is_behind && !standing.borrow().is_away() {
+            let now_held = held.get();
+            // Behind what holds up nobody, there is no place.
+            return Ok((if now_held.frames == now_held.stuck { status::EMPTY } else { status::CLEAR }, 0));
         }
-        let (bytes, config) = (envelope.len() as u64, edge.config.spool);
-        if now_held.frames >= config.frames || now_held.bytes + bytes > config.bytes {
+        // Anybody can make what nobody answers for, and the server may well refuse it: no word for that may be given here.
+        if trust == Trust::Unchecked {
+            return Ok((status::UNCHECKED, 0));
+        }
+        let bytes = envelope.len() as u64;
+        if !self.has_room(config, &source, bytes, left)? {
             table.add_to_figure("full", 1)?;
-            return Ok(status::FULL);
+            return Ok((status::FULL, 0));
         }
-        table.put(New { source: &source, name: &name, events, since, envelope: &envelope })?;
+        // What one frame was told counts for that one; what follows for others shows when they are tried.
+        let (fate, strikes) = if left == Left::Itself { (Fate::Unfit, 1) } else { (Fate::Away, 0) };
+        let pause = config.pace.pause(strikes, &fate, asked, chance());
+        let (strikes, due) = match left {
+            _ if is_behind => (0, 0),
+            Left::Itself => (strikes, now().as_millis() + pause),
+            Left::Away if asked.is_some() => (strikes, now().as_millis() + pause),
+            _ => (0, 0),
+        };
+        table.put(New { source: &source, name: &name, events, since, strikes, due, envelope: &envelope })?;
         table.add_to_figure("taken_frames", 1)?;
         table.add_to_figure("taken_events", events.into())?;
-        now_held.frames += 1;
-        now_held.events += u64::from(events);
-        now_held.bytes += bytes;
+        let mut now_held = held.get();
+        now_held.add(events.into(), bytes, strikes);
         held.set(now_held);
-        if !only_behind && standing.borrow().failures == 0 {
-            standing.borrow_mut().failed(&Fate::Away, Some(asked), config.pace, table)?;
+        if left == Left::Away && !standing.borrow().is_away() {
+            standing.borrow_mut().failed(&Fate::Away, None, config.pace, table)?;
         }
-        Ok(status::TAKEN)
+        Ok((status::TAKEN, due))
     }
 
-    /// Sees to it that the object wakes up for what it has just taken.
-    async fn arm(&self) -> Result<()> {
-        if self.busy.get() {
+    /// Whether there is room for so many bytes more of this source: all have the whole, one source half of it, and what fails by itself a quarter.
+    fn has_room(&self, config: SpoolConfig, source: &[u8], bytes: u64, left: Left) -> Result<bool> {
+        let Open { table, held, .. } = self.open()?;
+        let held = held.get();
+        let fits = |part: Part, of: u64| {
+            part.frames < config.frames.div_ceil(of) && part.bytes + bytes <= config.bytes.div_ceil(of)
+        };
+        let all = Part { frames: held.frames, bytes: held.bytes };
+        if !fits(all, 1) || left == Left::Itself && !fits(held.struck, 4) {
+            return Ok(false);
+        }
+        // No source has more than all have.
+        Ok(fits(all, 2) || fits(table.of_source(source)?, 2))
+    }
+
+    /// Sees to it that the object wakes up for what it has just taken, which is due then.
+    async fn arm(&self, due: u64) -> Result<()> {
+        let next = self.open()?.standing.borrow().next.max(due);
+        match self.armed.get() {
+            Some(armed) if armed > next && !self.busy.get() => self.wake_at(next.max(now().as_millis())).await,
+            _ => self.arm_again().await,
+        }
+    }
+
+    /// Sees to it that the object wakes up if it was to and has not: an alarm is gone once it has failed often enough, and what waits must not wait for the next
+    /// frame that is taken.
+    async fn arm_again(&self) -> Result<()> {
+        let Open { held, standing, .. } = self.open()?;
+        let now = now().as_millis();
+        let is_armed = self.armed.get().is_some_and(|armed| armed >= now);
+        if self.busy.get() || is_armed || held.get().frames == 0 {
             return Ok(());
         }
-        let now = now().as_millis();
-        let next = self.open()?.standing.borrow().next.max(now);
-        // One that should have come already is not relied on.
-        if self.armed.get().is_none_or(|armed| armed > next || armed < now) {
-            self.wake_at(next).await?;
-        }
-        Ok(())
+        let next = standing.borrow().next.max(now);
+        self.wake_at(next).await
     }
 
     /// Sees to it that the object wakes up for what it still has.
-    async fn arm_next(&self) -> Result<()> {
+    async fn arm_next(&self, rest: Rest) -> Result<()> {
         let Open { table, held, standing } = self.open()?;
         if held.get().frames == 0 {
             self.armed.set(None);
             return self.own.sleep().await;
         }
-        let due = table.next_due()?.unwrap_or_default();
+        let due = match rest {
+            Rest::Due => 0,
+            Rest::HeldBack => table.next_due()?.unwrap_or_default(),
+        };
         let next = standing.borrow().next.max(due);
         self.wake_at(next.max(now().as_millis())).await
     }
 
     pub(super) async fn wake_at(&self, at: u64) -> Result<()> {
+        self.own.wake_at(at).await?;
+        // Not before: one that was not set is none.
         self.armed.set(Some(at));
-        self.own.wake_at(at).await
+        Ok(())
     }
 
     /// How things stand, for `/statusz` and `/metrics`.
@@ -227,7 +300,7 @@ impl Object {
             oldest: if waits { table.oldest()? } else { None },
             next: self.armed.get().filter(|_| waits),
             failures: standing.failures,
-            stuck: if waits { table.stuck()? } else { 0 },
+            stuck: held.stuck,
             taken_frames: table.figure("taken_frames")?,
             taken_events: table.figure("taken_events")?,
             stored: table.figure("stored")?,
@@ -237,84 +310,6 @@ impl Object {
             full: table.figure("full")?,
         };
         serde_json::to_string(&report).map_err(|_| "no report".into())
-    }
-}
-
-/// What a shard says of itself.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Report {
-    /// What waits.
-    pub(crate) frames: u64,
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
-    /// Since when the oldest frame waits, in milliseconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) oldest: Option<u64>,
-    /// When the next attempt is due.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) next: Option<u64>,
-    /// Attempts in a row of which none got through.
-    pub(crate) failures: u32,
-    /// Frames that failed while others got through, and that nothing waits for any longer.
-    pub(crate) stuck: u64,
-    /// What was ever taken, and what became of it.
-    pub(crate) taken_frames: u64,
-    pub(crate) taken_events: u64,
-    pub(crate) stored: u64,
-    pub(crate) duplicate: u64,
-    pub(crate) conflict: u64,
-    pub(crate) quarantined: u64,
-    /// How often there was no room.
-    pub(crate) full: u64,
-}
-
-impl Read for Report {
-    fn read(json: &str) -> std::result::Result<Self, Fault> {
-        let mut report = Self::default();
-        fields::fill(
-            json,
-            Others::Skipped,
-            &mut [
-                needed("frames", &mut report.frames),
-                needed("events", &mut report.events),
-                needed("bytes", &mut report.bytes),
-                optional("oldest", &mut report.oldest),
-                optional("next", &mut report.next),
-                needed("failures", &mut report.failures),
-                needed("stuck", &mut report.stuck),
-                needed("takenFrames", &mut report.taken_frames),
-                needed("takenEvents", &mut report.taken_events),
-                needed("stored", &mut report.stored),
-                needed("duplicate", &mut report.duplicate),
-                needed("conflict", &mut report.conflict),
-                needed("quarantined", &mut report.quarantined),
-                needed("full", &mut report.full),
-            ],
-        )?;
-        Ok(report)
-    }
-}
-
-impl std::iter::Sum for Report {
-    fn sum<I: Iterator<Item = Self>>(reports: I) -> Self {
-        let earliest = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
-        reports.fold(Self::default(), |a, b| Self {
-            frames: a.frames + b.frames,
-            events: a.events + b.events,
-            bytes: a.bytes + b.bytes,
-            oldest: earliest(a.oldest, b.oldest),
-            next: earliest(a.next, b.next),
-            failures: a.failures.max(b.failures),
-            stuck: a.stuck + b.stuck,
-            taken_frames: a.taken_frames + b.taken_frames,
-            taken_events: a.taken_events + b.taken_events,
-            stored: a.stored + b.stored,
-            duplicate: a.duplicate + b.duplicate,
-            conflict: a.conflict + b.conflict,
-            quarantined: a.quarantined + b.quarantined,
-            full: a.full + b.full,
-        })
     }
 }
 

@@ -109,6 +109,8 @@ impl Turns {
             if line.enter(cost, self.sharing.share()) {
                 return Ok(Turn { turns: Arc::clone(self), cost });
             }
+            // What waits takes memory for its body alone.
+            let most = most.saturating_add(REQUEST * (line.waiting.len() + 1));
             let (turn, called) = oneshot::channel();
             line.wait(cost, turn, most).ok_or(NoTurn)?;
             called
@@ -374,7 +376,7 @@ mod tests {
         drop(now(take(&well, 0)).await.expect("at once"));
         let late = loud.take(0, Duration::from_millis(5), ANY);
         assert_eq!(late.await.expect_err("no turn"), NoTurn);
-        assert_eq!(loud.take(0, LONG, REQUEST / 2).await.expect_err("no room"), NoTurn);
+        assert_eq!(loud.take(2, LONG, 1).await.expect_err("no room"), NoTurn);
         let mut waits = tokio::task::JoinSet::new();
         for _ in 0..3 {
             let loud = Arc::clone(&loud);

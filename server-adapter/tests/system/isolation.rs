@@ -217,7 +217,7 @@ fn without_limits_a_tenant_waits_for_itself_alone() {
     assert_eq!(client.frame(&page.frame(1)).receipt().stored, 1);
     assert_eq!(server.metric("firsthop_tenants_sending"), 2.0);
 
-    let mut pages: Vec<Page> = (0..14).map(|_| Page::new(&greedy)).collect();
+    let mut pages: Vec<Page> = (0..20).map(|_| Page::new(&greedy)).collect();
     let frames: Vec<Vec<u8>> = pages.iter_mut().map(|page| page.frame(4000)).collect();
     assert!(frames.iter().map(Vec::len).sum::<usize>() > 1200 << 10, "more than may wait");
     let mut refusal = None;

@@ -2,7 +2,7 @@
 //
 //     node benches/server/main.mjs FIRSTHOP LOAD FOLDER [SECONDS [STATIC]] >server.json
 //
-// STATIC is the static build (make server-static), if it is there.
+// STATIC is the static build (make server-static), if the machine can make it.
 // FIRSTHOP and LOAD are the binaries, FOLDER is where data may go: on a disk, since what is measured includes its fsync. Progress goes to
 // standard error. Every scenario has a server and a data folder of its own, and ends by `firsthop verify`: what was acknowledged must be there.
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

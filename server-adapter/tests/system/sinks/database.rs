@@ -66,8 +66,9 @@ impl Database {
         }
     }
 
+    /// By name, as operators give it: a static binary has to look it up by itself.
     pub(super) fn url(&self) -> String {
-        format!("postgres://shop@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://shop@localhost:{}/postgres", self.port)
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -130,7 +130,7 @@ fn tls_is_verified() {
     let made = tempfile::tempdir().expect("a temporary folder");
     authority(made.path(), "ca");
     authority(made.path(), "other");
-    certificate(made.path(), "ca", "good", "IP:127.0.0.1");
+    certificate(made.path(), "ca", "good", "DNS:localhost");
     certificate(made.path(), "ca", "elsewhere", "DNS:elsewhere.example");
     let file = |name: &str| made.path().join(name);
     let receiver = |name: &str| {
@@ -143,7 +143,8 @@ fn tls_is_verified() {
     send(&server, &tenant, &[3]);
     let sink = |receiver: &Receiver, ca: &str| {
         let ca = file(ca);
-        format!("kind = 'http'\nname = 'hook'\nurl = 'https://{}/in'\nca_file = '{}'", receiver.address, ca.display())
+        let url = format!("https://localhost:{}/in", receiver.address.port());
+        format!("kind = 'http'\nname = 'hook'\nurl = '{url}'\nca_file = '{}'", ca.display())
     };
     for (receiver, ca, says) in [(&good, "other.pem", "UnknownIssuer"), (&elsewhere, "ca.pem", "not valid for name")] {
         tenant.add_sink(&sink(receiver, ca));

@@ -50,6 +50,11 @@ impl Chain {
         Ok(last.unwrap_or_default())
     }
 
+    /// Its last entry, and that one's SHA-256.
+    pub(crate) fn head(&self) -> (i64, String) {
+        (self.entry, hex(&self.hash))
+    }
+
     /// The first hour that is not closed. What is counted goes there, or into a later one.
     pub(crate) const fn open(&self) -> u32 {
         self.open
@@ -266,6 +271,20 @@ pub(crate) fn check(connection: &Connection, public: &PublicKey, known: Option<&
     for hour in unsigned.query_map([before.unwrap_or(0)], |row| row.get(0))? {
         let hour = clock::format(Epoch::new(hour?).start());
         checked.faults.push(format!("{hour} is over and has counts, and no entry"));
+    }
+    // A server that has counted in two later hours, by its own clock, has closed these. An edge's clock proves nothing, nor does one that is
+    // ahead of today's. Where no hour was ever closed, that is what is told.
+    let mut left = connection.prepare(
+        "SELECT DISTINCT hour FROM counters WHERE hour > ?1 AND hour + 2 <=
+             (SELECT DISTINCT hour FROM counters WHERE hop = 0 AND hour <= ?2 ORDER BY hour DESC LIMIT 1 OFFSET 1)
+         ORDER BY hour LIMIT 100",
+    )?;
+    let today = Epoch::at(clock::now()).get();
+    for hour in left.query_map([before.unwrap_or(u32::MAX), today], |row| row.get(0))? {
+        let hour = clock::format(Epoch::new(hour?).start());
+        checked.faults.push(format!(
+            "{hour} is over and has counts, and was never closed: the chain's end was cut off, or its server could not close it"
+        ));
     }
     if let Some(known) = known.filter(|_| !checked.has_known) {
         checked.faults.push(format!("the entry {known} is not there: the chain was cut off before it, or is another"));

@@ -224,6 +224,12 @@ fn whatever_is_changed_shows() {
         let checked = check(&connection, &books.key.public(), Some(&whole.head)).expect("read");
         assert!(checked.faults.iter().any(|fault| fault.contains(says)), "{what}: {:?}", checked.faults);
     }
+    // Who knows no entry sees it too, unless the server has closed the hours again since.
+    let cut = books.folder.path().join("cut.db");
+    std::fs::copy(books.path(), &cut).expect("copied");
+    Connection::open(&cut).expect("opens").execute_batch("DELETE FROM ledger WHERE entry > 1").expect("cut");
+    let faults = check_ledger(&cut, &books.key.public(), None).expect("read").faults;
+    assert!(faults.len() == 1 && faults[0].contains("was never closed"), "{faults:?}");
     // Made anew by somebody without the key: all of it is consistent, and none of it is signed.
     let forged = books.folder.path().join("forged.db");
     std::fs::copy(books.path(), &forged).expect("copied");

@@ -45,7 +45,17 @@ impl Journal {
         let tenant = self.tenant();
         loop {
             let key = key.secret();
-            if self.change(0, move |connection, tables, _| tables.chain.close(connection, tenant, &key, now))? {
+            let (before, done, head) = self.change(0, move |connection, tables, _| {
+                let before = tables.chain.head();
+                let done = tables.chain.close(connection, tenant, &key, now)?;
+                Ok((before, done, tables.chain.head()))
+            })?;
+            if head != before {
+                // Kept elsewhere, with the logs, it shows whether the chain's end is the one that it had.
+                let (entry, sha256) = head;
+                tracing::info!(%tenant, entry, sha256, "hours of the ledger are closed");
+            }
+            if done {
                 return Ok(());
             }
         }

@@ -113,7 +113,12 @@ impl Batch {
                 // Its events were erased, or their time is over; the row stays, for what came with them.
                 Err(Closed::Damaged) if stored.body.is_empty() => {}
                 Err(Closed::Damaged) => {
-                    tracing::error!(frame = stored.id, "a stored frame cannot be read; its events go nowhere");
+                    tracing::error!(
+                        frame = stored.id,
+                        "a stored frame cannot be read, and a sink goes past it: `firsthop verify` says more; once the journal is put back from \
+                         a copy, `firsthop replay --sink NAME --from {}` delivers it",
+                        stored.id
+                    );
                     self.unreadable += 1;
                 }
                 Err(Closed::Sealed(why)) => {

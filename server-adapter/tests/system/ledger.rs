@@ -88,3 +88,43 @@ fn what_is_missing_is_a_metric() {
     until("all there", || figure("unaccounted_events") == 0.0 && figure("in_flight_events") == 0.0);
     assert_eq!(figure("untrusted_events"), 9.0);
 }
+
+/// A frame that was acknowledged and is damaged on disk: it is told, what follows it is delivered, and so is it once it can be read.
+#[test]
+fn what_sinks_went_past_is_told_and_delivered_after_the_repair() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let tenant = folder.only_tenant();
+    let mut page = Page::new(&tenant);
+    let mut client = server.client();
+    page.begin(&mut client);
+    for events in [3, 2] {
+        assert_eq!(u64::from(client.frame(&page.frame(events)).receipt().stored), events);
+    }
+    tenant.settle();
+    server.stop();
+    let journal = || rusqlite::Connection::open(tenant.folder.join("journal.db")).expect("opens");
+    let put = |body: &[u8]| {
+        journal().execute("UPDATE frames SET body = ?1 WHERE id = 2", [body]).expect("put");
+    };
+    let whole: Vec<u8> =
+        journal().query_row("SELECT body FROM frames WHERE id = 2", [], |row| row.get(0)).expect("there");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    put(&damaged);
+    std::fs::remove_file(tenant.folder.join("events.db")).expect("removed");
+
+    let mut server = folder.serve();
+    let rows = || tenant.events("SELECT COUNT(*) FROM events");
+    until("what can be read is there", || tenant.folder.join("events.db").exists() && rows() == 1 + 2);
+    let unreadable = format!("firsthop_sink_unreadable_total{{tenant=\"{}\",sink=\"events\"}}", tenant.id);
+    assert_eq!(server.metric(&unreadable), 1.0);
+    assert!(folder.fails(&["verify"]).contains("frame 2"));
+    server.stop();
+    put(&whole);
+    let mut server = folder.serve();
+    folder.ok(&["replay", "--sink", "events", "--from", "2"]);
+    until("it is delivered", || rows() == 1 + 3 + 2);
+    server.stop();
+    folder.ok(&["verify"]);
+}

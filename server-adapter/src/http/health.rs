@@ -190,7 +190,7 @@ fn ledgers(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live) -> u64;
-    let figures: [(&str, &str, &str, Figure); 13] = [
+    let figures: [(&str, &str, &str, Figure); 14] = [
         ("firsthop_journal_up", "gauge", "1 if the journal takes commits.", |live| {
             u64::from(live.journal.status() == JournalStatus::Up)
         }),
@@ -212,6 +212,12 @@ fn journals(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
             let oldest = live.journal.stats().oldest_ms.get();
             if oldest == 0 { 0 } else { clock::now().as_millis().saturating_sub(oldest) / 1000 }
         }),
+        (
+            "firsthop_retention_clock_ahead_seconds",
+            "gauge",
+            "By how much the machine's clock is ahead of the one that age goes by.",
+            |live| live.journal.stats().ahead.get(),
+        ),
         ("firsthop_retention_frames_total", "counter", "Frames whose bodies retention has removed.", |live| {
             live.journal.stats().removed_frames.get()
         }),

@@ -15,6 +15,7 @@
 //! first: the same ([`content_digest`](firsthop_intake::content_digest)) is a duplicate, another is a conflict and
 //! goes to quarantine. Nothing here is approximate.
 
+mod aging;
 mod answers;
 mod arrival;
 mod checkpoint;

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
+    aging::Aging,
     answers::{Answer, Reply},
     arrival::{Arrival, SetAside, Verdict},
     counters::{Batch, Totals},
@@ -183,6 +184,9 @@ pub(crate) struct Stats {
     /// A [`Room`](super::quarantine::Room), as a number.
     pub(crate) quarantine_room: Gauge,
     pub(crate) ledger: LedgerFigures,
+    pub(super) aging: Mutex<Aging>,
+    /// Seconds by which the machine's clock is ahead of the one that age goes by.
+    pub(crate) ahead: Gauge,
     /// Of the file, in use.
     pub(crate) bytes: Gauge,
     /// Of the file, not in use.

@@ -9,8 +9,8 @@ use crate::{
     Server, clock,
     journal::{Count, JournalStatus, ledger::LedgerFigures, quarantine::Room},
     metrics::{Page, resident_bytes},
-    sink::Runner,
-    tenants::{LimitKind, Live},
+    sink::{Runner, authorities_end},
+    tenants::{LimitKind, Live, Tenants},
     traces::Counts,
 };
 
@@ -91,6 +91,7 @@ pub(super) fn metrics(server: &Server) -> String {
     shapes(&mut page, &tenants);
     sinks(&mut page, &tenants);
     keys(&mut page, &tenants);
+    certificates(&mut page, &inner.tenants, &tenants);
     page.finish()
 }
 
@@ -336,6 +337,22 @@ fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     page.family("firsthop_sink_batch_seconds", "histogram", "Time of a sink's batch.");
     for (id, _, sink) in &all {
         page.histogram("firsthop_sink_batch_seconds", &[("tenant", id), ("sink", sink.name())], &sink.stats().batches);
+    }
+}
+
+/// Read anew each time: a file is renewed in its place.
+fn certificates(page: &mut Page, all: &Tenants, tenants: &[(String, Arc<Live>)]) {
+    let now = clock::now().as_millis() as f64;
+    let expiry = "firsthop_certificate_expiry_seconds";
+    page.family(expiry, "gauge", "Time until the first authority ends that a sink names; negative once it has.");
+    for (id, live) in tenants {
+        let journal = all.journal(live.id);
+        let Some(folder) = journal.parent() else { continue };
+        for spec in &live.known().file.sinks {
+            if let Some(end) = authorities_end(spec, folder) {
+                page.sample(expiry, &[("tenant", id), ("sink", spec.name())], (end.as_millis() as f64 - now) / 1000.0);
+            }
+        }
     }
 }
 

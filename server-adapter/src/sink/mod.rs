@@ -119,6 +119,18 @@ pub(crate) fn bring_up(events: &Path, sinks: &Path) -> Result<(), crate::Error> 
     Ok(())
 }
 
+/// When the first of the authorities ends that a sink names: from then on it trusts nobody. None: it names none, or they cannot be read.
+pub(crate) fn authorities_end(spec: &spec::SinkSpec, folder: &Path) -> Option<firsthop_core::Timestamp> {
+    let file = folder.join(spec.ca_file()?);
+    #[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
+    return tls::first_end(&file);
+    #[cfg(not(any(feature = "sink-http", feature = "sink-postgres")))]
+    {
+        drop(file);
+        None
+    }
+}
+
 /// Erases a person from what a sink keeps of its own accord. What it has delivered is not the server's any more.
 pub(crate) fn erase_kept(spec: &spec::SinkSpec, folder: &Path, subject: &Subject) -> Result<(), crate::Error> {
     match spec {

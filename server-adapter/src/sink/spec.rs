@@ -1,8 +1,6 @@
 //! `[[sinks]]` in `tenant.toml`: what an operator says of a sink.
 
-#[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 use serde::{Deserialize, Serialize};
@@ -201,6 +199,15 @@ impl SinkSpec {
             Self::Ndjson(spec) => &spec.name,
             Self::Http(spec) => &spec.name,
             Self::Postgres(spec) => &spec.name,
+        }
+    }
+
+    /// The authorities that it names, in place of the system's.
+    pub(super) fn ca_file(&self) -> Option<&Path> {
+        match self {
+            Self::Ndjson(_) => None,
+            Self::Http(spec) => spec.ca_file.as_deref(),
+            Self::Postgres(spec) => spec.ca_file.as_deref(),
         }
     }
 

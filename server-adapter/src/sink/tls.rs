@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use firsthop_core::Timestamp;
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -12,6 +13,7 @@ use tokio_rustls::{
         pki_types::{CertificateDer, pem::PemObject},
     },
 };
+use x509_cert::{Certificate, der::Decode};
 
 use super::Failure;
 
@@ -23,6 +25,17 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// When the first of the certificates in a file ends. None: it has none that can be read, which a sink says that wants it.
+pub(super) fn first_end(file: &Path) -> Option<Timestamp> {
+    let found = CertificateDer::pem_file_iter(file).ok()?.filter_map(Result::ok);
+    let ends = found.filter_map(|certificate| {
+        let certificate = Certificate::from_der(&certificate).ok()?;
+        let end = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+        Some(Timestamp::from_millis(end.as_millis() as u64))
+    });
+    ends.min()
+}
 
 /// Verifies by the authorities in this file, or else in `SSL_CERT_FILE`, or else the system's.
 pub(super) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, Failure> {

@@ -155,6 +155,9 @@ fn tls_is_verified() {
     tenant.add_sink(&sink(&good, "ca.pem"));
     until("all are there", || good.taken().len() == 4);
     assert_eq!(ids(&good.taken()), table_ids(&tenant));
+    // Made for two days, some seconds ago.
+    let left = server.metric(&format!("firsthop_certificate_expiry_seconds{{tenant=\"{}\",sink=\"hook\"}}", tenant.id));
+    assert!(left > 86_400.0 && left <= 2.0 * 86_400.0, "{left}");
 }
 
 /// A frame of which a part is delivered when a person of the other part is erased: the rest comes once, without them.

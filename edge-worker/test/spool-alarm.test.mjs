@@ -5,8 +5,10 @@ import { after, test } from 'node:test';
 
 import { serverOf } from './pair.mjs';
 import { Tenant, newSource } from './server.mjs';
-import { until } from './wait.mjs';
+import { until as wait } from './wait.mjs';
 import { startWorker } from './worker.mjs';
+
+const until = (what, probe) => wait(what, probe, { within: 120_000 });
 
 const STATUS_TOKEN = 'operators';
 /** What Cloudflare lets one invocation ask for on its free plan. */

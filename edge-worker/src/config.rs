@@ -45,7 +45,7 @@ pub(crate) struct Enrolment {
     pub(crate) tenant: TenantId,
     pub(crate) worker: WorkerId,
     /// What the tenant's documents verify with.
-    pub(crate) document_key: Option<[u8; 32]>,
+    pub(crate) document_key: [u8; 32],
     pub(crate) token: String,
 }
 
@@ -77,7 +77,10 @@ impl Config {
         };
         let enrolments: Vec<_> = required("ENROLMENTS")?
             .split_whitespace()
-            .map(|token| Enrolment::parse(token).ok_or("ENROLMENTS holds something that is no enrolment token"))
+            .map(|token| {
+                Enrolment::parse(token)
+                    .ok_or("ENROLMENTS holds something that is no enrolment token: `firsthop edge add` prints one")
+            })
             .collect::<Result<_, _>>()?;
         let jurisdiction = match text("JURISDICTION").as_deref().map(str::trim) {
             None => None,

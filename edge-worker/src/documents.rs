@@ -37,8 +37,8 @@ extern "C" {
 /// A tenant's documents, as far as this isolate has seen them.
 pub(crate) struct Documents {
     tenant: TenantId,
-    /// What they verify with. A token of before there were any brings none, and its edge takes none.
-    key: Option<[u8; 32]>,
+    /// What they verify with.
+    key: [u8; 32],
     policy: RefCell<Known>,
 }
 
@@ -52,19 +52,13 @@ enum Known {
 }
 
 impl Documents {
-    pub(crate) const fn new(tenant: TenantId, key: Option<[u8; 32]>) -> Self {
+    pub(crate) const fn new(tenant: TenantId, key: [u8; 32]) -> Self {
         Self { tenant, key, policy: RefCell::new(Known::Nothing) }
-    }
-
-    /// Whether there is a key to check any with.
-    pub(crate) const fn are_taken(&self) -> bool {
-        self.key.is_some()
     }
 
     /// The region policy, or that there is none. Nothing: nobody knows, so nothing may be read yet.
     pub(crate) fn policy(&self) -> Option<Option<Rc<Policy>>> {
         match &*self.policy.borrow() {
-            _ if self.key.is_none() => Some(None),
             Known::Nothing => None,
             Known::Without => Some(None),
             Known::Policy(_, policy) => Some(policy.clone()),
@@ -86,7 +80,6 @@ impl Documents {
 
     /// Takes what the server has sent, as far as it holds. Returns what of it is now in force; nothing if that is something else.
     pub(crate) async fn take<'a>(&self, documents: &'a [Signed]) -> Option<&'a [Signed]> {
-        let Some(key) = &self.key else { return Some(&[]) };
         let Some(at) = documents.iter().position(|signed| signed.kind == Kind::Policy.as_str()) else {
             // Not sent is not taken back: there was one, and somebody may have left it out.
             let mut held = self.policy.borrow_mut();
@@ -95,7 +88,7 @@ impl Documents {
             }
             return matches!(*held, Known::Without).then_some(&[]);
         };
-        match self.read(key, &documents[at]).await {
+        match self.read(&documents[at]).await {
             Ok((version, policy)) => {
                 *self.policy.borrow_mut() = Known::Policy(version, policy.map(Rc::new));
                 Some(&documents[at..=at])
@@ -110,9 +103,9 @@ impl Documents {
         }
     }
 
-    async fn read(&self, key: &[u8; 32], signed: &Signed) -> Result<(u64, Option<Policy>), &'static str> {
+    async fn read(&self, signed: &Signed) -> Result<(u64, Option<Policy>), &'static str> {
         let bytes = signed.signed_bytes().map_err(|unfit| unfit.code())?;
-        if !holds(key, &signed.signature, &bytes).await.unwrap_or(false) {
+        if !holds(&self.key, &signed.signature, &bytes).await.unwrap_or(false) {
             return Err("document-signature");
         }
         let document =

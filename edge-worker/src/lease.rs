@@ -153,7 +153,7 @@ impl Enrolled {
                     tenant: enrolment.tenant,
                     tokens: vec![enrolment.clone()],
                     held: RefCell::default(),
-                    documents: Documents::new(enrolment.tenant, document_key(enrolments, enrolment.tenant)),
+                    documents: Documents::new(enrolment.tenant, enrolment.document_key),
                     asked: Cell::default(),
                     turns: Default::default(),
                     doubted: Cell::default(),
@@ -197,7 +197,7 @@ impl Enrolled {
     /// Whether it is time to renew what is held.
     pub(crate) fn is_due(&self, want: Want, now: Timestamp) -> bool {
         let is_old = match want {
-            Want::Documents => self.documents.are_taken() && age(self.asked.get().0, now) >= self.asked.get().1,
+            Want::Documents => age(self.asked.get().0, now) >= self.asked.get().1,
             Want::Keys | Want::Signing => {
                 let held = self.held.borrow();
                 self.doubted.get() || held.as_ref().is_none_or(|held| age(held.since, now) >= held.refresh_ms)
@@ -401,11 +401,6 @@ enum Given {
 
 fn no_lease(tenant: TenantId, failure: Failure) {
     console_error!("{{\"event\":\"no-lease\",\"tenant\":\"{tenant}\",\"why\":\"{failure}\"}}");
-}
-
-/// What a tenant's documents verify with, by any of its tokens: one of before there were any brings no key.
-fn document_key(enrolments: &[Enrolment], tenant: TenantId) -> Option<[u8; 32]> {
-    enrolments.iter().filter(|enrolment| enrolment.tenant == tenant).find_map(|enrolment| enrolment.document_key)
 }
 
 /// How long ago something was; 0 if the clock says that it is still to come.

@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { pair, refusal, stopAfter } from './pair.mjs';
-import { PolicyTenant, RegionHost, documentKey, signed } from './regions.mjs';
-import { json, newSource, problem } from './server.mjs';
+import { PolicyTenant, RegionHost } from './regions.mjs';
+import { documentKey, json, newSource, problem, signed } from './server.mjs';
 import { until } from './wait.mjs';
 
 const hosts = [await RegionHost.start(), await RegionHost.start()];
@@ -138,36 +138,6 @@ describe('a policy document', { concurrency: 4 }, () => {
     // Enrolled again, with what was in force.
     server.leaseAlways = undefined;
     await until('the edge to go on', async () => (await send(frame(), FAR)).status === 200);
-  });
-
-  test('is not taken by an edge whose token brings no key: it serves its region, as ever', async () => {
-    const tenant = new PolicyTenant(4, policy(hosts[1]));
-    tenant.enrolment = tenant.enrolment.replace(/_[0-9a-f]{64}$/, '');
-    const { server, send } = await pair({ tenants: [tenant] });
-    assert.equal((await send(tenant.frame({ source: newSource() }), FAR)).status, 200);
-    assert.deepEqual([server.stored.length, hosts[1].requests.length], [1, 0]);
-  });
-
-  test('is asked for when a token comes that brings the key: what was told to one without counts for nothing', async () => {
-    const region = await RegionHost.start();
-    stopAfter(region);
-    const tenant = new PolicyTenant(10, policy(region));
-    const whole = tenant.enrolment;
-    tenant.enrolment = whole.replace(/_[0-9a-f]{64}$/, '');
-    const it = await pair({ tenants: [tenant], persist: true, STATUS_TOKEN: 'operators' });
-    assert.equal((await it.send(tenant.frame({ source: newSource() }), FAR)).status, 200);
-    // Not the keys alone: the store has asked for documents as well.
-    const status = await (await fetch(`${it.edge.url}/statusz`, { headers: { authorization: 'Bearer operators' } })).json();
-    assert.equal(status.tenants[0].policy, null);
-    assert.equal(it.server.stored.length, 1);
-
-    tenant.enrolment = whole;
-    await it.server.stop();
-    await it.restartEdge({ ENROLMENTS: whole });
-    await refusal(await it.send(tenant.frame({ source: newSource() }), FAR), 503, 'unavailable');
-    await it.server.restart();
-    await until('the edge to know', async () => (await it.send(tenant.frame({ source: newSource() }), FAR)).status === 200);
-    assert.deepEqual([it.server.stored.length, region.requests.length], [1, 1]);
   });
 
   test('may be taken back: an edge that had it serves its region, and so does one that comes new', async () => {

@@ -172,7 +172,8 @@ describe('a Worker that is not set up', () => {
     ['with every REGION', { REGION: '--' }, 'REGION names no region: an edge stands in one'],
     ['with a CONFINED that is neither', { CONFINED: 'yes' }, 'CONFINED is neither true nor false'],
     ['without ENROLMENTS', { ENROLMENTS: undefined }, 'ENROLMENTS is not set'],
-    ['with ENROLMENTS that are none', { ENROLMENTS: 'secret' }, 'ENROLMENTS holds something that is no enrolment token'],
+    ['with ENROLMENTS that are none', { ENROLMENTS: 'secret' }, 'ENROLMENTS holds something that is no enrolment token: `firsthop edge add` prints one'],
+    ['with a token without what documents verify with', { ENROLMENTS: tenant.enrolment.replace(/_[0-9a-f]{64}$/, '') }, 'ENROLMENTS holds something that is no enrolment token: `firsthop edge add` prints one'],
   ];
   for (const [what, wrong, why] of rows) {
     test(what, async () => {

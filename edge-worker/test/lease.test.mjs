@@ -10,6 +10,9 @@ import { until } from './wait.mjs';
 
 const logged = (edge, event) => edge.log.filter((line) => line.includes(`"${event}"`)).map((line) => JSON.parse(line));
 
+/** Calls for keys; before them the documents are asked for. */
+const forKeys = (server) => server.leaseCalls.filter(({ want }) => want !== 'documents');
+
 async function code(answer) {
   return [answer.status, (await answer.json()).code];
 }
@@ -24,19 +27,20 @@ describe('leases', { concurrency: 4 }, () => {
     const frames = Array.from({ length: 20 }, () => tenant.frame({ source: newSource() }));
     const answers = await Promise.all(frames.map((frame) => send(frame)));
     assert.deepEqual(answers.map(({ status }) => status), frames.map(() => 200));
-    assert.equal(server.leaseCalls.length, 1);
-    assert.equal(server.leaseCalls[0].authorization, `Bearer ${tenant.enrolment}`);
+    assert.deepEqual(server.leaseCalls.map(({ want }) => want), ['documents', undefined]);
+    for (const { authorization } of server.leaseCalls) assert.equal(authorization, `Bearer ${tenant.enrolment}`);
     assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
-    assert.equal(server.leaseCalls.length, 1);
+    assert.equal(server.leaseCalls.length, 2);
     assert.equal(server.stored.length, 21);
   });
 
   test('come from LEASES where that is another address', async () => {
-    const internal = await serverOf(new Tenant(0xc8));
-    const { server, send, tenant } = await pair({ LEASES: `${internal.url}/` });
+    const tenant = new Tenant(0xc8);
+    const internal = await serverOf(tenant);
+    const { server, send } = await pair({ tenants: [tenant], LEASES: `${internal.url}/` });
     assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
     assert.deepEqual([server.leaseCalls.length, server.stored.length], [0, 1]);
-    assert.deepEqual([internal.leaseCalls.length, internal.received.length], [1, 0]);
+    assert.deepEqual([forKeys(internal).length, internal.received.length], [1, 0]);
   });
 
   test('of several tenants do not mix', async () => {
@@ -88,7 +92,7 @@ describe('leases', { concurrency: 4 }, () => {
     ];
     const frame = tenant.frame({ source: newSource() });
     for (const plan of bad) {
-      server.leasePlans.push((request, response) => plan(response));
+      server.leaseAlways = plan;
       assert.equal((await send(frame)).status, 503, plan);
       await clock.pass(1_000);
     }
@@ -153,13 +157,13 @@ describe('leases', { concurrency: 4 }, () => {
       assert.deepEqual(await code(await send(fresh())), [401, 'wrong-write-key']);
       assert.deepEqual(await code(await send(tenant.frame({ source: newSource() }), { origin })), [403, 'wrong-origin']);
     }
-    assert.equal(server.leaseCalls.length, 1, 'within ten seconds of the last look');
+    assert.equal(forKeys(server).length, 1, 'within ten seconds of the last look');
     tenant.writeKeys.push(writeKey);
     tenant.origins.push(origin);
     await clock.pass(10_000);
     assert.equal((await send(fresh())).status, 200);
     assert.equal((await send(tenant.frame({ source: newSource() }), { origin })).status, 200);
-    assert.equal(server.leaseCalls.length, 2);
+    assert.equal(forKeys(server).length, 2);
   });
 
   test('end a write key that was taken away with the next renewal', async () => {
@@ -179,14 +183,15 @@ describe('leases', { concurrency: 4 }, () => {
   });
 
   test('outlive a restart of workerd while the server is away', async () => {
-    const internal = await serverOf(new Tenant(0xc8));
-    const it = await pair({ LEASES: internal.url, persist: true });
+    const tenant = new Tenant(0xc8);
+    const internal = await serverOf(tenant);
+    const it = await pair({ tenants: [tenant], LEASES: internal.url, persist: true });
     const frame = () => it.tenant.frame({ source: newSource() });
     assert.equal((await it.send(frame())).status, 200);
     await internal.stop();
     await it.restartEdge();
     assert.equal((await it.send(frame())).status, 200, 'by what is on disk');
-    assert.equal(internal.leaseCalls.length, 1);
+    assert.equal(forKeys(internal).length, 1);
     assert.equal(it.server.stored.length, 2);
     await internal.restart();
   });

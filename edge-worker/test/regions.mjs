@@ -1,22 +1,9 @@
-// Region policies: signed documents of a tenant's, and the hosts of other regions, which note all that they are sent.
+// Region policies, and the hosts of other regions, which note all that they are sent.
 
-import { generateKeyPairSync, sign } from 'node:crypto';
 import { once } from 'node:events';
 import http from 'node:http';
 
-import { Tenant, json, newSource } from './server.mjs';
-
-/** What signs a tenant's documents, and its public half as an enrolment token has it. */
-export function documentKey() {
-  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
-  return { privateKey, public: publicKey.export({ format: 'der', type: 'spki' }).subarray(-32).toString('hex') };
-}
-
-/** A document as it travels: its text, and the signature over domain, kind and text. */
-export function signed(key, kind, text) {
-  const message = Buffer.concat([Buffer.from(`firsthop-document-v1\0${kind}\0`), Buffer.from(text)]);
-  return { kind, text, signature: sign(null, message, key.privateKey).toString('base64') };
-}
+import { Tenant, json, newSource, signed } from './server.mjs';
 
 /** A tenant with a region policy. */
 export class PolicyTenant extends Tenant {
@@ -24,8 +11,6 @@ export class PolicyTenant extends Tenant {
 
   constructor(number, policy, options) {
     super(number, options);
-    this.key = documentKey();
-    this.enrolment += `_${this.key.public}`;
     this.policy = policy;
   }
 

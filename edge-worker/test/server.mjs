@@ -1,6 +1,7 @@
 // A stand-in for the server: it leases keys as the real one does, keeps the envelopes it is sent, and can be told to misbehave.
 
 import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync, sign } from 'node:crypto';
 import { once } from 'node:events';
 import http from 'node:http';
 import path from 'node:path';
@@ -28,6 +29,18 @@ export const kit = (request) => JSON.parse(execFileSync(program, { input: JSON.s
 const base64 = (bytes) => Buffer.from(bytes).toString('base64');
 export const bytes = (text) => Buffer.from(text, 'base64');
 
+/** What signs a tenant's documents, and its public half as an enrolment token has it. */
+export function documentKey() {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  return { privateKey, public: publicKey.export({ format: 'der', type: 'spki' }).subarray(-32).toString('hex') };
+}
+
+/** A document as it travels: its text, and the signature over domain, kind and text. */
+export function signed(key, kind, text) {
+  const message = Buffer.concat([Buffer.from(`firsthop-document-v1\0${kind}\0`), Buffer.from(text)]);
+  return { kind, text, signature: sign(null, message, key.privateKey).toString('base64') };
+}
+
 /** One tenant, enrolled for one edge. */
 export class Tenant {
   constructor(number, { region = 'EU', worker = 7, origins = ['*'], refreshAfter = 300 } = {}) {
@@ -35,7 +48,8 @@ export class Tenant {
     Object.assign(this, { region, worker, origins, refreshAfter, keyId: 1 });
     this.root = base64(Buffer.alloc(32, number));
     this.writeKeys = [`fh_${this.id}_${'k'.repeat(24)}`];
-    this.enrolment = `fhe_${this.id}_${worker.toString(16).padStart(8, '0')}_${'t'.repeat(32)}`;
+    this.key = documentKey();
+    this.enrolment = `fhe_${this.id}_${worker.toString(16).padStart(8, '0')}_${'t'.repeat(32)}_${this.key.public}`;
   }
 
   /** A new root, and the old one ends at once. */

@@ -7,8 +7,8 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 
 import { pair, refusal, serverOf, stopAfter } from './pair.mjs';
-import { PolicyTenant, RegionHost, signed } from './regions.mjs';
-import { newSource } from './server.mjs';
+import { PolicyTenant, RegionHost } from './regions.mjs';
+import { newSource, signed } from './server.mjs';
 import { until } from './wait.mjs';
 import { startWorker } from './worker.mjs';
 

@@ -15,18 +15,17 @@ pub struct Enrolment {
     pub tenant: TenantId,
     /// Its number.
     pub worker: WorkerId,
-    /// The Ed25519 key that the tenant's [documents](crate::document) verify with. A token of before there were any has none, and its
-    /// edge takes none.
-    pub document_key: Option<[u8; 32]>,
+    /// The Ed25519 key that the tenant's [documents](crate::document) verify with.
+    pub document_key: [u8; 32],
 }
 
 /// Whose a token says that it is:
 /// `fhe_{tenant, 16 hex digits}_{worker, 8 hex digits}_{32 letters or digits}_{document key, 64 hex digits}`, in lower case but for the
-/// secret; without the last part in tokens of before. None: it has not that form, so nobody can have got it.
+/// secret. None: it has not that form, so nobody can have got it.
 #[must_use]
 pub fn parse_enrolment(token: &str) -> Option<Enrolment> {
     let mut parts = token.strip_prefix("fhe_")?.split('_');
-    let (tenant, worker, secret, key) = (parts.next()?, parts.next()?, parts.next()?, parts.next());
+    let (tenant, worker, secret, key) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let well_formed = parts.next().is_none()
         && worker.len() == 8
         && worker.bytes().all(|digit| digit_of(digit).is_some())
@@ -38,10 +37,7 @@ pub fn parse_enrolment(token: &str) -> Option<Enrolment> {
     Some(Enrolment {
         tenant: tenant.parse().ok()?,
         worker: WorkerId::new(u32::from_str_radix(worker, 16).ok()?),
-        document_key: match key {
-            Some(key) => Some(key_from_hex(key)?),
-            None => None,
-        },
+        document_key: key_from_hex(key)?,
     })
 }
 
@@ -75,31 +71,31 @@ mod tests {
     #[test]
     fn a_token_names_tenant_worker_and_what_documents_verify_with() {
         let secret = "aZ3".repeat(10) + "xy";
-        let old = format!("fhe_00000000000000c8_0000001a_{secret}");
-        let said = Enrolment { tenant: TenantId::new(0xc8), worker: WorkerId::new(0x1a), document_key: None };
-        assert_eq!(parse_enrolment(&old), Some(said));
+        let keyless = format!("fhe_00000000000000c8_0000001a_{secret}");
         let key = "0f".repeat(31) + "a9";
         let mut bytes = [0x0f; 32];
         bytes[31] = 0xa9;
-        let token = format!("{old}_{key}");
-        assert_eq!(parse_enrolment(&token), Some(Enrolment { document_key: Some(bytes), ..said }));
+        let token = format!("{keyless}_{key}");
+        let said = Enrolment { tenant: TenantId::new(0xc8), worker: WorkerId::new(0x1a), document_key: bytes };
+        assert_eq!(parse_enrolment(&token), Some(said));
         for bad in [
             "",
             "fhe_",
             "fh_00000000000000c8_00000007_x",
-            &format!("fhe_00000000000000c8_7_{secret}"),
-            &format!("fhe_00000000000000c8_+0000007_{secret}"),
-            &format!("fhe_+0000000000000c8_00000007_{secret}"),
-            &format!("fhe_00000000000000c8_0000001A_{secret}"),
-            &format!("fhe_00000000000000C8_00000007_{secret}"),
-            &format!("{old}x"),
-            &format!("{old}_"),
-            &format!("fhe_00000000000000c8_00000007_{}-", &secret[1..]),
-            &format!(" {old}"),
-            &format!("{old}_{}", &key[1..]),
-            &format!("{old}_{key}0"),
-            &format!("{old}_{}", key.to_uppercase()),
-            &format!("{old}_+{}", &key[1..]),
+            &keyless,
+            &format!("fhe_00000000000000c8_7_{secret}_{key}"),
+            &format!("fhe_00000000000000c8_+0000007_{secret}_{key}"),
+            &format!("fhe_+0000000000000c8_00000007_{secret}_{key}"),
+            &format!("fhe_00000000000000c8_0000001A_{secret}_{key}"),
+            &format!("fhe_00000000000000C8_00000007_{secret}_{key}"),
+            &format!("{keyless}x_{key}"),
+            &format!("{keyless}_"),
+            &format!("fhe_00000000000000c8_00000007_{}-_{key}", &secret[1..]),
+            &format!(" {token}"),
+            &format!("{keyless}_{}", &key[1..]),
+            &format!("{token}0"),
+            &format!("{keyless}_{}", key.to_uppercase()),
+            &format!("{keyless}_+{}", &key[1..]),
             &format!("{token}_{key}"),
             &format!("{token} "),
         ] {

@@ -8,7 +8,7 @@
 //! GET  /counts      how many requests came to each of the above
 //! ```
 //!
-//! It prints one line of JSON with its address, the write key, the enrolment (and one with a document key, for an edge that keeps to the policy)
+//! It prints one line of JSON with its address, the write key, the enrolment (and one for an edge that keeps to a region policy)
 //! and the region's key to seal to, and runs until it is ended. It stores nothing and checks nothing, so that what is measured is the Worker.
 
 use std::{cell::RefCell, collections::BTreeMap, error::Error, io, rc::Rc, time::SystemTime};
@@ -29,6 +29,8 @@ const TENANT: TenantId = TenantId::new(0xbe);
 const WORKER: WorkerId = WorkerId::new(7);
 /// What opens what is sealed to the region.
 const REGION_SECRET: [u8; 32] = [5; 32];
+/// What the secret of the token consists of whose edge keeps to a region policy.
+const GOVERNED: &str = "g";
 const REGION_KEY: RegionKeyId = RegionKeyId::new(1);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -39,13 +41,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let enrolment = format!("fhe_{TENANT}_{:08x}_{}", WORKER.get(), "t".repeat(32));
+    let enrolment = |secret: &str| {
+        format!("fhe_{TENANT}_{:08x}_{}_{}", WORKER.get(), secret.repeat(32), hex(document_key().public().as_bytes()))
+    };
     println!(
         "{}",
         json!({
             "address": address, "writeKey": write_key(), "region": "EU",
-            "enrolment": enrolment,
-            "governed": format!("{enrolment}_{}", hex(document_key().public().as_bytes())),
+            "enrolment": enrolment("t"),
+            // Who shows this is given a region policy.
+            "governed": enrolment(GOVERNED),
             "seal": format!("{}:{}", REGION_KEY.get(), hex(RegionSecretKey::new(REGION_KEY, REGION_SECRET).public().as_bytes())),
         })
     );
@@ -80,7 +85,8 @@ async fn connection(mut stream: TcpStream, address: &str, counts: &RefCell<BTree
             }
             continue;
         }
-        let (status, body) = answer(&path, &buffer[head..total], address, counts);
+        let is_governed = buffer[..head].windows(32).any(|window| window == GOVERNED.repeat(32).as_bytes());
+        let (status, body) = answer(&path, &buffer[head..total], is_governed.then_some(address), counts);
         let reply = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -110,14 +116,20 @@ fn request(bytes: &[u8]) -> io::Result<Option<(String, usize, usize)>> {
     Ok(Some((path.to_owned(), end + 4, end + 4 + length)))
 }
 
-fn answer(path: &str, body: &[u8], address: &str, counts: &RefCell<BTreeMap<String, u64>>) -> (&'static str, String) {
+/// `policy_host`: where the region policy leads of whoever keeps to one.
+fn answer(
+    path: &str,
+    body: &[u8],
+    policy_host: Option<&str>,
+    counts: &RefCell<BTreeMap<String, u64>>,
+) -> (&'static str, String) {
     match path {
         "/v1/e" | "/v1/f" => match Header::peek(body) {
             Ok(header) => ("200 OK", receipt(&header)),
             Err(_) => ("400 Bad Request", "{}".into()),
         },
         "/v1/batch" => ("200 OK", r#"{"success":true}"#.into()),
-        "/v1/leases" => ("200 OK", leases(address)),
+        "/v1/leases" => ("200 OK", leases(policy_host)),
         "/counts" => ("200 OK", json!(*counts.borrow()).to_string()),
         _ => ("404 Not Found", "{}".into()),
     }
@@ -147,7 +159,7 @@ fn policy(address: &str, now: u64) -> serde_json::Value {
     json!({ "kind": "policy", "text": text, "signature": BASE64_STANDARD.encode(signature) })
 }
 
-fn leases(address: &str) -> String {
+fn leases(policy_host: Option<&str>) -> String {
     let region = Region::new(*b"EU").expect("two capitals");
     let root = RootKey::new([7; 32]);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
@@ -163,7 +175,7 @@ fn leases(address: &str) -> String {
     json!({
         "tenant": TENANT.to_string(), "name": "bench", "region": "EU", "worker": WORKER.get(),
         "writeKeys": [write_key()], "origins": ["*"], "leases": leases, "refreshAfter": 300,
-        "documents": [policy(address, now)],
+        "documents": policy_host.into_iter().map(|address| policy(address, now)).collect::<Vec<_>>(),
         "regionSecrets": [{ "id": REGION_KEY.get(), "key": BASE64_STANDARD.encode(REGION_SECRET) }],
     })
     .to_string()

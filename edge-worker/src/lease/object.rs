@@ -193,8 +193,7 @@ impl Store {
         }
         let (keys, documents) = (self.keys(edge, enrolled)?, self.documents()?);
         let is_there = match want {
-            // Whoever can check none is told that the server was asked.
-            Want::Documents => documents.is_some() || !enrolled.documents.are_taken() && self.number("told")? > 0,
+            Want::Documents => documents.is_some(),
             // Whoever still comes for keys has not heard yet that nobody may read.
             Want::Keys => keys.is_some() || documents.is_some() && !enrolled.may_be_read(edge),
             Want::Signing => keys.is_some(),
@@ -311,10 +310,6 @@ impl Store {
 
     /// Keeps the documents, if they hold and are no older than those that were kept before. Whether they do.
     async fn take(&self, enrolled: &Enrolled, fresh: &[Signed]) -> Result<bool> {
-        // Without a key to check them by, nothing is known: a token that brings one finds nothing here, and asks.
-        if !enrolled.documents.are_taken() {
-            return Ok(true);
-        }
         self.remind(enrolled).await?;
         let Some(taken) = enrolled.documents.take(fresh).await else { return Ok(false) };
         let text =

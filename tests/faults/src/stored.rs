@@ -124,7 +124,7 @@ pub(crate) fn judge(tenant: &Tenant, log: &Log) -> Outcome<Figures> {
 }
 
 /// Waits for the events table to have as many rows as the journal has events.
-fn settle(tenant: &Tenant, events: u64) -> Outcome<()> {
+pub(crate) fn settle(tenant: &Tenant, events: u64) -> Outcome<()> {
     let due = Instant::now() + Duration::from_secs(60);
     loop {
         let rows = figure(tenant, "events.db", "SELECT COUNT(*) FROM events")?;

@@ -59,14 +59,14 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// A small disk that is unmounted at the end.
-struct SmallDisk {
-    at: PathBuf,
+pub(super) struct SmallDisk {
+    pub(super) at: PathBuf,
     keep_in: Option<PathBuf>,
 }
 
 impl SmallDisk {
     /// None: mounting is not allowed here.
-    fn mount(bench: &Bench, mib: u32) -> Outcome<Option<Self>> {
+    pub(super) fn mount(bench: &Bench, mib: u32) -> Outcome<Option<Self>> {
         let at = bench.path.join("small");
         fs::create_dir(&at)?;
         let options = format!("size={mib}m,mode=700");
@@ -81,7 +81,7 @@ impl SmallDisk {
     }
 
     /// All went well: nothing is to be kept.
-    fn done(mut self) {
+    pub(super) fn done(mut self) {
         self.keep_in = None;
     }
 }
@@ -100,7 +100,8 @@ fn enospc(bench: &mut Bench) -> Outcome<Figures> {
     let Some(disk) = SmallDisk::mount(bench, 12)? else { return small_files(bench) };
     let folder = bench.folder_at(disk.at.join("data"))?;
     let tenant = folder.tenant("shop", &[])?;
-    let server = folder.serve()?;
+    // Without a reserve, so that writes do fail.
+    let server = folder.serve_with(How { arguments: &["--disk-reserve", "1"], ..How::default() })?;
     let figures = fill(bench, &folder, &tenant, server, &|_| disk.resize(400))?;
     disk.done();
     Ok(figures.noting("a tmpfs of 12 MiB"))
@@ -147,6 +148,10 @@ fn fill(
         Ok(())
     })?;
     let figures = judge(tenant, &log)?.recovered(took);
+    let failed = folder.metric("firsthop_journal_failures_total", &[])?;
+    if failed == 0.0 {
+        return Err("no commit failed: the row shows nothing".into());
+    }
     server.stop()?;
     balanced(folder)?;
     Ok(figures)
@@ -214,8 +219,11 @@ fn eio(bench: &mut Bench) -> Outcome<Figures> {
         after_cut(&folder, &tenant, &log, time)?;
     }
     let (_, syncs, writes) = shim.counts()?;
-    if syncs == 0 || writes == 0 {
-        return Err(format!("{syncs} syncs and {writes} writes failed: the row shows nothing").into());
+    if syncs == 0 || writes == 0 || took == 0 {
+        return Err(format!(
+            "{syncs} syncs and {writes} writes failed, and the power cuts took {took}: the row shows nothing"
+        )
+        .into());
     }
     let server = folder.serve()?;
     let figures = judge(&tenant, &log)?.recovered(longest);
@@ -254,6 +262,9 @@ fn checkpoint(bench: &mut Bench) -> Outcome<Figures> {
         shim.syncs(Failing::default())?;
         took += shim.cut_power(&folder.data, Some(&mut bench.random))?.lost;
         after_cut(&folder, &tenant, &log, time)?;
+    }
+    if took == 0 {
+        return Err("the power cuts took nothing: the row shows nothing".into());
     }
     let server = folder.serve()?;
     let figures = judge(&tenant, &log)?.recovered(longest);

@@ -1,16 +1,19 @@
 //! Requests that lie, or mean two things, or are too much.
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::Shutdown,
+    process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::Value as Json;
 
 use crate::{
     Outcome,
-    folder::{Folder, Tenant},
+    folder::{Folder, Tenant, resident},
     http::{Answer, connect, read},
     load::{Load, Log},
     producer::Producer,
@@ -193,9 +196,11 @@ fn lengths(bench: &mut Bench) -> Outcome<Figures> {
 fn encodings(bench: &mut Bench) -> Outcome<Figures> {
     beside(bench, |bench, folder, tenant| {
         let frame = Producer::new(tenant, &mut bench.random).frame(3)?.bytes;
-        // A gzip member of 400 KB of the densest there is: 1,000 times as much.
-        let mut bomb = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xed, 0xc1, 0x01, 0x01];
-        bomb.resize(400_000, 0);
+        let bomb = gzipped_zeros(BOMB)?;
+        if bomb.len() > 500_000 {
+            return Err(format!("{BOMB} zeros became {} bytes: more than a body may have", bomb.len()).into());
+        }
+        let before = server_memory(folder)?;
         let mut tried = 0;
         for name in
             ["gzip", "deflate", "br", "zstd", "x-gzip", "compress", "gzip, gzip", "identity, gzip", "GZIP", "nonsense"]
@@ -215,8 +220,43 @@ fn encodings(bench: &mut Bench) -> Outcome<Figures> {
         if counted != f64::from(tried) {
             return Err(format!("{tried} compressed bodies, {counted} counted").into());
         }
-        Ok((format!("{tried} compressed bodies"), 0))
+        // Had one of them been unpacked, it would show.
+        let grown = server_memory(folder)?.saturating_sub(before);
+        if grown > BOMB / 4 {
+            return Err(format!("the server held {} MiB more", grown >> 20).into());
+        }
+        Ok((
+            format!(
+                "{tried} compressed bodies, half of them {} KB for {} MiB; the server held at most {} MiB more",
+                bomb.len() / 1000,
+                BOMB >> 20,
+                grown >> 20
+            ),
+            0,
+        ))
     })
+}
+
+/// What the bomb is when it is unpacked.
+const BOMB: u64 = 200 << 20;
+
+/// A whole gzip member, by the system's gzip.
+fn gzipped_zeros(count: u64) -> Outcome<Vec<u8>> {
+    let mut gzip = Command::new("gzip").arg("-9c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = gzip.stdin.take().ok_or("no input")?;
+    let writing = thread::spawn(move || io::copy(&mut io::repeat(0).take(count), &mut input));
+    let output = gzip.wait_with_output()?;
+    match writing.join() {
+        Ok(Ok(_)) if output.status.success() => Ok(output.stdout),
+        _ => Err("gzip fails: the system's is needed".into()),
+    }
+}
+
+/// The most that the server has held, in bytes.
+fn server_memory(folder: &Folder) -> Outcome<u64> {
+    let said: Json = serde_json::from_str(&folder.ok(&["status", "--json"])?)?;
+    let pid = said["server"]["pid"].as_u64().ok_or("no server says which it is")?;
+    resident(pid as u32).ok_or_else(|| "the system does not say what the server has held".into())
 }
 
 fn json(bench: &mut Bench) -> Outcome<Figures> {

@@ -1,18 +1,20 @@
 //! Sinks that are slow, away, silent, or want no part of an event. None of it is the producers' trouble, and all of it arrives.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     Outcome,
-    folder::{Folder, Server, Tenant},
+    folder::{Folder, How, Server, Tenant},
     load::{Load, Log},
     receiver::{Mode, Receiver},
     row::{Bench, Figures, Row},
-    stored::{balanced, judge},
+    stored::{balanced, judge, settle, table},
 };
+
+use super::disk::SmallDisk;
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -28,6 +30,14 @@ pub(super) const ROWS: &[Row] = &[
         short: true,
         limit: 180,
         run: away,
+    },
+    Row {
+        name: "sink-stalled",
+        what: "An HTTP sink is away until a small disk (a tmpfs; without the right to mount, it is not filled) is full up to its reserve: 503 and unready, and the reserve is left. The sink comes back: it gets everything, retention \
+               removes what it has, and the server is ready and takes events again, without a restart and without a hand.",
+        short: true,
+        limit: 180,
+        run: stalled,
     },
     Row {
         name: "sink-silent",
@@ -136,6 +146,85 @@ fn away(bench: &mut Bench) -> Outcome<Figures> {
     server.stop()?;
     balanced(&folder)?;
     Ok(figures.noting(format!("away {times} times; {} deliveries were repeated under their ids", all - distinct)))
+}
+
+fn stalled(bench: &mut Bench) -> Outcome<Figures> {
+    const RESERVE: f64 = (32 << 20) as f64;
+    let disk = SmallDisk::mount(bench, 160)?;
+    let folder = match &disk {
+        Some(disk) => bench.folder_at(disk.at.join("data"))?,
+        None => bench.folder()?,
+    };
+    let tenant = folder.tenant("shop", &[])?;
+    let receiver = Receiver::start()?;
+    receiver.be(Mode::Away);
+    let file = tenant.folder.join("tenant.toml");
+    fs::write(&file, fs::read_to_string(&file)? + "\n[retention]\nmax_bytes = '4MiB'\n")?;
+    receiver.add_to(&tenant, "")?;
+    let arguments = &["--disk-reserve", "32MiB"][..];
+    let server = folder.serve_with(How { arguments, ..How::default() })?;
+    let log = Log::default();
+    // Many bytes and few events. The events table, which keeps all of it, has to keep up: the reserve is not for all that it may lack.
+    let text = "x".repeat(8000);
+    let load = Load {
+        producers: 3,
+        text: Some(&text),
+        pause: Duration::from_millis(20),
+        ..Load::new(folder.public, &tenant, &log)
+    };
+    let free = || folder.metric("firsthop_disk_free_bytes", &[]);
+    let (mut least, mut took) = (f64::MAX, Duration::ZERO);
+    load.during(&mut bench.random, || {
+        if disk.is_some() {
+            folder.await_ready(503, Duration::from_secs(90))?;
+            // It stays so while the sink is away, whatever is tried.
+            let due = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < due {
+                least = least.min(free()?);
+                thread::sleep(Duration::from_millis(50));
+            }
+            let refused = folder.metric("firsthop_http_requests_total", &["status=\"503\""])?;
+            if refused == 0.0 || least < RESERVE / 4.0 {
+                return Err(format!("{refused} requests were answered with 503, and {least} bytes were left").into());
+            }
+            folder.await_ready(503, Duration::ZERO)?;
+        } else {
+            log.await_acks(50, Duration::from_secs(60))?;
+        }
+        receiver.be(Mode::Well);
+        let began = Instant::now();
+        folder.await_ready(200, Duration::from_secs(90))?;
+        log.await_acks(1, Duration::from_secs(30))?;
+        took = began.elapsed();
+        Ok(())
+    })?;
+    let (totals, acknowledged) = (log.totals(), log.acknowledged());
+    receiver.await_events(totals.acked, Duration::from_secs(60))?;
+    let (distinct, _) = receiver.counts();
+    settle(&tenant, totals.acked)?;
+    let figures = Figures {
+        sent: totals.sent,
+        acked: totals.acked,
+        stored: distinct,
+        refused: totals.refused,
+        duplicates: totals.duplicates,
+        lost: receiver.missing(&log).max(table(&tenant, &acknowledged)?),
+        ..Figures::default()
+    };
+    let removed = folder.metric("firsthop_retention_frames_total", &[])?;
+    server.stop()?;
+    balanced(&folder)?;
+    let note = match disk {
+        Some(disk) => {
+            disk.done();
+            format!(
+                "a tmpfs of 160 MiB, {} MiB free at least of a reserve of 32; {removed} bodies removed since",
+                least as u64 >> 20
+            )
+        }
+        None => "the disk was not filled, as mounting is not allowed".to_owned(),
+    };
+    Ok(figures.recovered(took).noting(note))
 }
 
 fn silent(bench: &mut Bench) -> Outcome<Figures> {

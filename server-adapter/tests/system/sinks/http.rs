@@ -116,7 +116,7 @@ fn the_last_of_the_disk_is_for_cursors() {
     }
     assert!(folder.ok(&["sinks", "list"]).contains("a quarter of disk_reserve is left"));
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 0);
-    server.stop();
+    server.kill();
     let server = folder.serve();
     tenant.settle();
     assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 304);

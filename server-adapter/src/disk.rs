@@ -96,11 +96,11 @@ impl Disk {
         self.free().saturating_sub(self.reserved())
     }
 
-    /// Whether there is room for copies of what is in the journal. A quarter of the reserve is not for them: without any, no sink could note
-    /// how far it is, and retention could remove nothing.
-    pub(crate) fn takes_copies(&self) -> bool {
+    /// How many bytes of the journal may be copied to this disk. A quarter of the reserve is not for copies: without any, no sink could note how
+    /// far it is, and retention could remove nothing.
+    pub(crate) fn room_for_copies(&self) -> u64 {
         self.look();
-        self.free() >= self.reserved() / 4
+        if self.reserved() == 0 { u64::MAX } else { self.free().saturating_sub(self.reserved() / 4) / GROWS }
     }
 
     pub(crate) fn free(&self) -> u64 {
@@ -146,15 +146,15 @@ mod tests {
         assert!(!disk.is_low(), "and that alone is over in a moment");
         // Where the system says nothing, nothing is refused.
         let disk = Disk::new("/nowhere".into(), Bytes(1000));
-        assert!(disk.check(1 << 20, 1 << 30).is_ok() && disk.takes_copies());
+        assert!(disk.check(1 << 20, 1 << 30).is_ok() && disk.room_for_copies() == u64::MAX);
     }
 
     #[test]
     fn the_last_of_the_reserve_is_for_cursors() {
         let disk = Disk::new("/nowhere".into(), Bytes(800));
-        for (free, takes) in [(5000, true), (200, true), (199, false), (0, false)] {
+        for (free, room) in [(5000, 600), (280, 10), (208, 1), (207, 0), (0, 0)] {
             disk.see(free, 10_000);
-            assert_eq!(disk.takes_copies(), takes, "{free}");
+            assert_eq!(disk.room_for_copies(), room, "{free}");
         }
     }
 

@@ -78,13 +78,16 @@ impl Journal {
     }
 
     /// Gives the disk back what the file has of it and does not use, as far as one step goes: much of it, or, where the disk is nearly full,
-    /// what there is. What is in use is as it was at the last [`retain`](Self::retain). Blocks.
+    /// what there is, and that of the log. What is in use is as it was at the last [`retain`](Self::retain). Blocks.
     pub(crate) fn make_room(&self, path: &Path, is_low: bool) -> Result<(), Error> {
         let stats = self.stats();
         let (taken, used) = (room::taken(path), stats.bytes.get());
         stats.disk_bytes.set(taken);
         // Some file systems take room ahead for a file that grows: that is not free in it.
-        if taken.saturating_sub(used).min(stats.free.get()) < if is_low { LITTLE } else { SPARE.max(used / 4) } {
+        let spare = taken.saturating_sub(used).min(stats.free.get());
+        // What is in the log has yet to be moved, and the file grows by it: better as long as the reserve is there.
+        let is_due = if is_low { spare + stats.wal_bytes.get() >= LITTLE } else { spare >= SPARE.max(used / 4) };
+        if !is_due {
             return Ok(());
         }
         self.give_back().map_err(|reason| Error::Fault(reason.as_str().into()))

@@ -112,6 +112,7 @@ impl Writer {
             self.checkpoints.tend(connection)?;
             if self.shared.takes_room() { self.checkpoints.give_back(connection) } else { Ok(()) }
         });
+        self.shared.stats.wal_bytes.set(self.checkpoints.pages().max(0) as u64 * schema::PAGE as u64);
         match tended {
             Ok(()) => {}
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
@@ -136,7 +137,6 @@ impl Writer {
                 self.shared.totals.add(counts);
                 let stats = &self.shared.stats;
                 stats.commits.observe(began.elapsed());
-                stats.wal_bytes.set(self.checkpoints.pages().max(0) as u64 * schema::PAGE as u64);
                 stats.quarantine_bytes.set(self.tables.quarantine.bytes());
                 stats.quarantine_overflow.add(self.tables.overflow - before.2);
                 stats.quarantine_room.set(self.tables.quarantine.room() as u64);

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Failure, Opened, Records, Saved, Sink,
-    batch::{self, Position, meet},
+    batch::{self, Limits, Position, meet},
     events::{self, Events},
     ndjson,
     spec::{Begin, EVENTS, SinkSpec},
@@ -49,18 +49,18 @@ impl Plan {
         }
     }
 
-    /// A sink that keeps events on this disk leaves of it what others need to go on.
-    pub(super) fn check_disk(&self) -> Result<(), Failure> {
+    /// What a batch may hold. A sink that keeps events on this disk leaves of it what others need to go on, so there it is the less the fuller
+    /// the disk is; none: nothing fits any more.
+    pub(super) fn fit(&self, limits: Limits) -> Option<Limits> {
         let keeps_here = match &self.kind {
             Kind::Events(_) => true,
             Kind::Asked(spec) => matches!(&**spec, SinkSpec::Ndjson(spec) if spec.is_in_folder()),
         };
-        if !keeps_here || self.disk.takes_copies() {
-            return Ok(());
+        if !keeps_here {
+            return Some(limits);
         }
-        Err(Failure::new(
-            "the disk is nearly full: a quarter of disk_reserve is left, and kept for cursors and retention. Make room",
-        ))
+        let room = usize::try_from(self.disk.room_for_copies()).unwrap_or(usize::MAX);
+        (room > 0).then(|| Limits { bytes: limits.bytes.min(room), ..limits })
     }
 
     fn path_of_records(&self) -> PathBuf {

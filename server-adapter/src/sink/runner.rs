@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Delivery, Failure, Opened, Records, Rejected, Saved, Sink,
-    batch::Batch,
+    batch::{Batch, Limits},
     order::{Asked, Order},
     pace::{GATHER, gathers, pause, yield_to_ingest},
     plan::Plan,
@@ -76,6 +76,9 @@ enum Ended {
 const FLUSH: Duration = Duration::from_secs(1);
 /// How long a thread that is to end may take to notice it.
 const ENDING: Duration = Duration::from_secs(2);
+
+const FULL: &str =
+    "the disk is nearly full: a quarter of disk_reserve is left, and kept for cursors and retention. Make room";
 
 /// Figures for `/metrics`.
 #[derive(Debug, Default)]
@@ -285,7 +288,10 @@ impl Shared {
             }
             let began = Instant::now();
             let at = on.saved.at;
-            batch.read(&reader, at, on.sink.limits(), self.follower.seals())?;
+            let fits = self.plan.fit(on.sink.limits());
+            // Nothing fits: whether there is anything is still to be seen.
+            let limits = fits.unwrap_or(Limits { events: 1, bytes: 1 });
+            batch.read(&reader, at, limits, self.follower.seals())?;
             if batch.frames() == 0 {
                 if let Some((frame, why)) = &batch.closed {
                     self.flush(&mut on)?;
@@ -308,6 +314,9 @@ impl Shared {
                 }
                 continue;
             }
+            if fits.is_none() && batch.len() > 0 {
+                return Err(Failure::new(FULL));
+            }
             self.stats.waiting_since.set(batch.received().map_or(0, |received| received.as_millis()));
             self.stats.unreadable.add(batch.unreadable);
             let gathers = gathers(&batch);
@@ -329,9 +338,6 @@ impl Shared {
         loop {
             // Frames without events are nothing to send; a sink that keeps its cursor itself moves it past them.
             let nothing = batch.len() == 0 && on.records.is_some();
-            if batch.len() > 0 {
-                self.plan.check_disk()?;
-            }
             let delivery = if nothing { Delivery::default() } else { on.sink.deliver(batch) };
             let Delivery { done, rejected, failed } = delivery;
             let refused = self.refused(on, batch, &rejected)?;

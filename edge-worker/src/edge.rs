@@ -8,7 +8,10 @@ use std::{
 use worker::{Context, Env, console_error};
 
 use firsthop_core::{DedupWindow, Error, Frame, Header, Insert, TenantId};
-use firsthop_intake::{Leased, Problem, Refusal, native, policy::Policy};
+use firsthop_intake::{
+    Leased, Problem, Refusal, native,
+    policy::{Hop, Policy},
+};
 
 use crate::{
     config::Config,
@@ -34,7 +37,12 @@ pub(crate) struct Edge {
     pub(crate) spools: Objects,
     pub(crate) lease_stores: Objects,
     tenants: Vec<Enrolled>,
+    /// What this edge is as a hop at the point of presence that was named last.
+    hop: RefCell<Option<(Colo, Hop)>>,
 }
+
+/// The code of a point of presence; none is said, or there is no platform that says such things.
+type Colo = Option<Option<Box<str>>>;
 
 impl Edge {
     /// This isolate's edge. None if it is not set up; the operator's log says why.
@@ -56,7 +64,7 @@ impl Edge {
         let bound = |binding| Objects::bound(env, binding, config.jurisdiction);
         let (spools, lease_stores) = (bound("SPOOL")?, bound("LEASE_STORE")?);
         let tenants = Enrolled::all(&config.enrolments, config.spool.shards);
-        Ok(Self { config, spools, lease_stores, tenants })
+        Ok(Self { config, spools, lease_stores, tenants, hop: RefCell::default() })
     }
 
     /// The tenants that this edge is enrolled for.
@@ -67,6 +75,18 @@ impl Edge {
     /// What is known of a tenant that this edge is enrolled for.
     pub(crate) fn enrolled(&self, tenant: TenantId) -> Option<&Enrolled> {
         self.tenants.iter().find(|enrolled| enrolled.tenant == tenant)
+    }
+
+    /// What this edge is at a point of presence. To find where that stands is to read a long table, and an isolate stays where it is.
+    pub(crate) fn hop(&self, colo: Option<Option<&str>>) -> Hop {
+        let mut last = self.hop.borrow_mut();
+        if let Some((of, hop)) = last.as_ref()
+            && of.as_ref().map(Option::as_deref) == colo
+        {
+            return *hop;
+        }
+        let hop = Hop::new(self.config.region, self.config.is_confined, colo);
+        last.insert((colo.map(|code| code.map(Box::from)), hop)).1
     }
 
     /// The tag that a frame should have. Nothing for one that claims no session, or whose lease is not here.

@@ -7,7 +7,7 @@ use worker::{Context, js_sys::Uint8Array};
 use firsthop_core::{Flags, HEADER_LEN, Header, Region, WriteKey};
 use firsthop_intake::{
     Problem, Refusal,
-    policy::{Arriving, Hop, Policy, RegionPolicy, Step, gate},
+    policy::{Arriving, Policy, RegionPolicy, Step, gate},
     segment,
 };
 
@@ -121,8 +121,7 @@ async fn decide(
     let standing = &arrival.standing;
     // On Cloudflare, as whoever has set a jurisdiction says, there is always a point of presence. A request that comes from another Worker
     // does not tell which, and so stands nowhere; elsewhere there is no such thing.
-    let colo = standing.colo.or(edge.config.jurisdiction.is_some().then_some(None));
-    let hop = Hop::new(edge.config.region, edge.config.is_confined, colo);
+    let hop = edge.hop(standing.colo.or(edge.config.jurisdiction.is_some().then_some(None)));
     // Where nothing may be read there is no use for keys: those of before, if the policy was another one, end with their hour.
     let has_use = enrolled.has_keys() && hop.may_read(policy.as_deref());
     edge.renew(ctx, enrolled, if has_use { Want::Keys } else { Want::Documents });

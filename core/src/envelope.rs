@@ -8,7 +8,7 @@ use crate::{
     extension::write_extension,
     header::HEADER_LEN,
     limits::{MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_NOTE, MAX_NOTES},
-    writer::close,
+    writer::{Known, close},
 };
 
 /// An envelope's content.
@@ -70,6 +70,37 @@ impl<'a> From<(&'a Annotation<'a>, &'a Notes<'a>)> for Noted<'a> {
     }
 }
 
+/// What is wrapped: a frame's bytes, and what is known of them. Of a [`Frame`] that was parsed its CRC is, so that a long one is not gone over again.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrapped<'a> {
+    bytes: &'a [u8],
+    crc: Option<u32>,
+}
+
+impl<'a> Wrapped<'a> {
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// From how many bytes on it is less work to find the CRC of all of a frame from its own.
+const LONG: usize = 4096;
+
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Wrapped<'a> {
+    fn from(bytes: &'a T) -> Self {
+        Self { bytes: bytes.as_ref(), crc: None }
+    }
+}
+
+impl<'a> From<Frame<'a>> for Wrapped<'a> {
+    fn from(frame: Frame<'a>) -> Self {
+        let bytes = frame.bytes();
+        Self { bytes, crc: (bytes.len() >= LONG).then(|| frame.crc_of_bytes()) }
+    }
+}
+
 // Header, extensions, the longest annotation (two numbers, three texts, a network, three kinds) and the longest tag.
 const _: () = assert!(HEADER_LEN + 8 + 4 + MAX_NOTES <= MAX_HEADER);
 const _: () = assert!(MAX_HEADER + 10 + 3 * (2 + MAX_NOTE) + 7 + 3 + 64 + MAX_FRAME <= MAX_ENVELOPE);
@@ -81,12 +112,12 @@ const _: () = assert!(MAX_HEADER + 10 + 3 * (2 + MAX_NOTE) + 7 + 3 + 64 + MAX_FR
 /// # Errors
 /// [`Error::BufferFull`]; [`Error::TooLarge`] over [`MAX_ENVELOPE`], or for a text in what was noted; [`Error::Count`]
 /// if a sequence number is over its bound; [`Error::Algorithm`] if the signer's is not the header's.
-pub fn seal_envelope<'b, 'n>(
+pub fn seal_envelope<'b, 'n, 'f>(
     buf: &'b mut [u8],
     header: &Header,
     worker: WorkerId,
     noted: impl Into<Noted<'n>>,
-    frame: &[u8],
+    frame: impl Into<Wrapped<'f>>,
     signer: &(impl FrameSigner + ?Sized),
 ) -> Result<&'b [u8], Error> {
     let header = Header { flags: header.flags.with(Flags::ENVELOPE), ..*header };
@@ -101,11 +132,13 @@ pub fn seal_envelope<'b, 'n>(
     let header_len = writer.position();
     let noted = annotation.encode(writer.unwritten())?.len();
     writer.skip(noted);
-    if writer.position() + frame.len() > most {
+    let Wrapped { bytes, crc } = frame.into();
+    if writer.position() + bytes.len() > most {
         return Err(Error::TooLarge);
     }
-    writer.raw(frame)?;
+    writer.raw(bytes)?;
     let end = writer.position();
-    let end = close(buf, &header, header_len, end, signer)?;
+    let known = crc.map(|crc| Known { crc, len: bytes.len() });
+    let end = close(buf, &header, header_len, end, known, signer)?;
     Ok(&buf[..end])
 }

@@ -4,7 +4,7 @@ use crate::{
     Context, Error, Event, ExtensionKind, Extensions, Flags, FrameVerifier, Header, RegionKeyId, Rewritten,
     SessionGrant, WriteKey,
     codec::Reader,
-    crc::crc32,
+    crc::{changed, crc32, joined},
     event::Names,
     header::{CRC_AT, HEADER_LEN, RawHeader},
 };
@@ -167,6 +167,14 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// The CRC-32 of the whole frame, which follows from its own: that was made with zeros in its place, and without the tag.
+    pub(crate) fn crc_of_bytes(&self) -> u32 {
+        let (signed, tag) = self.bytes.split_at(self.payload_end);
+        let own = [signed[CRC_AT], signed[CRC_AT + 1], signed[CRC_AT + 2], signed[CRC_AT + 3]];
+        let signed = u32::from_le_bytes(own) ^ changed(own, signed.len() - CRC_AT - 4);
+        joined(signed, crc32(&[tag]), tag.len())
     }
 }
 

@@ -106,7 +106,7 @@ pub use crate::{
     context::{Campaign, Context, ContextDelta, Screen},
     crc::crc32,
     dedup::{DedupWindow, Insert},
-    envelope::{Envelope, Noted, seal_envelope},
+    envelope::{Envelope, Noted, Wrapped, seal_envelope},
     error::Error,
     event::{Event, EventKind, ForeignId, Vendor},
     extension::{Extension, ExtensionKind, Extensions},

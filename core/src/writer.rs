@@ -4,7 +4,7 @@ use crate::{
     Context, Error, Event, ExtensionKind, FrameSigner, Header, SourceId, TenantId, Timestamp,
     codec::Writer,
     context::most_sharing,
-    crc::crc32,
+    crc::{crc32, joined},
     extension::{EXTENSION_HEAD, Extensions, write_extension},
     header::{CRC_AT, HEADER_LEN},
     limits::{MAX_FRAME, MAX_HEADER},
@@ -195,7 +195,7 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
             return Err(Error::State);
         }
         self.end_header()?;
-        let end = close(self.buffer.as_mut(), &self.header, self.header_len, self.end, signer)?;
+        let end = close(self.buffer.as_mut(), &self.header, self.header_len, self.end, None, signer)?;
         self.stage = Stage::Finished;
         Ok(&self.buffer.as_mut()[..end])
     }
@@ -267,10 +267,17 @@ impl<B: AsMut<[u8]>> FrameWriter<B> {
             payload.len() as u32,
         );
         region.seal(&self.header, head, payload, random)?;
-        let end = close(buffer, &self.header, self.header_len, end, signer)?;
+        let end = close(buffer, &self.header, self.header_len, end, None, signer)?;
         self.stage = Stage::Finished;
         Ok(&self.buffer.as_mut()[..end])
     }
+}
+
+/// The CRC-32 of the last bytes in front of a tag, where it is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) crc: u32,
+    pub(crate) len: usize,
 }
 
 /// Writes the header over the front, the CRC into it, and the tag behind the payload. Returns the frame's end.
@@ -279,6 +286,7 @@ pub(crate) fn close(
     header: &Header,
     header_len: usize,
     end: usize,
+    known: Option<Known>,
     signer: &(impl FrameSigner + ?Sized),
 ) -> Result<usize, Error> {
     if signer.alg() != header.alg {
@@ -289,7 +297,10 @@ pub(crate) fn close(
     let (signed, tag) = frame.split_at_mut(end);
     let fixed = signed.first_chunk_mut().ok_or(Error::BufferFull)?;
     header.write(fixed, header_len as u16, (end - header_len) as u32);
-    let crc = crc32(&[signed]);
+    let crc = match known {
+        Some(Known { crc, len }) => joined(crc32(&[&signed[..end - len]]), crc, len),
+        None => crc32(&[signed]),
+    };
     signed[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     tag.copy_from_slice(signer.sign(signed).as_bytes());
     Ok(tag_end)

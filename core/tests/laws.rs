@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use firsthop_core::{
-    Annotation, Campaign, Consent, Context, ContextDelta, Effects, Envelope, Error, Event, EventKind, ExtensionKind,
-    Frame, Network, Notes, Properties, ReferrerClass, Unsigned, WorkerId, WriteKey,
+    Alg, Annotation, Campaign, Computed, Consent, Context, ContextDelta, Effects, Envelope, Error, Event, EventKind,
+    ExtensionKind, Frame, Header, Network, Notes, Properties, ReferrerClass, Unsigned, WorkerId, WriteKey,
     limits::{MAX_DEPTH, MAX_EVENT, MAX_NAME, MAX_NOTES},
     seal_envelope,
 };
@@ -240,6 +240,27 @@ proptest! {
         let expected = Envelope { worker: WorkerId::new(1), annotation, notes: Some(notes), frame: b"frame" };
         prop_assert_eq!(Envelope::open(&frame), Ok(expected));
         prop_assert!(frame.extensions().get(ExtensionKind::Unknown(6)).is_some());
+    }
+
+    /// The CRC of a parsed frame is made use of where the frame is wrapped; of bytes it is made anew.
+    #[test]
+    fn a_frame_is_wrapped_as_its_bytes_are(payload in proptest::collection::vec(any::<u8>(), 0..20_000), alg in 0..2) {
+        let alg = if alg == 0 { Alg::None } else { Alg::HmacSha256 };
+        let signer = Computed::new(Alg::HmacSha256, [7; 32]).unwrap();
+        let mut buf = vec![0; 32_000];
+        // Any payload will do: an envelope's frame need not parse, and its own does.
+        let header = Header { alg, ..header() };
+        let inner = match alg {
+            Alg::None => seal_envelope(&mut buf, &header, WorkerId::new(1), &Annotation::default(), &payload, &Unsigned),
+            _ => seal_envelope(&mut buf, &header, WorkerId::new(1), &Annotation::default(), &payload, &signer),
+        }
+        .unwrap();
+        let frame = Frame::parse(inner).unwrap();
+        let outer = Header { alg: Alg::HmacSha256, ..header };
+        let (mut a, mut b) = (vec![0; 40_000], vec![0; 40_000]);
+        let of_bytes = seal_envelope(&mut a, &outer, WorkerId::new(2), &Annotation::default(), inner, &signer).unwrap();
+        let of_frame = seal_envelope(&mut b, &outer, WorkerId::new(2), &Annotation::default(), frame, &signer).unwrap();
+        prop_assert_eq!(of_bytes, of_frame);
     }
 
     #[test]

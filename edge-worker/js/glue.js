@@ -113,13 +113,8 @@ async function read(message, most) {
 /** The platform's key for HMAC-SHA256: it has that in machine code. Ours is some times slower, and here sooner for what is short. */
 export const hmacKey = (secret) => crypto.subtle.importKey('raw', secret.slice(), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
 
-/** HMAC-SHA256 of two parts, one behind the other. */
-export async function hmac(key, domain, signed) {
-  const message = new Uint8Array(domain.length + signed.length);
-  message.set(domain);
-  message.set(signed, domain.length);
-  return new Uint8Array(await crypto.subtle.sign('HMAC', key, message));
-}
+/** HMAC-SHA256 of bytes as they are now: the platform reads them before it returns. */
+export const hmac = (key, message) => crypto.subtle.sign('HMAC', key, message);
 
 /** What is kept or sent later must not stand in Rust's memory, which is used for something else by then. Bytes that fill their own stay where they are. */
 const kept = (bytes) => (bytes && bytes.byteLength < bytes.buffer.byteLength ? bytes.slice() : bytes);

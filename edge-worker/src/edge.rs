@@ -15,7 +15,7 @@ use firsthop_intake::{
 
 use crate::{
     config::Config,
-    keys::Key,
+    keys::{Key, Signable},
     lease::{Enrolled, Want},
     object::Objects,
     platform::{now, random_bytes},
@@ -90,10 +90,10 @@ impl Edge {
     }
 
     /// The tag that a frame should have. Nothing for one that claims no session, or whose lease is not here.
-    pub(crate) async fn computed(&self, body: &[u8]) -> Option<[u8; 32]> {
+    pub(crate) async fn computed(&self, body: &Signable) -> Option<[u8; 32]> {
         let account = self.enrolled(Header::peek(body).ok()?.tenant)?.account(now())?;
         let (lease, claim) = native::claimed(body, &account, now())?;
-        Some(Key::of_session(&lease, &claim)?.tag(claim.signed).await)
+        Some(Key::of_session(&lease, &claim)?.tag(body, claim.signed.len()).await)
     }
 
     /// Lets `intake` decide with what is known of the tenant, and once more when there may be news: when nothing is

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use firsthop_core::{Alg, Computed, Header, Noted, SourceId, Timestamp, limits::MAX_NOTES, seal_envelope};
+use firsthop_core::{Alg, Computed, Header, Noted, SourceId, Timestamp, Wrapped, limits::MAX_NOTES, seal_envelope};
 use firsthop_intake::{
     Account as _, Leased, Problem, Receipt, Refusal,
     spool::{Fate, Inside},
@@ -11,7 +11,7 @@ use firsthop_intake::{
 use crate::{
     counters::{self, Became},
     edge::Edge,
-    keys::Key,
+    keys::{Key, Signable},
     lease::Enrolled,
     spool::{Shard, Taken, Why},
     upstream::{Answer, post},
@@ -120,10 +120,10 @@ pub(crate) async fn envelope(
     enrolled: &Enrolled,
     account: &Leased,
     noted: Noted<'_>,
-    frame: &[u8],
+    frame: Wrapped<'_>,
     count: u16,
     now: Timestamp,
-) -> Option<Vec<u8>> {
+) -> Option<Signable> {
     let (key_id, scope, lease) = account.current(now).ok()?;
     let (source, batch_seq) = enrolled.next_envelope(now);
     let header = Header {
@@ -135,13 +135,14 @@ pub(crate) async fn envelope(
         batch_seq,
         ..Header::new(scope.tenant, source, now)
     };
-    let mut envelope = vec![0; frame.len() + AROUND];
+    let mut envelope = Signable::new(frame.bytes().len() + AROUND);
     // The tag stands behind all that is signed, so it can be put there afterwards.
     let unsigned = Computed::new(header.alg, [0; 32]).ok()?;
     let length = seal_envelope(&mut envelope, &header, scope.worker, noted, frame, &unsigned).ok()?.len();
     envelope.truncate(length);
-    let (signed, tag) = envelope.split_at_mut(length - header.alg.tag_len());
-    tag.copy_from_slice(&Key::of_envelopes(&lease)?.tag(signed).await);
+    let signed = length - header.alg.tag_len();
+    let tag = Key::of_envelopes(&lease)?.tag(&envelope, signed).await;
+    envelope[signed..].copy_from_slice(&tag);
     Some(envelope)
 }
 

@@ -54,8 +54,8 @@ extern "C" {
     #[wasm_bindgen(js_name = hmacKey)]
     pub(crate) fn hmac_key(secret: &[u8]) -> Promise;
 
-    /// The HMAC-SHA256 of two parts, one behind the other: [`Uint8Array`].
-    pub(crate) fn hmac(key: &JsValue, domain: &[u8], signed: &[u8]) -> Promise;
+    /// The HMAC-SHA256 of a message: an `ArrayBuffer`.
+    pub(crate) fn hmac(key: &JsValue, message: &[u8]) -> Promise;
 
     /// A response.
     #[wasm_bindgen(catch)]

@@ -4,7 +4,7 @@ use std::{borrow::Cow, rc::Rc};
 
 use worker::{Context, Env, console_log};
 
-use firsthop_core::{Annotation, Frame, Header, Noted, TenantId, Trust};
+use firsthop_core::{Annotation, Frame, Header, Noted, TenantId, Trust, Wrapped};
 use firsthop_intake::{
     Facts, Leased, PREFLIGHT, Problem, Receipt, Refusal, Refused, Route, Verdict, native,
     policy::Policy,
@@ -20,6 +20,7 @@ use crate::{
     edge::{Edge, remember, seen_id, was_seen},
     forward::{Outcome, envelope, forward},
     gate::{self, Passage},
+    keys::Signable,
     lease::Enrolled,
     platform::{now, random},
     reply::Reply,
@@ -62,7 +63,7 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
     if let Passage::Forward(onward) = gate::frame(&edge, ctx, arrival, &body).await? {
         return Ok(pass_on(arrival, &onward, &body).await?);
     }
-    let body = body.to_vec();
+    let body = Signable::of(&body);
     let facts = Facts { mac: edge.computed(&body).await, ..arrival.facts(now()) };
     let decide = |lookup: Lookup<'_>| native::receive(&body, &facts, lookup);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
@@ -200,9 +201,10 @@ impl<'a> Way<'a> {
         let readable = readable.filter(|_| annotation.trust != Trust::Unchecked);
         let applied = readable.and_then(|frame| rules::apply(rules, key.as_ref(), facts, annotation, &frame).ok());
         let applied = applied.unwrap_or_else(|| rules::unread(rules, facts, annotation, frame.header()));
-        let (notes, bytes) = (applied.notes(), applied.frame.as_deref().unwrap_or(frame.bytes()));
-        let Ok(header) = Header::peek(bytes) else { return Outcome::Unknown(Refusal::Internal.into()) };
-        self.send(account, (&applied.annotation, &notes).into(), Inside::Frame(&header), bytes, true).await
+        let notes = applied.notes();
+        let wrapped = applied.frame.as_deref().map_or(Wrapped::from(*frame), Wrapped::from);
+        let Ok(header) = Header::peek(wrapped.bytes()) else { return Outcome::Unknown(Refusal::Internal.into()) };
+        self.send(account, (&applied.annotation, &notes).into(), Inside::Frame(&header), wrapped, true).await
     }
 
     /// Hands on what is inside of an envelope; `spooled` if it may wait in the spool.
@@ -211,14 +213,14 @@ impl<'a> Way<'a> {
         account: &Leased,
         noted: Noted<'_>,
         inside: Inside<'_>,
-        body: &[u8],
+        body: Wrapped<'_>,
         spooled: bool,
     ) -> Outcome {
         let Some(enrolled) = self.enrolled else { return Outcome::Unknown(Refusal::Internal.into()) };
         match envelope(enrolled, account, noted, body, inside.count(), now()).await {
             Some(envelope) => {
                 // What cannot say whose it is goes where all of that goes.
-                let source = Header::peek(body).map(|header| header.source).unwrap_or_default();
+                let source = Header::peek(body.bytes()).map(|header| header.source).unwrap_or_default();
                 forward(self.edge, enrolled, source, inside, &envelope, spooled).await
             }
             None => Outcome::Unknown(Refusal::Unavailable.into()),
@@ -237,7 +239,7 @@ impl<'a> Way<'a> {
     ) -> Result<bool, Failure> {
         let (mut annotation, policy) = (*annotation, self.policy());
         rules_of(policy.as_deref()).place.limit(&mut annotation);
-        match self.send(account, (&annotation).into(), Inside::Refused(count), body, spooled).await {
+        match self.send(account, (&annotation).into(), Inside::Refused(count), body.into(), spooled).await {
             Outcome::Acknowledged(_) | Outcome::Spooled { .. } | Outcome::Refused(_) => Ok(true),
             Outcome::NotKept(_) | Outcome::Unfit(_) => Ok(false),
             Outcome::Unknown(problem) => Err(self.fail(problem)),

@@ -5,11 +5,11 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    ops::Deref,
+    ops::{Deref, DerefMut},
     rc::Rc,
 };
 
-use wasm_bindgen::{JsCast as _, JsValue};
+use wasm_bindgen::JsValue;
 use worker::js_sys::Uint8Array;
 
 use firsthop_core::{Alg, Claim, DOMAIN, FrameSigner as _, LeaseKey, MacKey, SessionGrant, SourceId};
@@ -25,6 +25,45 @@ const LONG: usize = 3072;
 
 thread_local! {
     static KEPT: RefCell<Vec<Option<Rc<Key>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A frame's bytes, with what a tag is made over in front of them: so the platform gets both in one piece.
+pub(crate) struct Signable(Vec<u8>);
+
+impl Signable {
+    /// So many zeros, to be written over.
+    pub(crate) fn new(len: usize) -> Self {
+        let mut bytes = Vec::with_capacity(DOMAIN.len() + len);
+        bytes.extend_from_slice(DOMAIN);
+        bytes.resize(DOMAIN.len() + len, 0);
+        Self(bytes)
+    }
+
+    /// A copy of bytes of the platform's.
+    pub(crate) fn of(bytes: &Uint8Array) -> Self {
+        let mut copy = Self::new(bytes.length() as usize);
+        bytes.copy_to(&mut copy);
+        copy
+    }
+
+    /// Leaves so many bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(DOMAIN.len() + len);
+    }
+}
+
+impl Deref for Signable {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0[DOMAIN.len()..]
+    }
+}
+
+impl DerefMut for Signable {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0[DOMAIN.len()..]
+    }
 }
 
 /// Drops all that is kept. A request that has one of them in hand ends with it.
@@ -77,26 +116,27 @@ impl Key {
         self.lease.expose() == lease.expose() && self.session == *session
     }
 
-    /// The HMAC-SHA256 of a frame's signed bytes.
-    pub(crate) async fn tag(&self, signed: &[u8]) -> [u8; 32] {
-        if signed.len() >= LONG
-            && let Some(tag) = self.platforms(signed).await
+    /// The HMAC-SHA256 of the first bytes of a frame, so many of them as are signed.
+    pub(crate) async fn tag(&self, frame: &Signable, signed: usize) -> [u8; 32] {
+        if signed >= LONG
+            && let Some(message) = frame.0.get(..DOMAIN.len() + signed)
+            && let Some(tag) = self.platforms(message).await
         {
             return tag;
         }
         let mut tag = [0; 32];
-        tag.copy_from_slice(self.own.sign(signed).as_bytes());
+        tag.copy_from_slice(self.own.sign(&frame[..signed]).as_bytes());
         tag
     }
 
-    async fn platforms(&self, signed: &[u8]) -> Option<[u8; 32]> {
+    async fn platforms(&self, message: &[u8]) -> Option<[u8; 32]> {
         if self.platform.get().is_none() {
             let key = settled(glue::hmac_key(&*secret(&self.lease, &self.session))).await.ok()?;
             // Another request may have been sooner.
             let _ = self.platform.set(key);
         }
-        let tag = settled(glue::hmac(self.platform.get()?, DOMAIN, signed)).await.ok()?;
-        tag.dyn_into::<Uint8Array>().ok()?.to_vec().try_into().ok()
+        let tag = settled(glue::hmac(self.platform.get()?, message)).await.ok()?;
+        Uint8Array::new(&tag).to_vec().try_into().ok()
     }
 }
 

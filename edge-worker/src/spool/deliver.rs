@@ -18,6 +18,7 @@ use super::{
 use crate::{
     edge::Edge,
     forward::{self, hand_over},
+    keys::Signable,
     lease::Want,
     object::Result,
     platform::{chance, now},
@@ -220,7 +221,7 @@ impl Delivery<'_> {
     /// The envelope, signed with what this edge holds now, if it was signed with something else. Nothing if it may go as it is.
     ///
     /// The producer's frame inside, and what was noted when it came, stay as they are: they are what the server knows an event by.
-    async fn sign_again(&self, frame: &Frame<'_>, inside: &Envelope<'_>) -> Option<Vec<u8>> {
+    async fn sign_again(&self, frame: &Frame<'_>, inside: &Envelope<'_>) -> Option<Signable> {
         let header = frame.header();
         let enrolled = self.edge.enrolled(header.tenant)?;
         if enrolled.account(now()).is_none() || enrolled.is_due(Want::Signing, now()) {
@@ -236,6 +237,6 @@ impl Delivery<'_> {
             Some(notes) => (&inside.annotation, notes).into(),
             None => (&inside.annotation).into(),
         };
-        forward::envelope(enrolled, &account, noted, inside.frame, header.count, now()).await
+        forward::envelope(enrolled, &account, noted, inside.frame.into(), header.count, now()).await
     }
 }

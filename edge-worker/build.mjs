@@ -101,7 +101,7 @@ const wasm = path.join(made, 'index_bg.wasm');
 writeFileSync(wasm, cut(readFileSync(wasm)));
 // What workerd has, and no more: without the list, wasm-opt might use what only other engines know.
 const features = ['bulk-memory', 'exception-handling', 'multivalue', 'mutable-globals', 'nontrapping-float-to-int', 'reference-types', 'sign-ext', 'simd'];
-run(environment.WASM_OPT_BIN, [...features.map((name) => `--enable-${name}`), '-Oz', '--gufa', '-Oz', '--debuginfo', wasm, '-o', wasm]);
+run(environment.WASM_OPT_BIN, [...features.map((name) => `--enable-${name}`), '-O3', '--gufa', '-O3', '--debuginfo', wasm, '-o', wasm]);
 const { module, names } = withoutNames(readFileSync(wasm));
 writeFileSync(wasm, module);
 // `wasm-function[123]` in a trace is the line that begins with 123.

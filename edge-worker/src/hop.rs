@@ -116,7 +116,11 @@ async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Contex
     }
     let body = body.to_vec();
     let facts = arrival.facts(now());
-    let decide = |lookup: Lookup<'_>| segment::receive(call, &body, &facts, &mut random, lookup);
+    let granted = |account: &Rc<Leased>, said: &str| {
+        let policy = edge.enrolled(account.tenant.id).and_then(|enrolled| enrolled.documents.policy().flatten());
+        rules_of(policy.as_deref()).consent.granted(said)
+    };
+    let decide = |lookup: Lookup<'_>| segment::receive(call, &body, &facts, &mut random, lookup, &granted);
     let (decided, enrolled) = edge.decide(ctx, decide, refusal_of).await?;
     let way = Way::new(&edge, enrolled);
     let accepted = match decided {

@@ -192,6 +192,28 @@ describe('rules at the edge', () => {
     assert.deepEqual([event.id, event.context.userId, event.properties, envelope.notes.city], ['m-1', hash('ada'), { sku: 'G-32' }, 'Zürich']);
   });
 
+  test('Segment’s consent is judged as a page’s, by the tenant’s own categories', async () => {
+    const rules = { consent: { required: ['analytics'], without: 'suppress', categories: { analytics: ['Statistics'], marketing: ['Ads'] } } };
+    const tenant = new RulesTenant(number++, rules);
+    const { server, edge } = await pair({ tenants: [tenant] });
+    const message = (event, categoryPreferences) => ({ type: 'track', event, messageId: event, userId: 'ada', context: { consent: { categoryPreferences } } });
+    const batch = [message('Bought', { Statistics: true, Ads: true }), message('Held', { Analytics: true }), message('Sold', { Statistics: true, Ads: true }), { type: 'track', event: 'Silent', messageId: 'Silent', userId: 'ada' }];
+    const headers = { authorization: `Bearer ${tenant.writeKey}`, 'content-type': 'application/json', ...said({ colo: 'ZRH', country: 'CH' }) };
+    const send = async (more = {}) => {
+      server.forget();
+      const answer = await fetch(`${edge.url}/v1/batch`, { method: 'POST', headers: { ...headers, ...more }, body: JSON.stringify({ batch }) });
+      assert.equal(answer.status, 200, await answer.clone().text());
+      return server.opened().map(({ frame, notes }) => ({ says: kit({ do: 'read', frame }), effects: notes.effects, inside: bytes(frame) }));
+    };
+    const [good, held] = await send();
+    assert.deepEqual([good.says.header.consent, good.effects, good.says.events.map(({ name }) => name)], [ANALYTICS | MARKETING, [], ['Bought', 'Sold']]);
+    assert.deepEqual([held.says.header.consent, held.effects, held.says.events.map(({ id }) => id)], [0, ['rewritten', 'suppressed'], ['Held', 'Silent']]);
+    for (const trace of ['ada', 'Analytics']) assert.ok(!held.inside.includes(trace) && good.inside.includes('ada'), trace);
+    // What the browser signals takes back what the call says, too.
+    const [withdrawn] = await send({ 'sec-gpc': '1' });
+    assert.deepEqual(withdrawn.effects, ['gpc']);
+  });
+
   test('the spool keeps what was noted, and what is signed anew says it too', async () => {
     const tenant = new RulesTenant(number++, { consent: { required: ['analytics'], without: 'suppress' }, place: { precision: 'city' } });
     const { server, send, restartEdge } = await pair({ tenants: [tenant], persist: true });

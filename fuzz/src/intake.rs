@@ -8,6 +8,7 @@ use firsthop_intake::{
     document::{Document, Kind, RegionKeys, Signed},
     json::{Json, read_entries, to_string},
     native,
+    rules::Rules,
     segment::{self, Call},
 };
 
@@ -58,7 +59,9 @@ pub fn segment(bytes: &[u8]) {
     let mut random = |buf: &mut [u8]| buf.fill(which);
     let authorization = "Basic ZmhfMDAwMDAwMDAwMDBhMTFjZV9LcTdacDBjM1ZuOFJiNUxzOg==";
     let facts = Facts { authorization: Some(authorization), content_type: Some("application/json"), ..Facts::at(NOW) };
-    match segment::receive(call, body, &facts, &mut random, |id| (id == account.tenant.id).then_some(&account)) {
+    let find = |id| (id == account.tenant.id).then_some(&account);
+    let granted = |_: &&_, said: &str| Rules::none().consent.granted(said);
+    match segment::receive(call, body, &facts, &mut random, find, &granted) {
         Ok(accepted) => {
             assert!(
                 !accepted.frames.is_empty()

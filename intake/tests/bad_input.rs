@@ -38,8 +38,7 @@ fn of_frame(body: &[u8], facts: &Facts<'_>) -> Verdict {
 }
 
 fn of_segment(call: Call, body: &str, facts: &Facts<'_>) -> Verdict {
-    let refused =
-        segment::receive(call, body.as_bytes(), facts, &mut counter(), known(server())).expect_err("is to be refused");
+    let refused = common::calls::send_as(call, body.as_bytes(), facts).expect_err("is to be refused");
     assert_eq!(refused.annotation.refused, refused.problem.code());
     verdict(&refused.problem, refused.quarantine.is_some())
 }

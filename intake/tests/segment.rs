@@ -7,8 +7,11 @@ use std::collections::HashSet;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use common::{calls::*, *};
-use firsthop_core::{ExtensionKind, Frame, SourceId, Trust};
-use firsthop_intake::{Facts, segment::Call};
+use firsthop_core::{Consent, ExtensionKind, Frame, SourceId, Trust};
+use firsthop_intake::{
+    Facts, Rooted,
+    segment::{Accepted, Call},
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -100,6 +103,87 @@ fn a_page_of_the_browser() {
             },
         })
     );
+}
+
+/// Of each frame: its consent, its first number, and the ids in it.
+fn frames(accepted: &Accepted<'_, Rooted>) -> Vec<(Consent, u64, Vec<String>)> {
+    let of = |bytes: &Vec<u8>| {
+        let frame = Frame::parse(bytes).unwrap();
+        let ids = frame.open().unwrap().1.map(|event| event.unwrap().id.unwrap().id.to_owned()).collect();
+        (frame.header().consent, frame.header().first_seq, ids)
+    };
+    accepted.frames.iter().map(of).collect()
+}
+
+#[test]
+fn what_a_visitor_grants_is_the_consent_of_the_frame() {
+    let (analytics, marketing) = (Consent::ANALYTICS, Consent::MARKETING);
+    for (context, consent) in [
+        (json!({ "consent": { "categoryPreferences": { "Advertising": true, "Analytics": false } } }), marketing),
+        (
+            json!({ "consent": { "categoryPreferences": { "Advertising": true, "Analytics": true } } }),
+            analytics.with(marketing),
+        ),
+        (json!({ "consent": { "categoryPreferences": {} } }), Consent::NONE),
+        (json!({ "consent": null }), Consent::NONE),
+        (json!({ "consent": true }), Consent::NONE),
+        (json!({}), Consent::NONE),
+    ] {
+        for call in [Call::Track, Call::Page, Call::Identify] {
+            let body = json!({ "writeKey": KEY, "event": "A", "messageId": "m", "userId": "u", "context": context })
+                .to_string();
+            let accepted = send(call, &body).unwrap();
+            assert_eq!(frames(&accepted), [(consent, 0, vec!["m".into()])], "{context}");
+            // What was said stays, too.
+            let said = context.get("consent");
+            assert_eq!(events(&accepted)[0].0["context"]["extra"].get("consent"), said, "{context}");
+        }
+    }
+    let twice = format!(r#"{{"writeKey":"{KEY}","event":"A","context":{{"consent":{{}},"consent":{{}}}}}}"#);
+    assert_eq!(send(Call::Track, &twice).unwrap_err().problem.code(), "malformed-json");
+}
+
+#[test]
+fn a_batch_of_several_consents_becomes_a_frame_for_each() {
+    let (analytics, marketing) = (Consent::ANALYTICS, Consent::MARKETING);
+    let message = |id: &str, said: Value| json!({ "type": "track", "event": "A", "userId": "u", "messageId": id, "context": { "consent": { "categoryPreferences": said } } });
+    let of = |name: &str| json!({ name: true });
+    let mut messages = vec![
+        message("a", of("Analytics")),
+        message("b", of("Advertising")),
+        message("c", of("C0002")),
+        json!({ "type": "track", "messageId": "bad" }),
+        message("d", json!({})),
+        // Its own does not say; that of the batch does.
+        json!({ "type": "track", "event": "A", "userId": "u", "messageId": "e" }),
+        message("f", of("Analytics")),
+    ];
+    let body = |messages: &[Value]| {
+        let shared = json!({ "consent": { "categoryPreferences": { "Advertising": true } } });
+        json!({ "writeKey": KEY, "context": shared, "batch": messages }).to_string()
+    };
+    let ids = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect::<Vec<_>>();
+    let text = body(&messages);
+    let accepted = send(Call::Batch, &text).unwrap();
+    let expected =
+        [(analytics, 0, ids(&["a", "c", "f"])), (marketing, 3, ids(&["b", "e"])), (Consent::NONE, 5, ids(&["d"]))];
+    assert_eq!(frames(&accepted), expected);
+    assert_eq!(accepted.rejected.len(), 1);
+    assert_eq!(accepted.rejected[0].messages[0].0, 3, "its place in the batch");
+
+    // However they alternate: a frame for each that there is, and all that was sent.
+    messages = (0..1_000).map(|i| message(&i.to_string(), of(["Analytics", "Advertising", "x"][i % 3]))).collect();
+    let text = body(&messages);
+    let accepted = send(Call::Batch, &text).unwrap();
+    let all = frames(&accepted);
+    assert_eq!(all.iter().map(|(consent, ..)| *consent).collect::<Vec<_>>(), [analytics, marketing, Consent::NONE]);
+    assert_eq!(
+        all.iter().map(|(_, first, ids)| (*first, ids.len())).collect::<Vec<_>>(),
+        [(0, 334), (334, 333), (667, 333)]
+    );
+    for (i, (.., ids)) in all.iter().enumerate() {
+        assert!(ids.iter().enumerate().all(|(n, id)| id.parse::<usize>() == Ok(3 * n + i)), "in their order");
+    }
 }
 
 #[test]

@@ -80,7 +80,9 @@ impl Inner {
             found.has_room(body.len())?;
         }
         let mut turn = self.turn(named.as_ref(), body.len()).await?;
-        let accepted = match segment::receive(call, &body, facts, &mut random_bytes, |id| self.tenants.find(id)) {
+        let find = |id| self.tenants.find(id);
+        let granted = |found: &Found, said: &str| found.known.first_hop().rules().consent.granted(said);
+        let accepted = match segment::receive(call, &body, facts, &mut random_bytes, find, &granted) {
             Ok(accepted) => accepted,
             Err(refused) => {
                 return Err(self.refuse(*refused, &body, facts, asked(call.path(), facts), held).await);

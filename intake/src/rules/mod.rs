@@ -47,7 +47,7 @@ use crate::fields::{self, Fault, Others, Read, optional, words};
 pub use self::{
     apply::{Applied, apply, unread},
     clock::ClockRule,
-    consent::{ConsentRule, Purpose, Without, is_gpc},
+    consent::{Categories, ConsentRule, Purpose, Without, is_gpc},
     page::{CampaignRule, KeepClickIds},
     place::{PlaceRule, Precision},
     referrer::ReferrerRule,
@@ -157,6 +157,7 @@ impl Rules {
     /// # Errors
     /// The first fault, with where it is.
     pub fn check(&self) -> Result<(), RulesError> {
+        self.consent.check()?;
         self.traffic.check()?;
         self.campaign.check()?;
         self.referrer.check()?;
@@ -254,6 +255,12 @@ pub(crate) mod tests {
                 required: vec![Purpose::Necessary, Purpose::Analytics],
                 without: Without::Suppress,
                 gpc: vec![Purpose::Preferences, Purpose::Marketing],
+                categories: Categories {
+                    necessary: texts("n"),
+                    analytics: texts("o"),
+                    preferences: texts("p"),
+                    marketing: texts("q"),
+                },
             },
             place: PlaceRule { precision: Precision::City, network: false },
             traffic: TrafficRule { bots: texts("a"), ai_agents: texts("b"), scanners: texts("c") },
@@ -296,6 +303,8 @@ pub(crate) mod tests {
             (r#"{"consent":{"require":[]}}"#, "unknown field `require`"),
             (r#"{"consent":{"required":["ads"]}}"#, "unknown variant `ads`"),
             (r#"{"consent":{"without":"drop"}}"#, "unknown variant `drop`"),
+            (r#"{"consent":{"categories":{"ads":[]}}}"#, "unknown field `ads`"),
+            (r#"{"consent":{"categories":{"marketing":[""]}}}"#, "rules: consent.categories.marketing"),
             (r#"{"place":{"precision":"street"}}"#, "unknown variant `street`"),
             (r#"{"session":"cookie"}"#, "unknown variant `cookie`"),
             (r#"{"ids":{"user":"encrypt"}}"#, "unknown variant `encrypt`"),
@@ -323,6 +332,7 @@ pub(crate) mod tests {
         let texts = [
             "{}",
             r#"{"consent":{"required":["analytics","marketing"],"without":"anonymise","gpc":[]}}"#,
+            r#"{"consent":{"required":["analytics","marketing"],"without":"anonymise","gpc":[],"categories":{"analytics":["S"]}}}"#,
             r#"{"place":{"precision":"city","network":false},"session":"source","hash_generation":2}"#,
             r#"{"ids":{"user":"hash"},"properties":{"allow":["a.*"],"deny":["a.b"],"hash":["a.c"]}}"#,
         ];
@@ -340,6 +350,6 @@ pub(crate) mod tests {
         prints.sort_unstable();
         prints.dedup();
         assert_eq!(prints.len(), all.len());
-        assert_eq!(all.each_ref().map(Rules::hashes), [false, false, false, true]);
+        assert_eq!(all.each_ref().map(Rules::hashes), [false, false, false, false, true]);
     }
 }

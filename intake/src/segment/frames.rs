@@ -1,7 +1,7 @@
 //! Events → unsigned native frames of a fresh source, as many as it takes.
 
 use firsthop_core::{
-    Error, Event, ExtensionKind, FrameWriter, Header, SourceId, Timestamp, Unsigned, is_traceparent,
+    Consent, Error, Event, ExtensionKind, FrameWriter, Header, SourceId, Timestamp, Unsigned, is_traceparent,
     limits::{MAX_FRAME, MAX_HEADER},
 };
 
@@ -41,6 +41,18 @@ impl<'k> Frames<'k> {
         };
         frames.begin()?;
         Ok(frames)
+    }
+
+    /// Says what the visitor grants with the events that follow. A frame has one consent.
+    pub(crate) fn under(&mut self, consent: Consent) -> Result<(), Error> {
+        if self.header.consent == consent {
+            return Ok(());
+        }
+        if !self.writer.is_empty() {
+            self.close()?;
+        }
+        self.header.consent = consent;
+        self.begin()
     }
 
     /// Adds an event: to the frame at hand, or to the next one.

@@ -28,6 +28,8 @@ pub(crate) struct Message<'a> {
     /// When it happened, in milliseconds since the Unix epoch; none if it does not say.
     time: Option<i64>,
     properties: Option<&'a str>,
+    /// What the visitor grants, as it stands; it stays in the context, too.
+    pub(crate) consent: Option<&'a str>,
     context: Members<'a>,
     /// What no field of an event holds.
     rest: Members<'a>,
@@ -78,10 +80,11 @@ impl<'a> Message<'a> {
         let mut context = Members::parse(context).ok_or_else(|| malformed("`context` is not an object"))?;
         context.check_count()?;
         context.or(&shared.context);
+        let consent = context.get("consent")?;
         let sent = members.take("sentAt")?.and_then(read_time).or(shared.sent);
         let time = event_time(&members, sent, now)?;
         members.or(&shared.rest);
-        Ok(Self { kind, id, name, user_id, anonymous_id, time, properties, context, rest: members })
+        Ok(Self { kind, id, name, user_id, anonymous_id, time, properties, consent, context, rest: members })
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `properties`, `traits` | its properties |
 //! | `userId`, `anonymousId` | fields of its context |
 //! | `context.locale`, `.timezone`, `.userAgent`, `.page.{url,title,referrer}`, `.campaign.{source,medium,name,term,content}`, `.screen.{width,height}` | fields of its context |
+//! | `context.consent.categoryPreferences` | its frame's consent, as [`granted`](receive) says; it stays in `extra`, too |
 //! | all else in `context` | `extra` of its context, under its own name |
 //! | all else in the message, `timestamp` and `originalTimestamp` as they were sent included | `extra.segment` of its context |
 //! | all else in the batch | as if it stood in each message that has no member of that name |
@@ -27,7 +28,7 @@
 //!
 //! ```
 //! use firsthop_core::{Frame, Keyring, Region, TenantId, Timestamp, WorkerId};
-//! use firsthop_intake::{Facts, Origins, RegionSecrets, Rooted, Tenant, segment::{self, Call}};
+//! use firsthop_intake::{Facts, Origins, RegionSecrets, Rooted, Tenant, rules::Rules, segment::{self, Call}};
 //!
 //! # fn main() -> Result<(), firsthop_core::Error> {
 //! let account = Rooted {
@@ -49,7 +50,9 @@
 //! ] }"#;
 //! let facts = Facts::at(Timestamp::from_millis(1_700_000_000_000));
 //! let mut random = |bytes: &mut [u8]| bytes.fill(4); // a hop's own generator
-//! let accepted = segment::receive(Call::Batch, body, &facts, &mut random, |_| Some(&account)).expect("accepted");
+//! let accepted = segment::receive(Call::Batch, body, &facts, &mut random, |_| Some(&account), &|_, said| {
+//!     Rules::none().consent.granted(said)
+//! }).expect("accepted");
 //!
 //! // The good message is an event of a frame, the bad one is to be set aside.
 //! assert_eq!(Frame::parse(&accepted.frames[0])?.header().count, 1);
@@ -66,7 +69,7 @@ mod request;
 
 use std::borrow::Cow;
 
-use firsthop_core::{Annotation, Event, EventKind, SourceId, TenantId, Timestamp, Trust, WriteKey};
+use firsthop_core::{Annotation, Consent, Event, EventKind, SourceId, TenantId, Timestamp, Trust, WriteKey};
 
 pub(crate) use self::message::REST;
 use self::{
@@ -205,7 +208,7 @@ pub fn named(facts: &Facts<'_>) -> Option<TenantId> {
 }
 
 /// Decides on a body of one of Segment's paths. `random` fills a buffer with random bytes; `lookup` finds what the hop
-/// knows of a tenant and is asked at most once.
+/// knows of a tenant and is asked at most once; `granted` says what a message's `context.consent` grants by the tenant's rules.
 ///
 /// A caller whose knowledge may be old can look for news when the refusal is
 /// [`Error::WriteKey`](firsthop_core::Error::WriteKey), and ask again.
@@ -218,6 +221,7 @@ pub fn receive<'a, T: Account>(
     facts: &Facts<'a>,
     random: &mut dyn FnMut(&mut [u8]),
     lookup: impl FnOnce(TenantId) -> Option<T>,
+    granted: &dyn Fn(&T, &str) -> Consent,
 ) -> Result<Accepted<'a, T>, Box<Refused<'a, T>>> {
     let annotation = annotate(facts);
     if let Err(problem) = check_readable(body, facts) {
@@ -248,11 +252,16 @@ pub fn receive<'a, T: Account>(
         // No vendor's format is sealed.
         account.check_sealed(false)?;
         let text = text.as_deref().unwrap_or_default();
-        Events { account, key, traceparent: facts.traceparent, now: facts.now, random }.read(call, request, |message| {
-            // Positions in the mended text are positions in the body.
-            let at = message.as_ptr() as usize - text.as_ptr() as usize;
-            lexical::without_addresses(&body[at..at + message.len()])
-        })
+        let granted = &|said: &str| granted(account, said);
+        Events { account, granted, key, traceparent: facts.traceparent, now: facts.now, random }.read(
+            call,
+            request,
+            |message| {
+                // Positions in the mended text are positions in the body.
+                let at = message.as_ptr() as usize - text.as_ptr() as usize;
+                lexical::without_addresses(&body[at..at + message.len()])
+            },
+        )
     });
     match (events, account) {
         (Ok((frames, rejected)), Some(account)) => {
@@ -281,6 +290,7 @@ fn read_text(body: &[u8]) -> Result<Cow<'_, str>, Problem> {
 /// What turning messages into events needs.
 struct Events<'r, 'k, T> {
     account: &'r T,
+    granted: &'r dyn Fn(&str) -> Consent,
     key: &'k str,
     traceparent: Option<&'k str>,
     now: Timestamp,
@@ -308,17 +318,41 @@ impl<T: Account> Events<'_, '_, T> {
         match request.messages {
             Messages::One(members, json) => {
                 let message = Message::read(members, call.kind(), &shared, self.key, self.now)?;
+                frames.under(self.consent_of(&message))?;
                 self.push(&message, &mut encoder, &mut frames).map_err(|problem| name_depth(problem, json))?;
             }
             Messages::Batch(batch) => {
-                for (place, json) in batch.into_iter().enumerate() {
-                    let pushed = check_size(json)
-                        .and_then(|()| Members::parse(json).ok_or_else(|| malformed("the message is not an object")))
-                        .and_then(|members| Message::read(members, None, &shared, self.key, self.now))
-                        .and_then(|message| self.push(&message, &mut encoder, &mut frames));
-                    if let Err(problem) = pushed {
-                        reject(&mut rejected, &name_depth(problem, json), place, &raw(json));
+                // Those of one visitor grant the same, nearly always. What grants something else waits for its turn, and is read again then: to
+                // keep it read would take many times the memory of the body.
+                let (mut turn, mut rest) = (None, Vec::new());
+                let mut batch: Vec<_> =
+                    batch.into_iter().enumerate().map(|(place, json)| (place, json, None)).collect();
+                while !batch.is_empty() {
+                    for (place, json, consent) in batch.drain(..) {
+                        if consent.is_some() && turn.is_some() && consent != turn {
+                            rest.push((place, json, consent));
+                            continue;
+                        }
+                        let pushed = check_size(json)
+                            .and_then(|()| {
+                                Members::parse(json).ok_or_else(|| malformed("the message is not an object"))
+                            })
+                            .and_then(|members| Message::read(members, None, &shared, self.key, self.now))
+                            .and_then(|message| {
+                                let consent = self.consent_of(&message);
+                                if *turn.get_or_insert(consent) != consent {
+                                    rest.push((place, json, Some(consent)));
+                                    return Ok(());
+                                }
+                                frames.under(consent)?;
+                                self.push(&message, &mut encoder, &mut frames)
+                            });
+                        if let Err(problem) = pushed {
+                            reject(&mut rejected, &name_depth(problem, json), place, &raw(json));
+                        }
                     }
+                    turn = None;
+                    std::mem::swap(&mut batch, &mut rest);
                 }
             }
         }
@@ -326,6 +360,10 @@ impl<T: Account> Events<'_, '_, T> {
             rejected.body.extend_from_slice(b"]}");
         }
         Ok((frames.finish()?, rejected))
+    }
+
+    fn consent_of(&self, message: &Message<'_>) -> Consent {
+        message.consent.map_or(Consent::NONE, self.granted)
     }
 
     fn push(&mut self, message: &Message<'_>, encoder: &mut Encoder, frames: &mut Frames<'_>) -> Result<(), Problem> {

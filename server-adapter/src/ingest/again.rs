@@ -208,8 +208,9 @@ impl Entry<'_> {
             ..Facts::at(self.time)
         };
         let find = |id| (id == account.tenant().id).then_some(account);
-        let accepted =
-            segment::receive(call, body, &facts, &mut random_bytes, find).map_err(|refused| refused.problem)?;
+        let consent = &self.today.first_hop().rules().consent;
+        let accepted = segment::receive(call, body, &facts, &mut random_bytes, find, &|_, said| consent.granted(said))
+            .map_err(|refused| refused.problem)?;
         if let ([], [all]) = (&*accepted.frames, &*accepted.rejected) {
             let detail = all.messages.first().map(|(_, detail)| detail.clone()).unwrap_or_default();
             return Err(Problem::new(all.refusal).with_detail(detail));

@@ -106,6 +106,43 @@ fn what_nobody_agreed_to_is_counted_and_not_kept() {
     reconcile(&folder);
 }
 
+/// What an SDK of Segment's says of consent counts as what a page of ours says, by the tenant's own categories.
+#[test]
+fn segments_consent_is_judged_by_the_same_rule() {
+    let own = "[policy.rules.consent.categories]\nanalytics = [\"Statistics\"]\n";
+    let (folder, tenant, mut server) = shop(&format!("{SUPPRESS}{own}"));
+    let mut client = server.client();
+    let message = |id: &str, name: &str, said: Json| {
+        let context = serde_json::json!({ "consent": { "categoryPreferences": said } });
+        serde_json::json!({ "type": "track", "event": name, "userId": "ada", "messageId": id, "context": context })
+    };
+    let send = |client: &mut Client, batch: Json| {
+        let answer = client.segment("/v1/batch", &tenant.key, &serde_json::json!({ "batch": batch }).to_string());
+        assert_eq!(answer.status, 200);
+    };
+    let yes = serde_json::json!({ "Statistics": true, "Advertising": true });
+    let no = [serde_json::json!({ "Statistics": false }), serde_json::json!({ "Analytics": true }), Json::Null];
+    send(
+        &mut client,
+        serde_json::json!([
+            message("m-1", "Bought", yes.clone()),
+            message("m-2", "Hidden", no[0].clone()),
+            message("m-3", "Hidden", no[1].clone()),
+            message("m-4", "Hidden", no[2].clone()),
+            message("m-5", "Bought", yes.clone()),
+        ]),
+    );
+    tenant.settle();
+    let stored =
+        "SELECT COUNT(*) FROM events WHERE name = 'Bought' AND consent = 'analytics marketing' AND effects = ''";
+    assert_eq!(tenant.events(stored), 2);
+    assert_eq!(tenant.events("SELECT COUNT(*) FROM events"), 2);
+    assert_eq!(bodies_with(&tenant, "Hidden"), 0);
+    assert_eq!(server.outcome(&tenant, "suppressed", ""), 3.0);
+    assert_eq!(reconcile(&folder)["suppressed"], 3);
+    server.stop();
+}
+
 /// An edge that applies rules as the Worker does.
 fn processed(edge: &mut Edge, rules: &Rules, key: Option<&HashKey>, body: &[u8]) -> Vec<u8> {
     let facts = Facts { country: Some("CH"), ..Facts::at(now()) };

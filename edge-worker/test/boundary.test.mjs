@@ -42,11 +42,12 @@ const TRACES = [
 ];
 
 /** Everything that was written, by where. */
-async function written({ log, folder, server, host }) {
+async function written({ log, folder, server, host, said }) {
   const files = (await readdir(folder, { recursive: true, withFileTypes: true })).filter((file) => file.isFile());
   const contents = await Promise.all(files.map(async (file) => [file.name, await readFile(path.join(file.parentPath, file.name))]));
   return [
     ['log', Buffer.from(log.join('\n'))],
+    ...said,
     ...contents,
     ...server.received.map(({ body, headers }) => ['server', Buffer.concat([Buffer.from(JSON.stringify(headers)), body])]),
     // The body is what is passed on; all beside it is the edge's.
@@ -58,7 +59,7 @@ const found = (all, traces) => all.flatMap(([where, content]) => traces.filter((
 
 async function edgeAt(colo, server, host, tenant) {
   const folder = await mkdtemp(path.join(tmpdir(), 'firsthop-edge-'));
-  const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment, SPOOL_RETRY_MS: '60000' }, { folder });
+  const edge = await startWorker({ UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment, SPOOL_RETRY_MS: '60000', STATUS_TOKEN: 'operators' }, { folder });
   const facts = { 'mf-cf-blob': JSON.stringify({ ...FACTS, colo }) };
   /** Posts, and gives back the status. Not by `fetch`, which on a 421 sends the body again. */
   const post = async (to, body, headers = {}) => {
@@ -70,7 +71,16 @@ async function edgeAt(colo, server, host, tenant) {
     await once(answer, 'end');
     return answer.statusCode;
   };
-  return { edge, post, folder, all: () => written({ log: edge.log, folder, server, host }) };
+  /** What it tells its operator, and counts. */
+  const said = [];
+  const ask = async () => {
+    for (const to of ['/statusz', '/metrics']) {
+      const answer = await fetch(`${edge.url}${to}`, { headers: { authorization: 'Bearer operators' } });
+      assert.equal(answer.status, 200);
+      said.push([to, Buffer.from(await answer.arrayBuffer())]);
+    }
+  };
+  return { edge, post, folder, ask, all: () => written({ log: edge.log, folder, server, host, said }) };
 }
 
 describe('what an edge writes', () => {
@@ -79,7 +89,7 @@ describe('what an edge writes', () => {
     stopAfter(host);
     const tenant = new PolicyTenant(0xc8, { regions: [{ code: 'EU', host: host.url, forward: ['*'] }, { code: 'CH' }] });
     const server = await serverOf(tenant);
-    const { edge, post, folder, all } = await edgeAt('IAD', server, host, tenant);
+    const { edge, post, folder, ask, all } = await edgeAt('IAD', server, host, tenant);
     try {
       const authorization = `Bearer ${tenant.writeKey}`;
       const frame = (more = {}) => tenant.frame({ source, events, ...more });
@@ -110,13 +120,15 @@ describe('what an edge writes', () => {
         if (plan) host.plans.push(plan);
         assert.equal(await post(to, body, headers), status, `${to} ${status}`);
       }
+      await ask();
       await until('the lines of the refusals', () => edge.log.filter((line) => line.includes('"refused"')).length >= 10);
     } finally {
       await edge.dispose();
     }
     const everything = await all();
     assert.deepEqual(new Set(everything.map(([where]) => where).filter((where) => ['log', 'host', 'server'].includes(where))), new Set(['log', 'host']), 'the server was handed nothing');
-    assert.ok(everything.some(([where]) => where.endsWith('.sqlite')), 'what is on disk was looked at');
+    for (const where of ['.sqlite', '/statusz', '/metrics']) assert.ok(everything.some(([name]) => name.endsWith(where)), `${where} was looked at`);
+    assert.ok(everything.find(([where]) => where === '/metrics')[1].includes('refused_total{code="wrong-region"} 2'), 'and it counts');
     assert.deepEqual(found(everything, TRACES), []);
     // What the log does say is this, and nothing else.
     for (const line of edge.log.filter(Boolean)) {
@@ -132,7 +144,7 @@ describe('what an edge writes', () => {
     stopAfter(host);
     const tenant = new PolicyTenant(0xc9, { regions: [{ code: 'EU', host: host.url }] });
     const server = await serverOf(tenant);
-    const { edge, post, folder, all } = await edgeAt('FRA', server, host, tenant);
+    const { edge, post, folder, ask, all } = await edgeAt('FRA', server, host, tenant);
     const six = { 'cf-connecting-ip': '2001:db8:1234:5678:9abc:def0:1122:3344' };
     const track = JSON.stringify({ event: 'SecretEvent', userId: 'secret-user', context: { ip: '203.0.113.77' }, writeKey: tenant.writeKey });
     try {
@@ -147,6 +159,7 @@ describe('what an edge writes', () => {
         assert.equal(await post('/v1/f', tenant.frame({ source: newSource(), events }), headers), 200);
         assert.equal(await post('/v1/track', track, headers), 200);
       }
+      await ask();
     } finally {
       await edge.dispose();
     }

@@ -116,6 +116,10 @@ describe('keys', () => {
     assert.deepEqual([refused.status, (await refused.json()).code], [400, 'bad-seal']);
     assert.deepEqual(near.handed().map(({ annotation }) => annotation.refused), ['', 'bad-seal']);
     assert.deepEqual(found(await has(near), await secrets()).length, (await secrets()).length, 'the search finds what is there');
+    // The root is not among it: it never leaves the server.
+    const keys = await readFile(file('keys.toml'));
+    assert.ok(root && keys.includes(root), 'it is there');
+    assert.deepEqual(found(await has(near), [root]), []);
   });
 
   test('do not come where an edge may only pass on, in any request, on disk or in a log', async () => {

@@ -1,6 +1,8 @@
 // The built Worker with the real server behind it: what the stand-in may have got wrong.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { Analytics } from '@segment/analytics-node';
@@ -132,6 +134,23 @@ describe('edge and server', () => {
     assert.deepEqual(rows.map(({ seq }) => seq), [0, 1, 2, 3], 'in order');
     for (const body of frames) assert.deepEqual((await stored(await post(server.url, body))).sums, [0, 1, 0], 'each once');
     assert.equal(rowsOf(source).length, 4);
+  });
+
+  test('a session that has long ended is refused and set aside, and one that ended a moment ago is not', async () => {
+    const root = (await readFile(path.join(server.data, 'tenants', server.tenant, 'keys.toml'), 'utf8')).match(/\[\[roots\]\][^[]*?secret = "([^"]+)"/)[1];
+    const HOUR = 3_600_000;
+    const send = async (ago) => {
+      const source = newSource();
+      const expires = Date.now() - ago;
+      const asked = { do: 'session', root, tenant: server.tenant, region: 'EU', worker: 0, epoch: Math.floor(expires / HOUR) - 1, source, origin: '', writeKey: server.writeKey, expires };
+      const answer = await post(edge.url, frame({ source, session: kit(asked) }));
+      return [answer.status, (await answer.json()).code, answer.headers.get('firsthop-receipt')];
+    };
+    assert.equal((await send(HOUR))[0], 200);
+    const [status, code, verdict] = await send(8 * 24 * HOUR);
+    assert.deepEqual([status, code], [401, 'session-expired']);
+    assert.match(verdict, /quarantined=1/);
+    await until('it in quarantine', () => quarantine('session-expired').length === 1);
   });
 
   // Last, for it ends the edge.

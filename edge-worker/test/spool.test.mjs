@@ -174,6 +174,20 @@ describe('the spool', { concurrency: 4 }, () => {
     assert.deepEqual(order(server, source), [0, 1, 2, 3, 4]);
   });
 
+  test('is bounded for each tenant by itself: where one is full, another is not', async () => {
+    const it = await pair({ tenants: [new Tenant(1), new Tenant(2)], ...QUICK, SPOOL_SHARDS: '1', SPOOL_FRAMES: '3' });
+    const { server, send, tenants } = it;
+    const [one, two] = tenants.map((tenant) => () => tenant.frame({ source: newSource() }));
+    for (const frame of [one, two]) assert.deepEqual((await receipt(await send(frame()))).sums, [1, 0, 0, 0]);
+    await server.stop();
+    for (let i = 0; i < 3; i += 1) assert.deepEqual((await receipt(await send(one()))).sums, [0, 0, 0, 1]);
+    await refusal(await send(one()), 503, 'unavailable');
+    for (let i = 0; i < 3; i += 1) assert.deepEqual((await receipt(await send(two()))).sums, [0, 0, 0, 1]);
+    await refusal(await send(two()), 503, 'unavailable');
+    await server.restart();
+    await until('all of both at the server', () => server.stored.length === 8);
+  });
+
   test('a frame that the server sets aside is done, and blocks nothing', async () => {
     const it = await pair({ tenants: [tenant()], ...QUICK, SPOOL_SHARDS: '1' });
     const { server, send } = it;

@@ -179,6 +179,41 @@ describe('the body', () => {
   });
 });
 
+describe('a host that nobody has named', () => {
+  test('is not called, whatever a request says', async () => {
+    const nobody = await RegionHost.start();
+    stopAfter(nobody);
+    const { host: name } = new URL(nobody.url);
+    const headers = [
+      {},
+      { host: name },
+      { 'x-forwarded-host': name, forwarded: `host=${name}`, 'x-original-url': nobody.url, 'x-rewrite-url': nobody.url },
+      { 'firsthop-forwarded': nobody.url },
+      { 'firsthop-forwarded': `EU@${name}` },
+      { origin: nobody.url, referer: nobody.url, location: nobody.url },
+      { traceparent: nobody.url, authorization: `Bearer ${nobody.url}` },
+    ];
+    const paths = ['/v1/f', '/v1/track', `//${name}/v1/f`, `/v1/f?to=${nobody.url}`, `/v1/f@${name}`, `/@${name}/v1/f`, `/%2f%2f${name}/v1/f`, `/v1/../../${name}/v1/f`, `/v1/f#@${name}`, `/\\${name}/v1/f`];
+    const near = { 'mf-cf-blob': JSON.stringify({ colo: 'FRA', country: 'DE' }) };
+    for (const cf of [FAR, near]) {
+      const native = frame({ context: { url: nobody.url, referrer: nobody.url } });
+      const track = JSON.stringify({ event: 'A', userId: 'u', writeKey: tenant.writeKey, url: nobody.url, context: { page: { url: nobody.url } } });
+      for (const path of paths) {
+        for (const more of headers) {
+          const body = path.startsWith('/v1/track') ? track : native;
+          const request = http.request({ host: '127.0.0.1', port: new URL(edge.url).port, path, agent: false, method: 'POST', headers: { ...cf, 'content-length': Buffer.byteLength(body), ...more } });
+          request.end(body);
+          const [answer] = await once(request, 'response');
+          answer.resume();
+          await once(answer, 'end');
+        }
+      }
+    }
+    assert.deepEqual(nobody.requests, []);
+    assert.ok(eu.requests.length > 0 && server.received.length > 0, 'those that are named are');
+  });
+});
+
 describe('Segment without Authorization', () => {
   const track = (writeKey) => JSON.stringify({ writeKey, event: 'A', userId: 'u' });
 

@@ -22,6 +22,7 @@ mod checkpoint;
 mod counters;
 mod erase;
 pub mod ledger;
+mod memory;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod quarantine;
@@ -41,7 +42,8 @@ pub(crate) use self::{
     arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
     counters::{At, Count, Totals},
     erase::{Found, names_escaped, scrub},
-    queue::{Follower, Held, Journal, JournalStatus, Memory, Unavailable, Waited},
+    memory::{Held, Memory},
+    queue::{Follower, Journal, JournalStatus, Unavailable, Waited},
     retention::Keep,
     schema::{SCHEMA, admit, bring_up, has_removed, open_private, open_reader, read_id},
     sealed::{Readable, Seals},

@@ -21,6 +21,7 @@ use super::{
     arrival::{Arrival, SetAside, Verdict},
     counters::{Batch, Totals},
     ledger::LedgerFigures,
+    memory::Held,
     sealed::Seals,
     store::Tables,
     writer::Writer,
@@ -29,71 +30,6 @@ use crate::{
     Error,
     metrics::{Counter, Gauge, Histogram},
 };
-
-/// Memory for requests under way: a bound on what all of them hold together, from the first byte that is read to the
-/// commit. What does not fit is answered with 503, not kept.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    used: AtomicUsize,
-    most: usize,
-}
-
-/// A share of the memory, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Held {
-    memory: Arc<Memory>,
-    bytes: usize,
-}
-
-impl Memory {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), most })
-    }
-
-    /// A share of nothing yet.
-    pub(crate) fn hold(self: &Arc<Self>) -> Held {
-        Held { memory: Arc::clone(self), bytes: 0 }
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
-impl Held {
-    /// Takes more. None: there is no more.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Option<()> {
-        let most = self.memory.most;
-        self.memory
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= most)
-            })
-            .ok()?;
-        self.bytes += bytes;
-        Some(())
-    }
-}
-
-impl Held {
-    /// Takes more, for something that may be held for longer than the rest. None: there is no more.
-    pub(crate) fn also(&self, bytes: usize) -> Option<Self> {
-        let mut held = self.memory.hold();
-        held.grow(bytes)?;
-        Some(held)
-    }
-
-    /// Gives all of it back.
-    pub(crate) fn release(&mut self) {
-        self.memory.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
 
 /// Why the journal did not take something. Nothing was stored, or nobody knows; the producer sends it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +81,8 @@ pub(super) struct Shared {
     pub(super) tenant: TenantId,
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// Jobs in the queue, and those that the writer has and has not answered.
+    waiting: Arc<AtomicUsize>,
     most: usize,
     tip: Mutex<Tip>,
     moved: Condvar,
@@ -160,10 +98,20 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Of the jobs here, and of those that the writer has and has not answered.
     bytes: usize,
+    /// So many jobs wake the writer, or so many bytes.
+    awaited: usize,
+    awaited_bytes: usize,
     status: JournalStatus,
     /// Somebody waited for a commit in vain, and none has ended since.
     slow: bool,
     closing: bool,
+}
+
+impl Queue {
+    /// Whether the writer should begin.
+    fn is_enough(&self) -> bool {
+        self.jobs.len() >= self.awaited || !self.jobs.is_empty() && self.bytes >= self.awaited_bytes
+    }
 }
 
 /// The last frame that was committed, for those who follow.
@@ -238,24 +186,8 @@ impl Journal {
         settings: &crate::Settings,
         seals: Seals,
     ) -> Result<Self, Error> {
-        let shared = Arc::new(Shared {
-            tenant,
-            queue: Mutex::new(Queue {
-                jobs: VecDeque::new(),
-                bytes: 0,
-                status: JournalStatus::Up,
-                slow: false,
-                closing: false,
-            }),
-            arrived: Condvar::new(),
-            most: usize::try_from(settings.queue.0).unwrap_or(usize::MAX),
-            tip: Mutex::default(),
-            moved: Condvar::new(),
-            totals: Totals::default(),
-            stats: Stats::default(),
-            seals,
-            room: AtomicBool::new(false),
-        });
+        let most = usize::try_from(settings.queue.0).unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared::new(tenant, most, seals));
         let writer = Writer::open(Arc::clone(&shared), path.clone(), settings.quarantine.0)?;
         let thread = std::thread::Builder::new()
             .name("journal".into())
@@ -442,6 +374,11 @@ impl Follower {
         }
     }
 
+    /// How many requests wait for a commit, at any time.
+    pub(crate) fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.0.waiting)
+    }
+
     /// Has all who wait ask again whether they should.
     pub(crate) fn wake(&self) {
         // With the lock, so that nobody is between asking and waiting.
@@ -451,6 +388,30 @@ impl Follower {
 }
 
 impl Shared {
+    fn new(tenant: TenantId, most: usize, seals: Seals) -> Self {
+        Self {
+            tenant,
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::new(),
+                bytes: 0,
+                awaited: 1,
+                awaited_bytes: COMMIT.min(most / 2),
+                status: JournalStatus::Up,
+                slow: false,
+                closing: false,
+            }),
+            arrived: Condvar::new(),
+            waiting: Arc::default(),
+            most,
+            tip: Mutex::default(),
+            moved: Condvar::new(),
+            totals: Totals::default(),
+            stats: Stats::default(),
+            seals,
+            room: AtomicBool::new(false),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // A panic leaves the queue as it was between two statements; there is nothing in it to repair.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -471,12 +432,14 @@ impl Shared {
         if queue.bytes + job.size > self.most {
             return Err(Unavailable::Full);
         }
+        let was_enough = queue.is_enough();
         queue.bytes += job.size;
-        let was_empty = queue.jobs.is_empty();
         queue.jobs.push_back(job);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let is_enough = queue.is_enough();
         drop(queue);
-        // The writer sleeps only before an empty queue.
-        if was_empty {
+        // The writer sleeps only as long as it is not.
+        if is_enough && !was_enough {
             self.arrived.notify_one();
         }
         Ok(())
@@ -499,8 +462,19 @@ impl Shared {
         if jobs.is_empty() { None } else { Some(jobs) }
     }
 
+    /// After a commit that has `answered` so many: waits until half of those and of what has come meanwhile is here, or a commit's worth; no
+    /// longer than `time`.
+    pub(super) fn gather(&self, answered: usize, time: Duration) {
+        let mut queue = self.lock();
+        queue.awaited = (answered + queue.jobs.len()).div_ceil(2);
+        let is_early = |queue: &mut Queue| !queue.is_enough() && !queue.closing;
+        let waited = self.arrived.wait_timeout_while(queue, time, is_early);
+        waited.unwrap_or_else(PoisonError::into_inner).0.awaited = 1;
+    }
+
     /// The jobs were answered.
     pub(super) fn done(&self, jobs: &[Job]) {
+        self.waiting.fetch_sub(jobs.len(), Ordering::Relaxed);
         let mut queue = self.lock();
         queue.bytes -= jobs.iter().map(|job| job.size).sum::<usize>();
         queue.slow = false;
@@ -514,6 +488,7 @@ impl Shared {
             let jobs: Vec<Job> = queue.jobs.drain(..).collect();
             queue.bytes -= jobs.iter().map(|job| job.size).sum::<usize>();
             drop(queue);
+            self.waiting.fetch_sub(jobs.len(), Ordering::Relaxed);
             jobs.into_iter().for_each(|job| job.answer(Err(Unavailable::Down)));
         }
     }
@@ -541,5 +516,73 @@ impl Shared {
     pub(super) fn close_tip(&self) {
         self.tip().closed = true;
         self.moved.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: Duration = Duration::from_secs(100_000);
+
+    fn shared(most: usize) -> Arc<Shared> {
+        Arc::new(Shared::new(TenantId::new(7), most, Seals::default()))
+    }
+
+    fn push(shared: &Shared, size: usize) -> Result<(), Unavailable> {
+        let work = Work::Change(Box::new(|_, _, _| Ok(())));
+        shared.push(Job { work, reply: oneshot::channel().0, size, _held: None })
+    }
+
+    /// How many are in the commit after one that has answered so many. It waits for some already.
+    fn next_commit(shared: &Arc<Shared>, answered: usize) -> JoinHandle<usize> {
+        let writer = std::thread::spawn({
+            let shared = Arc::clone(shared);
+            move || {
+                shared.gather(answered, NEVER);
+                let jobs = shared.take().unwrap_or_default();
+                shared.done(&jobs);
+                jobs.len()
+            }
+        });
+        while shared.lock().awaited == 1 {
+            std::thread::yield_now();
+        }
+        writer
+    }
+
+    #[test]
+    fn a_commit_waits_until_half_of_a_crowd_is_here() {
+        let shared = shared(1 << 30);
+        let writer = next_commit(&shared, 16);
+        (0..8).for_each(|_| push(&shared, 1).unwrap());
+        assert_eq!(writer.join().unwrap(), 8);
+        // Of what came meanwhile half is awaited as well.
+        (0..4).for_each(|_| push(&shared, 1).unwrap());
+        let writer = next_commit(&shared, 16);
+        (0..6).for_each(|_| push(&shared, 1).unwrap());
+        assert_eq!(writer.join().unwrap(), 10);
+        assert_eq!(shared.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn it_waits_no_longer_than_there_is_room_or_a_reason() {
+        let large = shared(1 << 30);
+        let writer = next_commit(&large, 16);
+        (0..2).for_each(|_| push(&large, COMMIT / 2).unwrap());
+        assert_eq!(writer.join().unwrap(), 2, "a commit's worth");
+        let small = shared(100);
+        let writer = next_commit(&small, 16);
+        (0..5).for_each(|_| push(&small, 10).unwrap());
+        assert_eq!(writer.join().unwrap(), 5, "half of what the queue holds");
+        let closed = shared(100);
+        let writer = next_commit(&closed, 16);
+        closed.lock().closing = true;
+        closed.arrived.notify_all();
+        assert_eq!(writer.join().unwrap(), 0, "it is to close");
+        let timed = shared(100);
+        push(&timed, 1).unwrap();
+        timed.gather(16, Duration::ZERO);
+        assert_eq!(timed.take().map(|jobs| jobs.len()), Some(1), "its time is over");
     }
 }

@@ -23,10 +23,11 @@ use super::{
 };
 use crate::Error;
 
-/// Jobs in one commit from which on there is a crowd: the next commit begins no sooner than this one took, and at most [`GATHER`],
-/// after it. What arrives meanwhile shares it, and half as many commits leave the processors to the requests.
+/// Jobs in one commit from which on there is a crowd: the next commit then waits until half of it is here again, and at most for [`GATHER`].
+/// Whoever is alone waits for nobody. A commit costs several pages and a sync, however little is in it: so fewer of them, with more in each,
+/// leave the processors to the requests. Half, so that those who were answered send while the others are written.
 const CROWD: usize = 8;
-const GATHER: Duration = Duration::from_micros(300);
+const GATHER: Duration = Duration::from_millis(2);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -53,13 +54,12 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _end = End(Arc::clone(&self.shared));
         while let Some(jobs) = self.shared.take() {
-            let (began, is_crowd) = (Instant::now(), jobs.len() >= CROWD);
+            let count = jobs.len();
             self.commit(jobs);
-            if is_crowd {
-                std::thread::sleep(began.elapsed().min(GATHER));
-            }
             if self.connection.is_none() {
                 self.reopen();
+            } else if count >= CROWD {
+                self.shared.gather(count, GATHER);
             }
         }
         self.finish();

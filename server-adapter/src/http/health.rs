@@ -283,7 +283,7 @@ fn shapes(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
 
 fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
     type Figure = fn(&Live, &Runner) -> f64;
-    let figures: [(&str, &str, &str, Figure); 10] = [
+    let figures: [(&str, &str, &str, Figure); 11] = [
         ("firsthop_sink_rows_total", "counter", "Events delivered since the start.", |_, sink| {
             sink.stats().rows.get() as f64
         }),
@@ -298,6 +298,12 @@ fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
             "counter",
             "Times that the journal was not the one that the sink was at.",
             |_, sink| sink.stats().rewinds.get() as f64,
+        ),
+        (
+            "firsthop_sink_yielded_seconds_total",
+            "counter",
+            "Time for which a sink rested for the sake of acknowledgements.",
+            |_, sink| sink.stats().yielded.get() as f64 / 1e6,
         ),
         ("firsthop_sink_up", "gauge", "1 if the last attempt did not fail.", |_, sink| {
             1.0 - sink.stats().down.get() as f64

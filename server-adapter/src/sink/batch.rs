@@ -5,7 +5,10 @@ use std::{ops::Range, sync::Arc};
 use firsthop_core::{Error, Frame, RegionKeyId, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::row::{Buffers, FrameRow, KeptRow, Row};
+use super::{
+    row::{Buffers, FrameRow, KeptRow, Row},
+    way::Way,
+};
 use crate::journal::{self, Accepted, Noted, Seals};
 
 /// A place in the journal's events: all up to and with this frame, and so many events of what follows it. Those that were erased
@@ -44,6 +47,8 @@ pub(super) struct Batch {
     pub(super) unreadable: u64,
     /// Why what follows cannot be read yet.
     pub(super) closed: Option<(i64, String)>,
+    /// Where its sink gives way.
+    pub(super) way: Way,
 }
 
 #[derive(Debug)]
@@ -138,6 +143,11 @@ impl Batch {
             }
         }
         Ok(())
+    }
+
+    /// Of a sink that gives way.
+    pub(super) fn giving(way: Way) -> Self {
+        Self { way, ..Self::default() }
     }
 
     /// Rows that stand by themselves.
@@ -240,6 +250,7 @@ impl Batch {
                     && stored.accepted.has(index)
                 {
                     if count >= self.done {
+                        self.way.give();
                         let shared_before = std::mem::replace(&mut shares, event.context.is_none());
                         let repeats = shared_before && shares;
                         visit(count - self.done, &Row { repeats, ..shared.row(buffers, index, &event) })?;

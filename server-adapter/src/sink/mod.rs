@@ -29,6 +29,7 @@ pub(crate) mod spec;
 mod stop;
 #[cfg(any(feature = "sink-http", feature = "sink-postgres"))]
 mod tls;
+mod way;
 
 use std::{path::Path, time::Duration};
 

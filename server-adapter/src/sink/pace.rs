@@ -1,4 +1,4 @@
-//! How fast a sink goes: what it leaves to ingest, what gathers, and how long it waits after a failure.
+//! How fast a sink goes: what gathers, and how long it waits after a failure. What it leaves to acknowledgements: [`way`](super::way).
 
 use std::time::Duration;
 
@@ -25,20 +25,6 @@ pub(super) fn pause(failures: u32, after: Option<Duration>) -> Duration {
     let mut random = [0];
     random_bytes(&mut random);
     pause.mul_f64(0.75 + f64::from(random[0]) / 512.0).max(after.unwrap_or_default())
-}
-
-/// Where nothing is left of the processors, it has a tenth of what a thread has that answers. Not the idle policy, though acknowledgements
-/// would be quicker by it: a thread that gets nothing at all may hold what the journal's writer waits for.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
-
-/// A table may be late; an acknowledgement should not. On Linux a thread has a priority of its own, elsewhere the
-/// process has one, which is left as it is.
-pub(super) fn yield_to_ingest() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the sink keeps its priority");
-    }
 }
 
 #[cfg(test)]
@@ -71,15 +57,5 @@ mod tests {
         assert_eq!(read(0), (3, false), "full by its bytes");
         assert_eq!(read(3), (2, true), "all that there is");
         assert_eq!(read(2), (3, false), "all that there is, and as much as it may hold");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_sink_gives_way() {
-        let nice = std::thread::spawn(|| {
-            yield_to_ingest();
-            rustix::process::getpriority_process(None)
-        });
-        assert_eq!(nice.join().unwrap(), Ok(NICE));
     }
 }

@@ -17,9 +17,10 @@ use super::{
     Delivery, Failure, Opened, Records, Rejected, Saved, Sink,
     batch::{Batch, Limits},
     order::{Asked, Order},
-    pace::{GATHER, gathers, pause, yield_to_ingest},
+    pace::{GATHER, gathers, pause},
     plan::Plan,
     row::{Buffers, KeptRow},
+    way::{Way, yield_to_ingest},
 };
 use crate::{
     Error, clock,
@@ -87,6 +88,8 @@ pub(crate) struct SinkStats {
     pub(crate) errors: Counter,
     pub(crate) unreadable: Counter,
     pub(crate) rewinds: Counter,
+    /// Microseconds of rest for the sake of acknowledgements.
+    pub(crate) yielded: Arc<Counter>,
     pub(crate) batches: Histogram,
     pub(crate) dead: Counter,
     /// Dead letters that are there.
@@ -141,9 +144,7 @@ impl Runner {
 
     /// How long the oldest event that is not delivered has waited.
     pub(crate) fn lag(&self) -> Duration {
-        let since = self.shared.stats.waiting_since.get();
-        let waited = if since == 0 { 0 } else { clock::now().as_millis().saturating_sub(since) };
-        Duration::from_millis(waited)
+        self.shared.lag()
     }
 
     pub(crate) fn stats(&self) -> &SinkStats {
@@ -273,7 +274,7 @@ impl Shared {
             );
         }
         let reader = journal::open_reader(&self.plan.journal)?;
-        let mut batch = Batch::default();
+        let mut batch = Batch::giving(Way::of_this_thread(self.follower.waiting(), &self.stats.yielded));
         let mut on = Following { sink, records, saved, flushed: (-1, Instant::now()), buffers: Buffers::default() };
         self.delivered.store(on.saved.at.frame, Ordering::Relaxed);
         self.flush(&mut on)?;
@@ -318,6 +319,7 @@ impl Shared {
                 return Err(Failure::new(FULL));
             }
             self.stats.waiting_since.set(batch.received().map_or(0, |received| received.as_millis()));
+            batch.way.begin(self.lag());
             self.stats.unreadable.add(batch.unreadable);
             let gathers = gathers(&batch);
             let traces = Delivering::begin(batch.traces());
@@ -331,6 +333,13 @@ impl Shared {
                 self.wait(GATHER.saturating_sub(began.elapsed()), false);
             }
         }
+    }
+
+    /// How long the oldest event that is not delivered has waited.
+    fn lag(&self) -> Duration {
+        let since = self.stats.waiting_since.get();
+        let waited = if since == 0 { 0 } else { clock::now().as_millis().saturating_sub(since) };
+        Duration::from_millis(waited)
     }
 
     /// Delivers a whole batch, in as many steps as the sink wants. The cursor follows each step.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST /v1/leases   the keys of the one tenant, as `firsthop serve` would lease them, and its region policy: read within the EU, passed on elsewhere
-//! POST /v1/e        a receipt for as many events as the envelope's header names
+//! POST /v1/e        a receipt for the frame in the envelope
 //! POST /v1/f        the same for a frame that a Worker has passed on unread
 //! POST /v1/batch    {"success":true}: the plain JavaScript Worker's
 //! GET  /counts      how many requests came to each of the above
@@ -15,8 +15,8 @@ use std::{cell::RefCell, collections::BTreeMap, error::Error, io, rc::Rc, time::
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{
-    Epoch, Header, KeyId, LeaseScope, Region, RegionKeyId, RegionSecretKey, RootKey, SecretKey, TenantId, Timestamp,
-    WorkerId,
+    Envelope, Epoch, Frame, Header, KeyId, LeaseScope, Region, RegionKeyId, RegionSecretKey, RootKey, SecretKey,
+    TenantId, Timestamp, WorkerId,
 };
 use serde_json::json;
 use tokio::{
@@ -124,14 +124,24 @@ fn answer(
     counts: &RefCell<BTreeMap<String, u64>>,
 ) -> (&'static str, String) {
     match path {
-        "/v1/e" | "/v1/f" => match Header::peek(body) {
-            Ok(header) => ("200 OK", receipt(&header)),
-            Err(_) => ("400 Bad Request", "{}".into()),
-        },
+        "/v1/e" => said(inside(body)),
+        "/v1/f" => said(Header::peek(body)),
         "/v1/batch" => ("200 OK", r#"{"success":true}"#.into()),
         "/v1/leases" => ("200 OK", leases(policy_host)),
         "/counts" => ("200 OK", json!(*counts.borrow()).to_string()),
         _ => ("404 Not Found", "{}".into()),
+    }
+}
+
+/// The header of the frame in an envelope: a receipt names that one, or a Worker does not believe it.
+fn inside(envelope: &[u8]) -> Result<Header, firsthop_core::Error> {
+    Header::peek(Envelope::open(&Frame::parse(envelope)?)?.frame)
+}
+
+fn said(header: Result<Header, firsthop_core::Error>) -> (&'static str, String) {
+    match header {
+        Ok(header) => ("200 OK", receipt(&header)),
+        Err(_) => ("400 Bad Request", "{}".into()),
     }
 }
 

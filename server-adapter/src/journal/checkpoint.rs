@@ -8,13 +8,11 @@
 //! SQLite syncs the database file only with the last page of a log, which is the writer's: with all that was moved before, tens of
 //! milliseconds in which nothing is committed. So the other thread syncs what it has moved, and little is left of that too.
 //!
-//! A sync that fails is never tried again: the kernel may have dropped what it could not write, and would call the second one a success.
-//! What was moved is then moved once more, from the log, which is on disk ([`move_again`](Checkpoints::move_again)).
+//! After a sync that failed, what was moved is moved once more, from the log, which is on disk ([`LogIndex`]).
 
 use std::{
     fs::File,
     mem::ManuallyDrop,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -25,7 +23,7 @@ use std::{
 
 use rusqlite::{Connection, ffi, hooks::Wal};
 
-use super::{room, schema};
+use super::{log_index::LogIndex, room, schema};
 
 /// Pages (of 16 KiB) in the log from which on it is time: 16 MiB. Each time the writer has to sync what is left, and nothing is committed;
 /// but a disk that is given much at once keeps the next commit's sync waiting for as long as it takes, and that one all who have sent
@@ -47,10 +45,9 @@ pub(super) struct Checkpoints {
     pages: Arc<AtomicI32>,
     state: Arc<AtomicU8>,
     thread: Option<JoinHandle<rusqlite::Result<()>>>,
-    /// The database file, to sync it and to make holes in it. Never closed, as the next: that would take away the locks that SQLite has on it, all of this process's.
+    /// The database file, to sync it and to make holes in it. Never closed: that would take away the locks that SQLite has on it, all of this process's.
     file: Option<Arc<ManuallyDrop<File>>>,
-    /// The log's index, by the number of its file.
-    index: Option<(u64, ManuallyDrop<File>)>,
+    index: LogIndex,
     /// Tried, and a reader stood in the way: not again before the log has grown to this.
     next: i32,
     /// Whether the file system has holes, as far as is known.
@@ -60,12 +57,12 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
+            index: LogIndex::of(&path),
             path,
             pages: Arc::default(),
             state: Arc::new(AtomicU8::new(IDLE)),
             thread: None,
             file: None,
-            index: None,
             next: DUE,
             holes: true,
         }
@@ -159,23 +156,9 @@ impl Checkpoints {
         moved.and_then(Result::ok).unwrap_or(Ok(()))
     }
 
-    /// Has the next checkpoint move all of the log, also what was moved before. Other connections of this process keep the index of the
-    /// log in memory, and with it how much of the log has been moved: the number at byte 96 (<https://sqlite.org/walformat.html>, 2.2).
-    /// Less than there is does no harm; only checkpoints change it, and there must be none under way.
+    /// Has the next checkpoint move all of the log, also what was moved before. There must be none under way.
     pub(super) fn move_again(&mut self) -> std::io::Result<()> {
-        const MOVED: u64 = 96;
-        let mut path = self.path.clone().into_os_string();
-        path.push("-shm");
-        let number = match std::fs::metadata(&path) {
-            Ok(meta) => meta.ino(),
-            // Without an index nothing is known of it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if self.index.as_ref().is_none_or(|(known, _)| *known != number) {
-            self.index = Some((number, ManuallyDrop::new(File::options().write(true).open(&path)?)));
-        }
-        self.index.as_ref().map_or(Ok(()), |(_, file)| file.write_all_at(&[0; 4], MOVED))
+        self.index.move_again()
     }
 }
 

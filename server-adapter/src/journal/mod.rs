@@ -22,6 +22,7 @@ mod checkpoint;
 mod counters;
 mod erase;
 pub mod ledger;
+mod log_index;
 mod memory;
 #[cfg(test)]
 mod model_tests;
@@ -42,6 +43,7 @@ pub(crate) use self::{
     arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
     counters::{At, Count, Totals},
     erase::{Found, names_escaped, scrub},
+    log_index::LogIndex,
     memory::{Held, Memory},
     queue::{Follower, Journal, JournalStatus, Unavailable, Waited},
     retention::Keep,
@@ -49,4 +51,5 @@ pub(crate) use self::{
     sealed::{Readable, Seals},
     store::{Accepted, open_frame},
     tombstone::{Delivered, Subject},
+    writer::truncate,
 };

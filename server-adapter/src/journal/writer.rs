@@ -355,7 +355,8 @@ pub(super) fn is_damage(reason: &str) -> bool {
 }
 
 /// Moves the whole log into the database, and syncs that.
-fn truncate(connection: &Connection) -> rusqlite::Result<()> {
+/// Moves all of the log, and begins it anew. A reader that holds on to it is an error.
+pub(crate) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy {
         Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None))

@@ -5,9 +5,13 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
 };
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, config::DbConfig, hooks::Wal, params};
 
 use super::{
     Delivery, Failure, Opened, Rejected, Saved, Sink,
@@ -16,7 +20,11 @@ use super::{
     row::{Buffers, COLUMNS, Field, Row, first_columns, rules_columns},
     spec::EVENTS,
 };
-use crate::{Error, journal, migrate::Schema};
+use crate::{
+    Error,
+    journal::{self, LogIndex, truncate},
+    migrate::Schema,
+};
 
 /// An events table. What changes after version 2, the first that was released, is a step.
 const SCHEMA: Schema = Schema {
@@ -63,12 +71,39 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?
     ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)
 ON CONFLICT (event_id) DO NOTHING";
 
+/// Whether a sync of the table's files has failed since all of them were proved to be on disk: what it should have written may be in
+/// memory alone, and another sync would call that a success. It outlives the connection.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    is: AtomicBool,
+    /// Of the log's index there is one file for as long as the server runs.
+    index: Mutex<Option<LogIndex>>,
+}
+
+impl Doubt {
+    /// Writes all of the log anew, into the table, and begins the log again: what is found from then on is on disk.
+    fn settle(&self, connection: &Connection, table: &Path, wal: &Path) -> Result<(), Error> {
+        if !self.is.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.get_or_insert_with(|| LogIndex::of(table)).move_again().map_err(Error::io(table))?;
+        truncate(connection).map_err(Error::database(table))?;
+        sync(wal).map_err(Error::io(wal))?;
+        self.is.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// The table, open to be written.
 #[derive(Debug)]
 pub(super) struct Events {
     table: Connection,
     /// Its write-ahead log.
     wal: PathBuf,
+    /// Pages in the log after the last commit.
+    pages: Arc<AtomicI32>,
+    doubt: Arc<Doubt>,
     buffers: Buffers,
     /// Where rows go that the table refuses.
     records: PathBuf,
@@ -76,12 +111,15 @@ pub(super) struct Events {
 
 impl Events {
     /// Opens the table, and makes it if need be.
-    pub(super) fn open(journal: &Path, table: &Path, records: &Path) -> Result<Opened, Error> {
+    pub(super) fn open(journal: &Path, table: &Path, records: &Path, doubt: &Arc<Doubt>) -> Result<Opened, Error> {
         let sql = || Error::database(table);
         let reader = journal::open_reader(journal)?;
-        let connection = journal::open_private(table).map_err(sql())?;
+        let mut connection = journal::open_private(table).map_err(sql())?;
+        let (mut wal, pages) = (OsString::from(table), Arc::<AtomicI32>::default());
+        wal.push("-wal");
+        let wal = PathBuf::from(wal);
         SCHEMA.admit(&connection, table)?;
-        let open = || -> rusqlite::Result<()> {
+        let mut open = || -> rusqlite::Result<()> {
             connection.pragma_update(None, "page_size", 8192)?;
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             // A power cut may take the last transactions, rows and cursor together: they come again from the journal.
@@ -91,12 +129,19 @@ impl Events {
             connection.pragma_update(None, "secure_delete", "ON")?;
             // One large transaction shall not keep its disk for ever.
             connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
-            connection.pragma_update(None, "wal_autocheckpoint", MOVED)?;
+            // It would hold its tongue when a sync fails: see `tend`.
+            connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            let counted = Arc::clone(&pages);
+            connection.wal_hook(Some(move |_: &mut Wal, count| {
+                counted.store(count, Ordering::Relaxed);
+                Ok(())
+            }))?;
             // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for
             // long.
             connection.busy_timeout(std::time::Duration::from_secs(1))
         };
         open().map_err(sql())?;
+        doubt.settle(&connection, table, &wal)?;
         SCHEMA.prepare(&connection, table)?;
         let met = read_position(&connection).and_then(|(at, known)| meet(&reader, at, known)).map_err(sql())?;
         connection
@@ -106,15 +151,19 @@ impl Events {
             )
             .map_err(sql())?;
         let saved = Saved { at: met.at, journal: met.journal, mark: String::new() };
-        let mut wal = OsString::from(table);
-        wal.push("-wal");
-        let sink =
-            Self { table: connection, wal: wal.into(), buffers: Buffers::default(), records: records.to_owned() };
+        let sink = Self {
+            table: connection,
+            wal,
+            pages,
+            doubt: Arc::clone(doubt),
+            buffers: Buffers::default(),
+            records: records.to_owned(),
+        };
         Ok(Opened { sink: Box::new(sink), saved, records: None, rewound: met.rewound })
     }
 
     /// All of it, and the cursor, in one transaction.
-    fn write(&mut self, batch: &Batch) -> Result<Vec<Rejected>, Failure> {
+    fn write(&mut self, batch: &Batch) -> Result<Vec<Rejected>, Trouble> {
         let mut rejected = Vec::new();
         // Dropped without a commit, it is rolled back.
         let transaction = self.table.unchecked_transaction()?;
@@ -129,14 +178,14 @@ impl Events {
         drop(insert);
         if !rejected.is_empty() {
             // They are noted before the cursor is past them.
-            let records = Records::open(&self.records, EVENTS)?;
+            let records = Records::open(&self.records, EVENTS).map_err(Failure::from)?;
             records.check_room(&rejected)?;
-            batch.each(&mut self.buffers, |index, row| {
-                match rejected.iter().find(|rejected| rejected.index == index) {
+            batch
+                .each(&mut self.buffers, |index, row| match rejected.iter().find(|rejected| rejected.index == index) {
                     Some(rejected) => records.bury(row, &rejected.reason),
                     None => Ok(()),
-                }
-            })?;
+                })
+                .map_err(Failure::from)?;
         }
         if batch.frames() > 0 {
             let end = batch.end();
@@ -147,6 +196,57 @@ impl Events {
         transaction.commit()?;
         Ok(rejected)
     }
+
+    /// Moves the log into the table once it is long enough.
+    fn tend(&mut self) -> Result<(), Failure> {
+        if self.pages.load(Ordering::Relaxed) < MOVED {
+            return Ok(());
+        }
+        self.move_log()
+    }
+
+    fn move_log(&mut self) -> Result<(), Failure> {
+        let moved = self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        moved.map_err(|error| {
+            self.doubt();
+            error.into()
+        })
+    }
+
+    /// A sync has failed, or may have. The connection is given up without another word of it to the disk, and the next one proves all anew.
+    fn doubt(&mut self) {
+        self.doubt.is.store(true, Ordering::Relaxed);
+        if let Err(error) = self.table.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            tracing::warn!(%error, "{}", self.wal.display());
+        }
+    }
+}
+
+/// Why a batch was not written.
+struct Trouble {
+    failure: Failure,
+    is_of_the_disk: bool,
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        let is_of_the_disk = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
+        Self { failure: error.into(), is_of_the_disk }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self { failure, is_of_the_disk: false }
+    }
+}
+
+/// Syncs a log. One that is not there has nothing to sync.
+fn sync(wal: &Path) -> io::Result<()> {
+    match File::open(wal).and_then(|log| log.sync_data()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Sink for Events {
@@ -156,8 +256,14 @@ impl Sink for Events {
 
     fn deliver(&mut self, batch: &Batch) -> Delivery {
         match self.write(batch) {
-            Ok(rejected) => Delivery { done: batch.len(), rejected, failed: None },
-            Err(failure) => Delivery { failed: Some(failure), ..Delivery::default() },
+            // What is committed is done, whatever becomes of moving it.
+            Ok(rejected) => Delivery { done: batch.len(), rejected, failed: self.tend().err() },
+            Err(Trouble { failure, is_of_the_disk }) => {
+                if is_of_the_disk {
+                    self.doubt();
+                }
+                Delivery { failed: Some(failure), ..Delivery::default() }
+            }
         }
     }
 
@@ -165,13 +271,11 @@ impl Sink for Events {
     /// the table as it is: so it is synced here. Where it was moved already, the table was synced, and there is little to do. SQLite
     /// holds no locks on the log that closing it here would let go.
     fn flush(&mut self) -> Result<(), Failure> {
-        self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        match File::open(&self.wal).and_then(|log| log.sync_data()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::new(format!("{}: {error}", self.wal.display())))
-            }
-            _ => Ok(()),
-        }
+        self.move_log()?;
+        sync(&self.wal).map_err(|error| {
+            self.doubt();
+            Failure::new(format!("{}: {error}", self.wal.display()))
+        })
     }
 }
 

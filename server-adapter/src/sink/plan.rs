@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{
     Failure, Opened, Records, Saved, Sink,
     batch::{self, Limits, Position, meet},
-    events::{self, Events},
+    events::{self, Doubt, Events},
     ndjson,
     spec::{Begin, EVENTS, SinkSpec},
 };
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) disk: Arc<Disk>,
     /// Whether it was open before: what is beyond its mark then is what it wrote itself.
     pub(super) was_open: AtomicBool,
+    /// Of the events table.
+    pub(super) doubt: Arc<Doubt>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +82,9 @@ impl Plan {
     pub(super) fn open(&self, stop: watch::Receiver<bool>) -> Result<Opened, Failure> {
         let spec = match &self.kind {
             // Waits for nobody.
-            Kind::Events(table) => return Ok(Events::open(&self.journal, table, &self.path_of_records())?),
+            Kind::Events(table) => {
+                return Ok(Events::open(&self.journal, table, &self.path_of_records(), &self.doubt)?);
+            }
             Kind::Asked(spec) => &**spec,
         };
         let records = self.records()?;

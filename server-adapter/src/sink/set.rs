@@ -76,6 +76,7 @@ impl Sinks {
             kind: Kind::Events(events),
             disk: Arc::clone(&disk),
             was_open: AtomicBool::default(),
+            doubt: Default::default(),
         };
         // Also where no sink writes to them any more: commands read them, and an erasure must find every column.
         if plan.has_records()
@@ -144,6 +145,7 @@ impl Sinks {
                 kind: Kind::Asked(Box::new(spec.clone())),
                 disk: Arc::clone(&self.disk),
                 was_open: AtomicBool::default(),
+                doubt: Default::default(),
             };
             match Runner::start(plan, self.follower.clone(), None) {
                 Ok(runner) => stay.push(runner),
@@ -191,6 +193,7 @@ mod tests {
             kind: Kind::Asked(Box::new(spec(name))),
             disk: Arc::new(Disk::new("/nowhere".into(), Bytes(0))),
             was_open: AtomicBool::default(),
+            doubt: Default::default(),
         };
         Runner::at(plan, follower, confirmed)
     }

@@ -146,9 +146,15 @@ async fn prepare(client: &Client, table: &str) -> Result<Statement, tokio_postgr
     let table = table.join(".");
     let names = Row::EMPTY.fields().map(|(name, _)| name);
     // Asked first: who may only insert may not make tables, even ones that are there.
-    let there: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?.get(0);
-    if !there {
-        client.batch_execute(&format!("CREATE TABLE IF NOT EXISTS {table} ({})", definition(&names))).await?;
+    let is_there = async || -> Result<bool, tokio_postgres::Error> {
+        Ok(client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?.get(0))
+    };
+    if !is_there().await?
+        && let Err(error) = client.batch_execute(&format!("CREATE TABLE IF NOT EXISTS {table} ({})", definition(&names))).await
+        // Two that make it in one moment are told of a name that is taken, `IF NOT EXISTS` or not: then the other one has made it.
+        && !is_there().await?
+    {
+        return Err(error);
     }
     // One that an older version made lacks what came later.
     let sql =

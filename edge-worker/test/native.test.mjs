@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pair, refusal, serverOf } from './pair.mjs';
 import { Tenant, bytes, json, kit, newSource, problem, resealed, sealed } from './server.mjs';
 import { until } from './wait.mjs';
-import { CF, startWorker } from './worker.mjs';
+import { CF, INSIDE, startWorker } from './worker.mjs';
 
 const tenant = new Tenant(0xc8, { origins: ['https://*.shop.example', 'https://shop.example'] });
 const ORIGIN = 'https://shop.example';
@@ -109,19 +109,8 @@ describe('a page', () => {
   });
 
   test('is taken as it is where nothing is known of it', async () => {
-    // From a Worker of the operator's own, through a service binding: there is no `cf` and no address.
-    const inside = {
-      name: 'inside',
-      modules: true,
-      script: `export default { async fetch(request, env) {
-        const answer = await env.EDGE.fetch(new Request('https://edge.internal/v1/f', { method: 'POST', body: await request.arrayBuffer() }));
-        return new Response(answer.body, answer);
-      } }`,
-      serviceBindings: { EDGE: 'edge' },
-      routes: ['inside.test/*'],
-    };
     const bindings = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment };
-    const other = await startWorker(bindings, { more: [inside] });
+    const other = await startWorker(bindings, { more: [INSIDE] });
     try {
       const answer = await other.miniflare.dispatchFetch('http://inside.test/', { method: 'POST', body: tenant.frame({ source: newSource() }) });
       assert.equal(answer.status, 200);

@@ -109,8 +109,10 @@ test('no wake-up asks for more than the platform allows, and a long queue is wor
   assert.ok(most > 1 && most <= SUBREQUESTS, `${most} at most, in ${woken - before.alarms} wake-ups`);
 });
 
-test('an alarm that is gone is set again by whoever asks how things stand', async () => {
-  const { server, send, frame, alarms, spool } = await parts();
+/** A frame waits, the server is back, and the alarm that should deliver it is gone. */
+async function lostAlarm() {
+  const all = await parts();
+  const { server, send, frame, alarms } = all;
   await send(frame(newSource()));
   await server.stop();
   await alarms({ lose: true });
@@ -118,20 +120,18 @@ test('an alarm that is gone is set again by whoever asks how things stand', asyn
   await until('the alarm to be lost', async () => (await alarms()).lost >= 1);
   await alarms({ lose: false });
   await server.restart();
+  return all;
+}
+
+test('an alarm that is gone is set again by whoever asks how things stand', async () => {
+  const { server, spool } = await lostAlarm();
   assert.equal(server.stored.length, 1);
   assert.equal((await spool()).takenFrames, 1);
   await until('it at the server', () => server.stored.length === 2);
 });
 
 test('and by the next frame of another source', async () => {
-  const { server, send, frame, alarms } = await parts();
-  await send(frame(newSource()));
-  await server.stop();
-  await alarms({ lose: true });
-  assert.equal((await send(frame(newSource()))).spooled, 1);
-  await until('the alarm to be lost', async () => (await alarms()).lost >= 1);
-  await alarms({ lose: false });
-  await server.restart();
+  const { server, send, frame } = await lostAlarm();
   await send(frame(newSource()));
   await until('both at the server', () => server.stored.length === 3);
 });

@@ -7,7 +7,7 @@ import { isProblem, pair, refusal, serverOf } from './pair.mjs';
 import { PolicyTenant } from './regions.mjs';
 import { Tenant, json, newSource } from './server.mjs';
 import { until } from './wait.mjs';
-import { startWorker } from './worker.mjs';
+import { INSIDE, startWorker } from './worker.mjs';
 
 const TOKEN = 'a-token-of-the-operator';
 const authorization = `Bearer ${TOKEN}`;
@@ -223,17 +223,6 @@ describe('jurisdiction', () => {
   });
 
   test('means Cloudflare, where a request that tells no point of presence stands nowhere', async () => {
-    // From a Worker of the operator's own, through a service binding: there is no `cf`.
-    const inside = {
-      name: 'inside',
-      modules: true,
-      script: `export default { async fetch(request, env) {
-        const answer = await env.EDGE.fetch(new Request('https://edge.internal/v1/f', { method: 'POST', body: await request.arrayBuffer() }));
-        return new Response(answer.body, answer);
-      } }`,
-      serviceBindings: { EDGE: 'edge' },
-      routes: ['inside.test/*'],
-    };
     for (const [process, more, status] of [
       [['EU'], { JURISDICTION: 'eu' }, 421],
       [['*'], { JURISDICTION: 'eu' }, 200],
@@ -243,7 +232,7 @@ describe('jurisdiction', () => {
       const tenant = new PolicyTenant(0xc8, { regions: [{ code: 'EU', process }] });
       const server = await serverOf(tenant);
       const bindings = { UPSTREAM: server.url, REGION: 'EU', ENROLMENTS: tenant.enrolment, ...more };
-      const edge = await startWorker(bindings, { more: [inside], ...(more.JURISDICTION && { entry: asked() }) });
+      const edge = await startWorker(bindings, { more: [INSIDE], ...(more.JURISDICTION && { entry: asked() }) });
       try {
         const answer = await edge.miniflare.dispatchFetch('http://inside.test/', { method: 'POST', body: tenant.frame({ source: newSource() }) });
         assert.deepEqual([answer.status, server.stored.length], [status, status === 200 ? 1 : 0], JSON.stringify([process, more]));

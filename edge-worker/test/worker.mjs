@@ -49,6 +49,18 @@ export function workerdOf({ url }) {
   return Number(pid);
 }
 
+/** A Worker of the operator's own, at `inside.test`, which hands what it is sent to the edge through a service binding: without `cf` and address. */
+export const INSIDE = {
+  name: 'inside',
+  modules: true,
+  script: `export default { async fetch(request, env) {
+    const answer = await env.EDGE.fetch(new Request('https://edge.internal/v1/f', { method: 'POST', body: await request.arrayBuffer() }));
+    return new Response(answer.body, answer);
+  } }`,
+  serviceBindings: { EDGE: 'edge' },
+  routes: ['inside.test/*'],
+};
+
 /**
  * Starts the Worker with these variables and secrets.
  *

@@ -21,9 +21,12 @@ use std::{
     thread::JoinHandle,
 };
 
-use rusqlite::{Connection, ffi, hooks::Wal};
+use rusqlite::{Connection, ffi};
 
-use super::{log_index::LogIndex, room, schema};
+use super::{
+    log::{self, LogIndex},
+    room, schema,
+};
 
 /// Pages (of 16 KiB) in the log from which on it is time: 16 MiB. Each time the writer has to sync what is left, and nothing is committed;
 /// but a disk that is given much at once keeps the next commit's sync waiting for as long as it takes, and that one all who have sent
@@ -70,11 +73,7 @@ impl Checkpoints {
 
     /// Lets this connection tell how long the log is.
     pub(super) fn watch(&self, connection: &mut Connection) -> rusqlite::Result<()> {
-        let pages = Arc::clone(&self.pages);
-        connection.wal_hook(Some(move |_: &mut Wal, count| {
-            pages.store(count, Ordering::Relaxed);
-            Ok(())
-        }))
+        log::watch(connection, &self.pages)
     }
 
     /// Pages in the log.
@@ -97,7 +96,7 @@ impl Checkpoints {
     /// Moves what the other thread has left.
     fn finish(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.join()?;
-        let (log, moved) = passive(connection)?;
+        let (log, moved) = log::move_some(connection)?;
         // Where a reader holds on to the rest, it is for later.
         self.next = if moved == log { DUE } else { log + DUE };
         Ok(())
@@ -168,7 +167,7 @@ fn move_most(path: &std::path::Path, file: Option<&File>) -> rusqlite::Result<()
     let mut before = 0;
     // Each round moves and syncs what came during the one before it, until that was little.
     for _ in 0..8 {
-        let (_, moved) = passive(&connection)?;
+        let (_, moved) = log::move_some(&connection)?;
         if let Some(Err(error)) = file.map(File::sync_data) {
             let code = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
             return Err(rusqlite::Error::SqliteFailure(code, Some(error.to_string())));
@@ -179,9 +178,4 @@ fn move_most(path: &std::path::Path, file: Option<&File>) -> rusqlite::Result<()
         before = moved;
     }
     Ok(())
-}
-
-/// Moves what no reader needs. Returns the pages of the log, and how many of them are moved.
-fn passive(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use firsthop_core::{Error as CoreError, Frame, Timestamp};
 use firsthop_intake::{Contents, RegionSecrets, json::escaped_unit};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use super::{
     counters::At,
@@ -298,9 +298,7 @@ pub(crate) fn scrub(path: &Path) -> Result<bool, Error> {
         let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(std::time::Duration::from_millis(500))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", params![], |row| row.get::<_, bool>(0))
-            .map(|busy| !busy)
+        super::log::move_all(&connection)
     };
     scrub().map_err(Error::database(path))
 }

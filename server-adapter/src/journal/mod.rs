@@ -22,7 +22,7 @@ mod checkpoint;
 mod counters;
 mod erase;
 pub mod ledger;
-mod log_index;
+pub(crate) mod log;
 mod memory;
 #[cfg(test)]
 mod model_tests;
@@ -43,7 +43,6 @@ pub(crate) use self::{
     arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
     counters::{At, Count, Totals},
     erase::{Found, names_escaped, scrub},
-    log_index::LogIndex,
     memory::{Held, Memory},
     queue::{Follower, Journal, JournalStatus, Unavailable, Waited},
     retention::Keep,
@@ -51,5 +50,4 @@ pub(crate) use self::{
     sealed::{Readable, Seals},
     store::{Accepted, open_frame},
     tombstone::{Delivered, Subject},
-    writer::truncate,
 };

@@ -12,6 +12,8 @@ use std::{fs::File, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
 use rusqlite::Connection;
 
+use super::{log, schema};
+
 /// What one time gives back, about: the writer does nothing else meanwhile.
 const MOST: u64 = 256 << 20;
 
@@ -30,16 +32,14 @@ pub(super) fn give_back(
 ) -> rusqlite::Result<Option<std::io::Result<()>>> {
     // Whoever reads need not wait, and nobody shall wait for them.
     connection.busy_timeout(Duration::ZERO)?;
-    let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-    super::schema::set_busy_timeout(connection)?;
-    if moved? != 0 {
+    let is_moved = log::move_all(connection);
+    schema::set_busy_timeout(connection)?;
+    if !is_moved? {
         return Ok(None);
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
     // Whoever else may have written in between, has written there.
-    let is_alone = std::fs::metadata(log).map_or(0, |meta| meta.len()) == 0;
+    let is_alone = std::fs::metadata(log::path_of(path)).map_or(0, |meta| meta.len()) == 0;
     let punched = if is_alone { punch(file, MOST) } else { Ok(()) };
     connection.execute_batch("ROLLBACK")?;
     Ok(Some(punched))

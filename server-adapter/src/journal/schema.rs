@@ -198,9 +198,8 @@ pub(crate) fn open_private(path: &Path) -> rusqlite::Result<Connection> {
 /// Brings a journal that nobody serves up to this build's version, and leaves it as one file.
 pub(crate) fn bring_up(path: &Path) -> Result<(), Error> {
     let connection = open_writer(path)?;
-    connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        .and_then(|()| connection.close().map_err(|(_, error)| error))
+    super::log::move_all(&connection)
+        .and_then(|_| connection.close().map_err(|(_, error)| error))
         .map_err(Error::database(path))
 }
 

@@ -15,6 +15,7 @@ use super::{
     checkpoint::Checkpoints,
     counters::{Batch, Totals},
     ledger::{Chain, Claim, note_old},
+    log,
     quarantine::{Entry, Kept, Quarantine, Room},
     queue::{Job, JournalStatus, Shared, Unavailable, Work},
     schema,
@@ -73,7 +74,7 @@ impl Writer {
         if again.is_err() {
             return std::mem::forget(connection);
         }
-        if let Err(error) = self.tables.seen.settle_all(&connection).and_then(|()| truncate(&connection)) {
+        if let Err(error) = self.tables.seen.settle_all(&connection).and_then(|()| log::truncate(&connection)) {
             // The next start does it.
             tracing::warn!(tenant = %self.shared.tenant, %error, "tidying up at the end");
         }
@@ -208,7 +209,7 @@ impl Writer {
         let prove = || -> rusqlite::Result<Tables> {
             // What the log says may be in memory only, though its sync failed. This writes all of it anew, into the
             // database, and syncs that: what is found from here on is on disk.
-            truncate(&connection)?;
+            log::truncate(&connection)?;
             // And a commit must succeed.
             connection.execute_batch("INSERT OR REPLACE INTO meta VALUES ('opened_again', unixepoch())")?;
             load(&connection, &self.shared, self.most_quarantine)
@@ -352,17 +353,6 @@ fn say_full(said: &mut Option<Instant>, shared: &Shared, quarantine: &Quarantine
 pub(super) fn is_damage(reason: &str) -> bool {
     let codes = [CoreError::Crc, CoreError::Truncated, CoreError::TrailingBytes, CoreError::Signature];
     codes.iter().any(|error| error.code() == reason)
-}
-
-/// Moves the whole log into the database, and syncs that.
-/// Moves all of the log, and begins it anew. A reader that holds on to it is an error.
-pub(crate) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy {
-        Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None))
-    } else {
-        Ok(())
-    }
 }
 
 /// Whether the disk, and not a row, is what failed.

@@ -1,7 +1,6 @@
 //! The first sink: an `events` table in an SQLite file of its own, that any tool can open.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -11,7 +10,7 @@ use std::{
     },
 };
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, config::DbConfig, hooks::Wal, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, config::DbConfig, params};
 
 use super::{
     Delivery, Failure, Opened, Rejected, Saved, Sink,
@@ -22,7 +21,10 @@ use super::{
 };
 use crate::{
     Error,
-    journal::{self, LogIndex, truncate},
+    journal::{
+        self,
+        log::{self, LogIndex},
+    },
     migrate::Schema,
 };
 
@@ -88,7 +90,7 @@ impl Doubt {
         }
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         index.get_or_insert_with(|| LogIndex::of(table)).move_again().map_err(Error::io(table))?;
-        truncate(connection).map_err(Error::database(table))?;
+        log::truncate(connection).map_err(Error::database(table))?;
         sync(wal).map_err(Error::io(wal))?;
         self.is.store(false, Ordering::Relaxed);
         Ok(())
@@ -115,9 +117,7 @@ impl Events {
         let sql = || Error::database(table);
         let reader = journal::open_reader(journal)?;
         let mut connection = journal::open_private(table).map_err(sql())?;
-        let (mut wal, pages) = (OsString::from(table), Arc::<AtomicI32>::default());
-        wal.push("-wal");
-        let wal = PathBuf::from(wal);
+        let (wal, pages) = (log::path_of(table), Arc::default());
         SCHEMA.admit(&connection, table)?;
         let mut open = || -> rusqlite::Result<()> {
             connection.pragma_update(None, "page_size", 8192)?;
@@ -131,11 +131,7 @@ impl Events {
             connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
             // It would hold its tongue when a sync fails: see `tend`.
             connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-            let counted = Arc::clone(&pages);
-            connection.wal_hook(Some(move |_: &mut Wal, count| {
-                counted.store(count, Ordering::Relaxed);
-                Ok(())
-            }))?;
+            log::watch(&mut connection, &pages)?;
             // Somebody may be writing to it by hand. There is no hurry, but the end of the server must not wait for
             // long.
             connection.busy_timeout(std::time::Duration::from_secs(1))
@@ -206,8 +202,7 @@ impl Events {
     }
 
     fn move_log(&mut self) -> Result<(), Failure> {
-        let moved = self.table.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        moved.map_err(|error| {
+        log::move_some(&self.table).map(drop).map_err(|error| {
             self.doubt();
             error.into()
         })

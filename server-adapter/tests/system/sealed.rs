@@ -49,6 +49,21 @@ fn take_keys(tenant: &Tenant) -> impl Fn() + use<> {
     move || fs::write(&path, &whole).expect("written")
 }
 
+/// A shop whose server has stopped, with two frames of five events that are sealed. The keys to them are gone until they are put back, and so
+/// is the events table.
+fn keyless() -> (Folder, Tenant, Page, impl Fn() + use<>) {
+    let (folder, tenant) = shop();
+    let mut server = folder.serve();
+    let mut page = page(&folder, &tenant);
+    page.begin(&mut server.client());
+    assert_eq!(server.client().frame(&page.frame(4)).receipt().stored, 4);
+    tenant.settle();
+    server.stop();
+    let put_back = take_keys(&tenant);
+    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    (folder, tenant, page, put_back)
+}
+
 #[test]
 fn what_is_sealed_arrives_and_the_journal_keeps_it_sealed() {
     let (folder, tenant) = shop();
@@ -202,15 +217,7 @@ fn a_rotation_loses_nothing_that_is_on_its_way() {
 
 #[test]
 fn without_the_key_nothing_is_lost_and_with_it_all_is_there() {
-    let (folder, tenant) = shop();
-    let mut server = folder.serve();
-    let mut page = page(&folder, &tenant);
-    page.begin(&mut server.client());
-    assert_eq!(server.client().frame(&page.frame(4)).receipt().stored, 4);
-    tenant.settle();
-    server.stop();
-    let put_back = take_keys(&tenant);
-    fs::remove_file(tenant.folder.join("events.db")).expect("there");
+    let (folder, tenant, mut page, put_back) = keyless();
 
     // What comes is set aside, and what is there waits: no sink passes it over.
     let mut server = folder.serve();
@@ -265,14 +272,7 @@ fn a_sink_is_moved_behind_what_nobody_can_open() {
 /// The newest key is taken out by hand, another is made, and a hand gives that the number of the one before.
 #[test]
 fn another_key_in_the_place_of_one_loses_nothing() {
-    let (folder, tenant) = shop();
-    let mut server = folder.serve();
-    let mut page = page(&folder, &tenant);
-    page.begin(&mut server.client());
-    assert_eq!(server.client().frame(&page.frame(4)).receipt().stored, 4);
-    tenant.settle();
-    server.stop();
-    let put_back = take_keys(&tenant);
+    let (folder, tenant, _, put_back) = keyless();
     folder.ok(&["region-key", "new"]);
     let listed: serde_json::Value =
         serde_json::from_str(folder.ok(&["region-key", "list", "--json"]).trim()).expect("one key");
@@ -280,7 +280,6 @@ fn another_key_in_the_place_of_one_loses_nothing() {
     let path = tenant.folder.join("keys.toml");
     let file = fs::read_to_string(&path).expect("there");
     fs::write(&path, file.replace("\nid = 2\n", "\nid = 1\n")).expect("written");
-    fs::remove_file(tenant.folder.join("events.db")).expect("there");
 
     let mut server = folder.serve();
     server.says("what keys.toml has under that number does not open it");

@@ -1,44 +1,12 @@
 // Faults done to the edge, with the real server behind it: what was acknowledged is stored, once, and in order.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { after, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 
-import { Server, Tally, Wire } from '../../tests/spine/parts.mjs';
-import { bytes, kit, newSource } from './server.mjs';
+import { Tally } from '../../tests/spine/parts.mjs';
+import { Page, parts } from './real.mjs';
 import { until } from './wait.mjs';
-import { startWorker, workerdOf } from './worker.mjs';
-
-const stops = [];
-after(async () => {
-  for (const stop of stops.reverse()) await stop();
-  Tally.print();
-});
-
-/** A server, a wire that leads to it, and what starts edges in front of them. */
-async function parts(more = {}) {
-  const server = await Server.create();
-  stops.push(() => server.dispose());
-  const wire = await Wire.create(server.url);
-  stops.push(() => wire.dispose());
-  const variables = { UPSTREAM: wire.url, LEASES: server.internalUrl, REGION: 'EU', ENROLMENTS: server.enrolment, SPOOL_RETRY_MS: '50', ...more };
-  const start = async (folder) => {
-    const edge = await startWorker(variables, { folder });
-    let stopped;
-    const dispose = edge.dispose;
-    edge.dispose = () => (stopped ??= dispose());
-    stops.push(() => edge.dispose());
-    return edge;
-  };
-  const folder = async () => {
-    const made = await mkdtemp(path.join(tmpdir(), 'firsthop-edge-'));
-    stops.push(() => rm(made, { recursive: true, force: true }));
-    return made;
-  };
-  return { server, wire, start, folder };
-}
+import { workerdOf } from './worker.mjs';
 
 /** Ends the runtime at once: nothing is flushed, nothing is said. */
 async function kill(edge) {
@@ -51,48 +19,6 @@ function gate() {
   let open;
   const opened = new Promise((resolve) => (open = resolve));
   return [opened, open];
-}
-
-/** One page: it numbers its events, and sends a frame until it is acknowledged. */
-class Page {
-  source = newSource();
-  sent = 0;
-  acknowledged = 0;
-  spooled = 0;
-
-  constructor(server) {
-    this.server = server;
-  }
-
-  frame() {
-    const first = this.sent;
-    this.sent += 1;
-    const { source, session } = this;
-    const wanted = { do: 'frame', tenant: this.server.tenant, source, region: 'EU', firstSeq: first, batchSeq: first, created: Date.now(), events: [{ name: `E${first}` }] };
-    this.last = bytes(kit({ ...wanted, ...(session ? { session } : { writeKey: this.server.writeKey }) }).frame);
-    return this.last;
-  }
-
-  post(edge, body) {
-    return fetch(`${edge.url}/v1/f`, { method: 'POST', body });
-  }
-
-  async send(edge, body = this.frame()) {
-    const receipt = await until('an acknowledgement', async () => {
-      const answer = await this.post(edge, body);
-      return answer.status === 200 && answer.json();
-    });
-    assert.equal(receipt.stored + receipt.duplicate + receipt.conflict + (receipt.spooled ?? 0), receipt.count);
-    assert.equal(receipt.conflict, 0);
-    this.session ??= receipt.session;
-    this.acknowledged += receipt.count;
-    this.spooled += receipt.spooled ?? 0;
-    return receipt;
-  }
-
-  rows() {
-    return this.server.rows().filter((row) => row.source === this.source).map(({ seq }) => seq);
-  }
 }
 
 /** Waits for all that was acknowledged, and says what became of it. */

@@ -7,6 +7,9 @@ use worker::Env;
 use firsthop_core::{Region, TenantId, WorkerId};
 use firsthop_intake::{parse_enrolment, policy, spool::Pace};
 
+/// Most bytes that may wait in one object. The platform lets an object have 10 GB, of which tables and indexes take their share.
+const MOST_IN_SHARD: u64 = 8 << 30;
+
 /// Settings, read once per isolate.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -97,7 +100,7 @@ impl Config {
         let spool = SpoolConfig {
             shards: shards as u32,
             frames: number("SPOOL_FRAMES", 200_000, 1..=10_000_000)?.div_ceil(shards),
-            bytes: number("SPOOL_BYTES", 1 << 30, 1..=1 << 36)?.div_ceil(shards),
+            bytes: number("SPOOL_BYTES", 1 << 30, 1..=shards * MOST_IN_SHARD)?.div_ceil(shards),
             pace: Pace { first_ms: number("SPOOL_RETRY_MS", 1_000, 10..=60_000)? },
         };
         Ok(Self { upstream, leases, region, is_confined, enrolments, jurisdiction, spool })

@@ -8,8 +8,9 @@ import { fileURLToPath } from 'node:url';
 
 import { unstable_readConfig as readConfig } from 'wrangler';
 
-import { pair } from './pair.mjs';
+import { pair, refusal } from './pair.mjs';
 import { Tenant, newSource } from './server.mjs';
+import { until } from './wait.mjs';
 
 const EDGE = fileURLToPath(new URL('..', import.meta.url));
 const config = `${EDGE}/wrangler.toml`;
@@ -51,3 +52,16 @@ for (const env of ['', ...environments]) {
     assert.equal(answer.status, 200, `${await answer.text()} ${edge.log.join()}`);
   });
 }
+
+test('a spool is no larger than its objects can be', async () => {
+  const GIB = 2 ** 30;
+  for (const [SPOOL_SHARDS, most] of [['1', 8 * GIB], ['4', 32 * GIB]]) {
+    const { send, tenant } = await pair({ SPOOL_SHARDS, SPOOL_BYTES: `${most}` });
+    assert.equal((await send(tenant.frame({ source: newSource() }))).status, 200);
+    const over = await pair({ SPOOL_SHARDS, SPOOL_BYTES: `${most + 1}` });
+    await refusal(await over.send(over.tenant.frame({ source: newSource() })), 503, 'unavailable');
+    const why = `SPOOL_BYTES is not a whole number from 1 to ${most}`;
+    const lines = await until('the log to say why', () => over.edge.log.length > 0 && over.edge.log);
+    assert.deepEqual(JSON.parse(lines[0]), { event: 'not-set-up', why });
+  }
+});

@@ -47,6 +47,15 @@ const entry = `
   };
   export const Leases = built.Leases;
   export class Spool extends built.Spool {
+    constructor(state, env) {
+      const { storage } = state;
+      const exec = (...what) => {
+        if (asked !== undefined && told.fail) throw new Error(told.fail);
+        return storage.sql.exec(...what);
+      };
+      const around = { sql: { exec }, setAlarm: (...what) => storage.setAlarm(...what), deleteAlarm: (...what) => storage.deleteAlarm(...what) };
+      super({ storage: around, abort: (why) => state.abort(why) }, env);
+    }
     async alarm() {
       seen.alarms += 1;
       if (told.lose) {
@@ -80,6 +89,7 @@ async function parts(more = {}) {
   return {
     tenant,
     server,
+    edge,
     send,
     alarms: async (told = {}) => (await fetch(`${edge.url}/alarms?${encodeURIComponent(JSON.stringify(told))}`)).json(),
     spool: async () => {
@@ -153,4 +163,22 @@ test('a panic in the middle of a delivery: the object begins anew with what it h
   // And it goes on as before.
   assert.ok((await send(frame(source, 1))).count === 1);
   await until('the next one', () => server.stored.length === 3);
+});
+
+test('a delivery that the platform ends leaves a line of JSON, whatever it says, and what waits waits on', async () => {
+  const { server, edge, send, frame, alarms, spool } = await parts();
+  await send(frame(newSource()));
+  await server.stop();
+  const fail = 'a "disk"\\ of\nwhat\u0007 \u{1f4a5}\u2028 \u200b{it} has';
+  await alarms({ fail });
+  assert.equal((await send(frame(newSource()))).spooled, 1);
+  const lines = await until('the line', () => {
+    const found = edge.log.filter((line) => line.includes('spool-failed'));
+    return found.length > 0 && found;
+  });
+  for (const line of lines) assert.deepEqual(JSON.parse(line), { event: 'spool-failed', why: fail });
+  await alarms({ fail: '' });
+  await server.restart();
+  assert.equal((await spool()).frames, 1);
+  await until('it at the server', () => server.stored.length === 2);
 });

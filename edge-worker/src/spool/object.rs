@@ -71,8 +71,9 @@ impl Spool {
                 Err(error) => {
                     let why =
                         error.dyn_ref::<JsError>().map_or_else(|| error.as_string(), |it| it.message().as_string());
-                    let why = why.unwrap_or_default();
-                    console_error!(r#"{{"event":"spool-failed","why":{why:?}}}"#);
+                    // Whatever the platform says, and a line of JSON in any case.
+                    let why = serde_json::to_string(&why).unwrap_or_default();
+                    console_error!(r#"{{"event":"spool-failed","why":{why}}}"#);
                     object.wake_at(now().as_millis() + deliver::SAFETY).await?;
                 }
             }

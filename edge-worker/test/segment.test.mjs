@@ -76,6 +76,22 @@ describe('@segment/analytics-node', () => {
   });
 });
 
+// Natively: `intake/src/json.rs`. In here a double is read by the platform.
+describe('numbers', () => {
+  const send = (number) => post('/v1/track', JSON.stringify(track({ messageId: `n ${number}`, properties: {} })).replace('"properties":{}', `"properties":{"it":${number}}`));
+
+  test('are what they were', async () => {
+    const exact = ['0', '-1', '9007199254740991', '0.1', '1e2', '1E-7', '5e-324', '2.2250738585072011e-308', '1.7976931348623157e308', '0.30000000000000004', '-0.0', '1.7976931348623158e308'];
+    for (const number of exact) assert.equal((await send(number)).status, 200, number);
+    assert.deepEqual(events().map(({ properties }) => properties.it), exact.map(Number));
+  });
+
+  test('that no double is near are refused', async () => {
+    for (const number of ['1e400', '-1e400']) await refusal(await send(number), 400, 'malformed-json');
+    assert.deepEqual(server.opened().map(({ annotation }) => annotation.refused), ['malformed-json', 'malformed-json']);
+  });
+});
+
 describe('a call', () => {
   test('takes its write key from the body, by Basic and by Bearer; as JSON and as text', async () => {
     const { writeKey, ...keyless } = track();

@@ -43,7 +43,7 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Error> {
         let settings = self.given.resolve()?;
         log(&settings);
-        raise_file_limit();
+        raise_file_limit(&settings);
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if settings.threads > 0 {
             runtime.worker_threads(settings.threads);
@@ -69,8 +69,12 @@ impl Given {
     }
 }
 
+/// What the files of some tenants take.
+#[cfg(target_os = "linux")]
+const OWN_FILES: u64 = 500;
+
 /// Each connection is a file descriptor, and what a process gets without asking is often 1,024.
-fn raise_file_limit() {
+fn raise_file_limit(settings: &Settings) {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
@@ -78,6 +82,14 @@ fn raise_file_limit() {
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+        let (connections, files) = (settings.connections as u64, getrlimit(Resource::Nofile).current);
+        if let Some(files) = files.filter(|&files| files < connections + OWN_FILES) {
+            tracing::warn!(
+                files,
+                connections,
+                "fewer files may be open than `connections` wants: raise the limit (ulimit -n, LimitNOFILE=)"
+            );
         }
     }
 }

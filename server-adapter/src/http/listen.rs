@@ -44,6 +44,10 @@ pub(crate) struct Listening {
 /// and a second one while a body is being read: so this times `connections` is part of the ceiling of memory.
 const BUFFER: usize = 16 << 10;
 
+/// Connections that may wait until they are accepted; where `net.core.somaxconn` is less, as many as that. The usual 128 are there within
+/// milliseconds when many connect at once, and the kernel has everybody who comes then try again a second later.
+const BACKLOG: i32 = 4096;
+
 /// Binds an address.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|error| Error::Io(format!("listen on {address}"), error))
@@ -61,6 +65,8 @@ impl Listening {
         S: OnConnection + Send + 'static,
     {
         let address = listener.local_addr()?;
+        // Here, because an older build may have made the socket.
+        rustix::net::listen(&listener, BACKLOG)?;
         let (stop, stopped) = watch::channel(false);
         let (still, idle) = mpsc::unbounded_channel();
         let connected = connected.into_iter().map(TcpStream::from_std).collect::<std::io::Result<_>>()?;

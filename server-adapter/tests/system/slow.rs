@@ -60,6 +60,27 @@ fn slow_clients_make_room_for_good_ones() {
     assert!(left > 70, "{left}");
 }
 
+/// Hundreds that connect in a moment in which the server does not accept are connected at once, and all answered later. What is not queued
+/// would have to try again, a second and more later.
+#[test]
+fn a_rush_of_connections_waits_for_nothing() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    server.signal("-STOP");
+    let rush: Vec<_> = (0..400)
+        .map(|number| {
+            let connected = TcpStream::connect_timeout(&server.public, Duration::from_millis(900));
+            connected.unwrap_or_else(|error| panic!("connection {number}: {error}"))
+        })
+        .collect();
+    server.signal("-CONT");
+    for mut stream in rush {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+        let answer = crate::common::read_response(&mut std::io::BufReader::new(stream), true).expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+}
+
 /// A connection whose request is being served is not parted with; then there is no room, and that is said.
 #[test]
 fn who_is_being_served_stays() {

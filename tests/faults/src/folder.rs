@@ -189,12 +189,16 @@ impl Server {
         let stderr = child.stderr.take().ok_or("no standard error")?;
         thread::spawn(move || {
             let mut said = String::new();
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // Whatever its bytes: what breaks off here would be taken for its end.
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
                 let json: Json = serde_json::from_str(&line).unwrap_or_default();
                 if json["message"] == "ready" {
                     let _ = ready.send(Ok(()));
                 }
-                said = format!("{said}\n{line}");
+                if said.len() < 4096 {
+                    said = format!("{said}\n{line}");
+                }
                 let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                 log.push_str(&line);
                 log.push('\n');
@@ -204,14 +208,21 @@ impl Server {
                     let from = log[half..].find('\n').map_or(log.len(), |at| half + at + 1);
                     log.drain(..from);
                 }
-                said.truncate(4096);
             }
             let _ = ready.send(Err(said));
         });
-        let server = Self { child, watch };
+        let mut server = Self { child, watch };
         match is_ready.recv_timeout(Duration::from_secs(30)) {
             Ok(Ok(())) => Ok(server),
-            Ok(Err(said)) => Err(format!("the server did not start: {said}").into()),
+            // It has closed its standard error. One that dies without a word does so by a signal (a full disk below a mapped file is
+            // SIGBUS), or because its file was being written at that moment.
+            Ok(Err(said)) => {
+                let how = server
+                    .wait(Duration::from_secs(10))
+                    .map_or_else(|error| error.to_string(), |status| status.to_string());
+                let said = if said.is_empty() { " nothing" } else { &said };
+                Err(format!("the server did not start ({how}); it said:{said}").into())
+            }
             Err(_) => Err("the server is not ready after 30 s".into()),
         }
     }

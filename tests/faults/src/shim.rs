@@ -62,7 +62,8 @@ impl Shim {
         }
         let control = folder.join("shim.control");
         let file = File::options().create(true).truncate(true).read(true).write(true).open(&control)?;
-        file.set_len(Slot::End as u64 * 8)?;
+        // Written, not only made that long: the server maps it, and a page that finds no room on the disk would end it without a word.
+        file.write_all_at(&[0; Slot::End as usize * 8], 0)?;
         let record = records.then(|| folder.join("shim.record"));
         let shim = Self { control, file, record, syncs: "" };
         shim.set(Slot::Random as u64, (random.next() >> 1) as i64)?;

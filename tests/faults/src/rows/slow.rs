@@ -66,12 +66,13 @@ fn slowloris(bench: &mut Bench) -> Outcome<Figures> {
     let arguments = &["--header-timeout", timeout, "--connections-per-address", "10000"][..];
     let server = folder.serve_with(How { arguments, ..How::default() })?;
     let load = Load { producers: 3, pause: Duration::from_millis(2), ..Load::new(folder.public, &tenant, &log) };
-    let (mut most, mut cut) = (0.0_f64, 0);
+    let (mut most, mut cut, mut opened) = (0.0_f64, 0, Duration::ZERO);
     load.during(&mut bench.random, || {
-        let mut slow = Vec::new();
+        let (mut slow, began) = (Vec::new(), Instant::now());
         while slow.len() < count {
             slow.push(trickler(&folder)?);
         }
+        opened = began.elapsed();
         most = folder.metric("firsthop_connections", &[])?;
         let began = Instant::now();
         while began.elapsed() < lasts {
@@ -104,7 +105,7 @@ fn slowloris(bench: &mut Bench) -> Outcome<Figures> {
     untroubled(&log)?;
     if most < count as f64 || cut == 0 {
         return Err(format!(
-            "at most {most} connections were open at a time, {cut} were cut off: the row shows nothing"
+            "at most {most} connections were open at a time, {cut} were cut off, and to open {count} took {opened:?}, where a head has {timeout}: the row shows nothing"
         )
         .into());
     }
@@ -113,7 +114,7 @@ fn slowloris(bench: &mut Bench) -> Outcome<Figures> {
     let figures = judge(&tenant, &log)?;
     server.stop()?;
     balanced(&folder)?;
-    Ok(figures.noting(format!("{most} connections at a time, {cut} cut off; all {requests} good requests answered at once; {memory} MiB resident")))
+    Ok(figures.noting(format!("{most} connections at a time, opened within {opened:.1?}, {cut} cut off; all {requests} good requests answered at once; {memory} MiB resident")))
 }
 
 fn trickler(folder: &Folder) -> Outcome<TcpStream> {

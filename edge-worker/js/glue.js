@@ -168,5 +168,11 @@ export async function post(whom = globalThis, url, headers, body, limit, most) {
   }
 }
 
+/** What was deflated. */
+export async function inflate(deflated) {
+  const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream('deflate-raw'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
 /** Our answer; its body is a text, or bytes. */
 export const respond = (status, headers, body) => new Response(typeof body === 'string' ? body : kept(body), { status, headers: pairs(headers) });

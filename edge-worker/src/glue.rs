@@ -57,6 +57,9 @@ extern "C" {
     /// The HMAC-SHA256 of a message: an `ArrayBuffer`.
     pub(crate) fn hmac(key: &JsValue, message: &[u8]) -> Promise;
 
+    /// What was deflated: a [`Uint8Array`].
+    pub(crate) fn inflate(deflated: &[u8]) -> Promise;
+
     /// A response.
     #[wasm_bindgen(catch)]
     pub(crate) fn respond(status: u16, headers: &str, body: Option<&[u8]>) -> Result<Response, JsValue>;

@@ -33,7 +33,10 @@ pub(crate) async fn answer(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> R
     let (method, path) = (arrival.method, path_of(arrival.url));
     let reply = match route(method, path) {
         Ok(Route::Live) => return live(),
-        Ok(Route::Sdk(wanted)) => return sdk::answer(&wanted, arrival),
+        Ok(Route::Sdk(wanted)) => {
+            let result = sdk::answer(&wanted, arrival).await;
+            return result.unwrap_or_else(|refusal| Failure::from(refusal).reply(Problem::to_json));
+        }
         Ok(Route::Preflight) => Reply::empty(204, &PREFLIGHT),
         Ok(Route::Frame) => {
             let result = native_frame(arrival, env, ctx).await;

@@ -3,9 +3,10 @@
 // A call from WebAssembly into JavaScript is cheap, but what is handed over is not: every text is encoded or decoded, every promise
 // that Rust awaits by itself costs two closures and a microtask. With a call for each header they cost more than reading, checking and signing a
 // frame. So a request crosses four times, however much is known of it: its head as one text, its body as one block, the server's answer, and ours.
+// What is the same for each request is made once.
 
 /** For worker.js, which is put around the module that this is linked into. */
-export const shared = () => ({ headOf, takeAwaited, WOKEN });
+export const shared = () => ({ takeAwaited, WOKEN });
 
 /** What is read of a request: names of headers and of Cloudflare's facts. Rust says which (`arrival.rs`). */
 let wanted = { headers: [], facts: [] };
@@ -23,8 +24,13 @@ export function want(headers, facts) {
 /** What stands for a header or a fact that is not there. */
 const NONE = '\0';
 
-/** Method, URL, headers and facts, one line each. No header can hold a line break; a fact that does is none. */
-function headOf(request) {
+const encoder = new TextEncoder();
+
+/**
+ * Writes a request's head into Rust's memory: method, URL, headers and facts, one line each. No header can hold a line break; a fact that does is none.
+ * Returns how long it is; where there is less room, as much as is enough.
+ */
+export function head(request, room) {
   const { headers, cf } = request;
   let text = `${request.method}\n${request.url}`;
   for (const name of wanted.headers) text += `\n${headers.get(name) ?? NONE}`;
@@ -32,7 +38,9 @@ function headOf(request) {
     const fact = cf?.[name];
     text += `\n${fact === undefined || fact === null || `${fact}`.includes('\n') ? NONE : fact}`;
   }
-  return text;
+  const { read, written } = encoder.encodeInto(text, room);
+  // A character is three bytes at most for each of its parts in JavaScript.
+  return read === text.length ? written : 3 * text.length;
 }
 
 /** What the step of a request that is just being taken waits for: see src/steps.rs. */
@@ -119,13 +127,22 @@ export const hmac = (key, message) => crypto.subtle.sign('HMAC', key, message);
 /** What is kept or sent later must not stand in Rust's memory, which is used for something else by then. Bytes that fill their own stay where they are. */
 const kept = (bytes) => (bytes && bytes.byteLength < bytes.buffer.byteLength ? bytes.slice() : bytes);
 
-/** Name and value in turn, one line each. */
-function pairs(text) {
-  const lines = text.split('\n');
+/** Name and value in turn. */
+function pairs(lines) {
   const headers = {};
   for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
   return headers;
 }
+
+/** URL and headers. */
+function headed(head) {
+  const [url, ...lines] = head.split('\n');
+  return { url, headers: pairs(lines) };
+}
+
+/** The head of the last request of our own, and the headers of our last answer: Rust says them only where they are others (`Last` in upstream.rs). */
+let posted;
+let answered;
 
 /** What came back. Headers are looked at when they are wanted: most answers are wanted for their body alone. */
 class Answer {
@@ -148,16 +165,25 @@ class Answer {
   }
 }
 
+/** Posts to the network, or to a Durable Object: see `exchange`. */
+export function post(whom, head, body, limit, most) {
+  if (head !== undefined) posted = headed(head);
+  return exchange(whom, posted, body, limit, most);
+}
+
+/** The same, and nothing of it is kept: what is passed on says whose it is. */
+export const passOn = (head, body, limit, most) => exchange(undefined, headed(head), body, limit, most);
+
 /**
- * Posts to the network, or to a Durable Object, and reads an answer of at most so many bytes. Nothing if it could not be reached, took longer than the
- * limit, or answered at greater length. Redirects are not followed: a request goes to the host that it names.
+ * Posts, and reads an answer of at most so many bytes. Nothing if nobody could be reached, it took longer than the limit, or they answered at greater
+ * length. Redirects are not followed: a request goes to the host that it names.
  */
-export async function post(whom = globalThis, url, headers, body, limit, most) {
+async function exchange(whom = globalThis, { url, headers }, body, limit, most) {
   try {
     const answer = await whom.fetch(url, {
       method: 'POST',
       redirect: 'manual',
-      headers: pairs(headers),
+      headers,
       body: kept(body),
       signal: AbortSignal.timeout(limit),
     });
@@ -175,4 +201,7 @@ export async function inflate(deflated) {
 }
 
 /** Our answer; its body is a text, or bytes. */
-export const respond = (status, headers, body) => new Response(typeof body === 'string' ? body : kept(body), { status, headers: pairs(headers) });
+export function respond(status, head, body) {
+  if (head !== undefined) answered = pairs(head.split('\n'));
+  return new Response(typeof body === 'string' ? body : kept(body), { status, headers: answered });
+}

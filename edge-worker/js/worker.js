@@ -5,25 +5,30 @@
 import Entrypoint, * as made from 'worker-build';
 
 const rust = Entrypoint.prototype;
-const { WOKEN, headOf, takeAwaited } = rust.glue();
+const { WOKEN, takeAwaited } = rust.glue();
 
-/** Takes one step after the other, each as far as it gets without waiting (src/steps.rs). Not an async function: that would be a promise more for each step. */
-function answer(request, env, ctx) {
-  return new Promise((resolve, reject) => {
-    const go = (take) => {
+/** Why a step is taken: the numbers stand in steps.rs as well. */
+const [FULFILLED, REJECTED, WOKE] = [0, 1, 2];
+
+/** Takes one step after the other, each as far as it gets without waiting (src/steps.rs). */
+async function answer(request, env, ctx) {
+  try {
+    let step = rust.begin(request, env, ctx);
+    while (typeof step === 'number') {
+      let value;
+      let because = FULFILLED;
       try {
-        const step = take();
-        if (typeof step !== 'number') return resolve(step);
-        takeAwaited().then(
-          (value) => go(() => (value === WOKEN ? rust.resume(step, undefined, 2) : rust.resume(step, value, 0))),
-          (error) => go(() => rust.resume(step, error, 1)),
-        );
+        value = await takeAwaited();
       } catch (error) {
-        reject(error);
+        [value, because] = [error, REJECTED];
       }
-    };
-    go(() => rust.begin(request, headOf(request), env, ctx));
-  });
+      step = value === WOKEN ? rust.resume(step, undefined, WOKE) : rust.resume(step, value, because);
+    }
+    // What failed is a promise that says why.
+    return step instanceof Response ? step : await step;
+  } catch (error) {
+    return failed(error);
+  }
 }
 
 /** If the Worker itself fails, the page keeps what it sent, and the next request finds the Worker started anew. */
@@ -34,7 +39,7 @@ function failed(error) {
 
 export default {
   fetch(request, env, ctx) {
-    const answered = answer(request, env, ctx).catch(failed);
+    const answered = answer(request, env, ctx);
     // To the end, even if the client has gone: a page that closes has often just sent its last events.
     ctx.waitUntil(answered);
     return answered;

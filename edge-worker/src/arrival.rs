@@ -6,7 +6,7 @@ use worker::{
     web_sys::Request,
 };
 
-use firsthop_core::{Consent, Network, Timestamp};
+use firsthop_core::{Network, Timestamp};
 use firsthop_intake::{
     Facts, Problem, Refusal,
     policy::{FORWARDED, Place},
@@ -20,7 +20,7 @@ const BODY_TIMEOUT: u32 = 20_000;
 
 /// The header in which the platform says whose connection it is.
 const ADDRESS: &str = "cf-connecting-ip";
-/// The visitor's signal of Global Privacy Control.
+/// The visitor's signal of Global Privacy Control. It only ever takes back, so it counts whoever says it: a hop passes on its visitor's.
 pub(crate) const GPC: &str = "sec-gpc";
 /// What is asked of the platform's `request.cf`. It is missing where there is no Cloudflare in front of workerd.
 const CF: [&str; 4] = ["country", "colo", "continent", "isEUCountry"];
@@ -32,6 +32,7 @@ pub(crate) struct Arrival<'a> {
     pub(crate) method: &'a str,
     pub(crate) url: &'a str,
     headers: [Option<&'a str>; Facts::HEADERS.len()],
+    gpc: Option<&'a str>,
     network: Network,
     country: Option<&'a str>,
     pop: Option<&'a str>,
@@ -50,18 +51,34 @@ pub(crate) struct Standing<'a> {
 
 /// Says what is wanted of a request, once for each instance. Returns the how-manieth instance of the isolate this is, from 0.
 pub(crate) fn want() -> u32 {
-    let headers: Vec<_> = Facts::HEADERS.into_iter().chain([ADDRESS, FORWARDED]).collect();
+    let headers: Vec<_> = Facts::HEADERS.into_iter().chain([ADDRESS, FORWARDED, GPC]).collect();
     glue::want(&headers.join("\n"), &CF.join("\n"))
 }
 
+/// What stands in front of most bodies has room in so many bytes.
+const HEAD: usize = 1536;
+
+/// A request's head as one text, which `head` in `js/glue.js` writes.
+pub(crate) fn head(request: &Request) -> String {
+    let mut text = vec![0; HEAD];
+    loop {
+        let length = glue::head(request, &mut text) as usize;
+        if length <= text.len() {
+            text.truncate(length);
+            return String::from_utf8(text).unwrap_or_default();
+        }
+        text.resize(length, 0);
+    }
+}
+
 impl<'a> Arrival<'a> {
-    /// `head` is what `headOf` in `js/glue.js` made of the request.
+    /// `head` is the request's [`head`].
     pub(crate) fn new(request: &'a Request, head: &'a str) -> Self {
         let mut lines = head.split('\n');
         let (method, url) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let mut line = || lines.next().filter(|&line| line != "\0");
         let headers = Facts::HEADERS.map(|_| line());
-        let [address, forwarded] = [line(), line()];
+        let [address, forwarded, gpc] = [line(), line(), line()];
         let [country, colo, continent, is_union] = CF.map(|_| line());
         // What another hop has passed on comes from there: what the platform says of the sender is said of that hop.
         let is_direct = forwarded.is_none();
@@ -70,6 +87,7 @@ impl<'a> Arrival<'a> {
             method,
             url,
             headers,
+            gpc,
             // The only place where an address is seen, and it is cut here.
             network: address
                 .filter(|_| is_direct)
@@ -87,13 +105,8 @@ impl<'a> Arrival<'a> {
         }
     }
 
-    /// Global Privacy Control. It only ever takes back, so it counts whoever says it: a hop passes on its visitor's.
-    pub(crate) fn gpc(&self) -> Option<String> {
-        self.request.headers().get(GPC).ok().flatten()
-    }
-
     /// Asks for what only some tenants' rules want to know, and only where it can change something.
-    pub(crate) fn ask(&self, rules: &Rules, granted: Consent) -> Asked {
+    pub(crate) fn ask(&self, rules: &Rules) -> Asked {
         // What the platform says of another hop's request says nothing of the visitor.
         let is_direct = self.standing.forwarded.is_none();
         let cf = |precision, name: &str| {
@@ -101,18 +114,14 @@ impl<'a> Arrival<'a> {
             let cf = wanted.then(|| Reflect::get(self.request, &"cf".into()).ok()).flatten()?;
             Reflect::get(&cf, &name.into()).ok()?.as_string()
         };
-        let revocable = rules.consent.revocable(granted) != Consent::NONE;
-        Asked {
-            gpc: revocable.then(|| self.gpc()).flatten(),
-            subdivision: cf(Precision::Subdivision, "regionCode"),
-            city: cf(Precision::City, "city"),
-        }
+        Asked { subdivision: cf(Precision::Subdivision, "regionCode"), city: cf(Precision::City, "city") }
     }
 
     /// The facts at a moment.
     pub(crate) fn facts(&self, now: Timestamp) -> Facts<'a> {
         let mut headers = self.headers.into_iter();
-        let facts = Facts { network: self.network, country: self.country, pop: self.pop, ..Facts::at(now) };
+        let Self { network, country, pop, gpc, .. } = *self;
+        let facts = Facts { network, country, pop, gpc, ..Facts::at(now) };
         // Asked in the order in which they were copied.
         facts.with_headers(|_| headers.next()?)
     }
@@ -121,7 +130,6 @@ impl<'a> Arrival<'a> {
 /// What only some tenants' rules want to know of a request.
 #[derive(Default)]
 pub(crate) struct Asked {
-    gpc: Option<String>,
     subdivision: Option<String>,
     city: Option<String>,
 }
@@ -129,8 +137,8 @@ pub(crate) struct Asked {
 impl Asked {
     /// Facts with this among them.
     pub(crate) fn beside<'f>(&'f self, facts: Facts<'f>) -> Facts<'f> {
-        let Self { gpc, subdivision, city } = self;
-        Facts { gpc: gpc.as_deref(), subdivision: subdivision.as_deref(), city: city.as_deref(), ..facts }
+        let Self { subdivision, city } = self;
+        Facts { subdivision: subdivision.as_deref(), city: city.as_deref(), ..facts }
     }
 }
 

@@ -17,6 +17,9 @@ extern "C" {
     /// Returns how often that was said before in this isolate.
     pub(crate) fn want(headers: &str, facts: &str) -> u32;
 
+    /// Writes a request's head into the buffer. Returns how long it is; where the buffer is shorter, how long one is that is enough.
+    pub(crate) fn head(request: &Request, buffer: &mut [u8]) -> u32;
+
     /// Leaves with JavaScript what this step waits for.
     pub(crate) fn wait(promise: &Promise);
 
@@ -29,26 +32,13 @@ extern "C" {
     /// A request's body: [`Uint8Array`], or a number that says what is wrong.
     pub(crate) fn body(request: &Request, most: u32, limit_ms: u32) -> Promise;
 
-    /// Posts to whoever has a method `fetch`, undefined being the network; an [`Answer`] or undefined.
-    pub(crate) fn post(
-        whom: &JsValue,
-        url: &str,
-        headers: &str,
-        body: Option<&[u8]>,
-        limit_ms: u32,
-        most: u32,
-    ) -> Promise;
+    /// Posts to whoever has a method `fetch`, undefined being the network; an [`Answer`] or undefined. `head` is the URL, and names and values of headers
+    /// in turn, one to a line; nothing if it is that of the last one posted.
+    pub(crate) fn post(whom: &JsValue, head: Option<&str>, body: Option<&[u8]>, limit_ms: u32, most: u32) -> Promise;
 
-    /// The same with a body that never was in our memory.
-    #[wasm_bindgen(js_name = post)]
-    pub(crate) fn post_on(
-        whom: &JsValue,
-        url: &str,
-        headers: &str,
-        body: &Uint8Array,
-        limit_ms: u32,
-        most: u32,
-    ) -> Promise;
+    /// Posts to the network what never was in our memory. Nothing of it is kept, so the head is said each time.
+    #[wasm_bindgen(js_name = passOn)]
+    pub(crate) fn pass_on(head: &str, body: &Uint8Array, limit_ms: u32, most: u32) -> Promise;
 
     /// The platform's key for HMAC-SHA256.
     #[wasm_bindgen(js_name = hmacKey)]
@@ -60,17 +50,17 @@ extern "C" {
     /// What was deflated: a [`Uint8Array`].
     pub(crate) fn inflate(deflated: &[u8]) -> Promise;
 
-    /// A response.
+    /// A response. `head` is names and values of headers in turn, one to a line; nothing if it is that of the last one.
     #[wasm_bindgen(catch)]
-    pub(crate) fn respond(status: u16, headers: &str, body: Option<&[u8]>) -> Result<Response, JsValue>;
+    pub(crate) fn respond(status: u16, head: Option<&str>, body: Option<&[u8]>) -> Result<Response, JsValue>;
 
     /// The same with a text, which is less work for the platform than bytes are.
     #[wasm_bindgen(catch, js_name = respond)]
-    pub(crate) fn respond_text(status: u16, headers: &str, body: &str) -> Result<Response, JsValue>;
+    pub(crate) fn respond_text(status: u16, head: Option<&str>, body: &str) -> Result<Response, JsValue>;
 
     /// The same with a body that never was in our memory.
     #[wasm_bindgen(catch, js_name = respond)]
-    pub(crate) fn respond_with(status: u16, headers: &str, body: &Uint8Array) -> Result<Response, JsValue>;
+    pub(crate) fn respond_with(status: u16, head: Option<&str>, body: &Uint8Array) -> Result<Response, JsValue>;
 
     /// What came back.
     pub(crate) type Answer;

@@ -85,7 +85,7 @@ async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result
     }
     let policy = way.policy();
     let rules = rules_of(policy.as_deref());
-    let asked = arrival.ask(rules, frame.header().consent);
+    let asked = arrival.ask(rules);
     let (facts, account, readable) = (asked.beside(facts), &accepted.account, accepted.readable());
     match way.hand_on(rules, &facts, account, &accepted.annotation, frame, readable).await {
         Outcome::Acknowledged(receipt) => {
@@ -144,7 +144,7 @@ async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Contex
     for frame in &accepted.frames {
         let frame = Frame::parse(frame).map_err(|_| Refusal::Internal)?;
         let header = *frame.header();
-        let asked = arrival.ask(rules, header.consent);
+        let asked = arrival.ask(rules);
         let (facts, account) = (asked.beside(facts), &accepted.account);
         match way.hand_on(rules, &facts, account, &accepted.annotation, &frame, Some(frame)).await {
             Outcome::Acknowledged(receipt) => verdict += &receipt,

@@ -53,15 +53,15 @@ pub fn glue() -> Result<JsValue, JsValue> {
     glue::shared()
 }
 
-/// Begins with a request, whose head stands in one text: see `js/worker.js`.
+/// Begins with a request: see `js/worker.js`.
 ///
-/// The text comes as JavaScript's and is copied here. To hand over a `String`, JavaScript writes it into the memory of the instance that it
-/// knows; after a failure that is the old one, and the new one, which the call starts, would read and free what it never had.
+/// Its head is asked for from here. To hand over a `String`, JavaScript writes it into the memory of the instance that it knows; after a failure
+/// that is the old one, and the new one, which the call starts, would read and free what it never had.
 #[wasm_bindgen]
-pub fn begin(request: Request, head: JsValue, env: Env, context: worker_sys::Context) -> JsValue {
-    let head = head.as_string().unwrap_or_default();
+pub fn begin(request: Request, env: Env, context: worker_sys::Context) -> JsValue {
     let context = Context::new(context);
     steps::begin(async move {
+        let head = arrival::head(&request);
         let arrival = arrival::Arrival::new(&request, &head);
         let reply = hop::answer(&arrival, &env, &context).await;
         reply.into_response(arrival.method == "HEAD")

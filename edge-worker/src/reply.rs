@@ -8,8 +8,12 @@ use firsthop_intake::{CORS, Problem, Receipt, Verdict};
 
 use crate::{
     glue,
-    upstream::{Answer, lines},
+    upstream::{Answer, Last, lines},
 };
+
+thread_local! {
+    static ANSWERED: Last = const { Last::new() };
+}
 
 /// An answer.
 pub(crate) struct Reply {
@@ -89,12 +93,14 @@ impl Reply {
 
     /// The platform's answer; to `HEAD` without its body.
     pub(crate) fn into_response(self, head: bool) -> Result<Response, JsValue> {
-        let headers = lines(self.headers.iter().map(|(name, value)| (*name, &**value)));
+        let headers = lines("", self.headers.iter().map(|(name, value)| (*name, &**value)));
+        let headers = ANSWERED.with(|last| last.news(headers));
+        let headers = headers.as_deref();
         match self.body {
-            Content::Own(body) if !body.is_empty() && !head => glue::respond(self.status, &headers, Some(&body)),
-            Content::Text(text) if !head => glue::respond_text(self.status, &headers, &text),
-            Content::Foreign(body) if !head => glue::respond_with(self.status, &headers, &body),
-            _ => glue::respond(self.status, &headers, None),
+            Content::Own(body) if !body.is_empty() && !head => glue::respond(self.status, headers, Some(&body)),
+            Content::Text(text) if !head => glue::respond_text(self.status, headers, &text),
+            Content::Foreign(body) if !head => glue::respond_with(self.status, headers, &body),
+            _ => glue::respond(self.status, headers, None),
         }
     }
 }

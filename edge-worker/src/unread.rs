@@ -26,7 +26,7 @@ pub(crate) async fn pass_on(arrival: &Arrival<'_>, onward: &Onward, body: &Uint8
     let facts = arrival.facts(Timestamp::default());
     // The header is not passed on, so nobody behind could say it.
     check_encoding(facts.content_encoding)?;
-    let gpc = is_gpc(arrival.gpc().as_deref()).then_some("1");
+    let gpc = is_gpc(facts.gpc).then_some("1");
     // Whose page it is, what the body is, whose key it shows, and what the visitor takes back. Nothing that says who sent it, or from where.
     let passed = [
         ("origin", facts.origin),
@@ -54,7 +54,9 @@ fn returned(answer: &Answer) -> Option<Reply> {
         return None;
     }
     let mut reply = Reply::foreign(status, answer.bytes()).with("content-type", media);
-    for (name, value) in [("retry-after", answer.retry_after()), (Verdict::HEADER, verdict)] {
+    // Who did what was asked says nothing of another time.
+    let retry_after = if status == 200 { None } else { answer.retry_after() };
+    for (name, value) in [("retry-after", retry_after), (Verdict::HEADER, verdict)] {
         if let Some(value) = value {
             reply = reply.with(name, value);
         }

@@ -1,6 +1,6 @@
 //! Requests to the server: one host, one try, a bounded time, a bounded answer.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use wasm_bindgen::{JsCast, JsValue};
 use worker::js_sys::{Promise, Uint8Array};
@@ -55,8 +55,8 @@ pub(crate) async fn ask(
     body: Option<&[u8]>,
     limit: Duration,
 ) -> Option<Answer> {
-    let headers = lines(headers.iter().copied());
-    let answer = came(glue::post(whom, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER)).await?;
+    let head = POSTED.with(|last| last.news(head(url, headers)));
+    let answer = came(glue::post(whom, head.as_deref(), body, limit.as_millis() as u32, MAX_ANSWER)).await?;
     let status = answer.status();
     // Who did what was asked has nothing to add to it.
     let (retry_after, verdict) = match status {
@@ -66,31 +66,61 @@ pub(crate) async fn ask(
     Some(Answer { status, retry_after, verdict, body: answer.bytes().to_vec() })
 }
 
-/// Posts what never was in our memory, and leaves the answer there as well.
+/// Posts what never was in our memory, and leaves the answer there as well. Nothing of either is kept, not even the head.
 pub(crate) async fn post_on(
     url: &str,
     headers: &[(&str, &str)],
     body: &Uint8Array,
     limit: Duration,
 ) -> Option<glue::Answer> {
-    let headers = lines(headers.iter().copied());
-    came(glue::post_on(&JsValue::UNDEFINED, url, &headers, body, limit.as_millis() as u32, MAX_ANSWER)).await
+    came(glue::pass_on(&head(url, headers), body, limit.as_millis() as u32, MAX_ANSWER)).await
 }
 
 async fn came(posted: Promise) -> Option<glue::Answer> {
     settled(posted).await.ok().filter(|answer| !answer.is_undefined()).map(JsCast::unchecked_into)
 }
 
-/// Headers as they cross to JavaScript: name and value in turn, one to a line.
-pub(crate) fn lines<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+thread_local! {
+    static POSTED: Last = const { Last::new() };
+}
+
+/// A head as it was said to JavaScript last. Most are the same as the one before, and JavaScript has kept what it made of that: then it need not be said
+/// again. A new instance of this Worker knows of none.
+pub(crate) struct Last(RefCell<Option<String>>);
+
+impl Last {
+    pub(crate) const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// The head, unless it is the last one. To be said at once.
+    pub(crate) fn news(&self, head: String) -> Option<String> {
+        let mut last = self.0.borrow_mut();
+        if last.as_ref() == Some(&head) {
+            return None;
+        }
+        last.replace(head);
+        last.clone()
+    }
+}
+
+/// A request's head: URL and headers.
+fn head(url: &str, headers: &[(&str, &str)]) -> String {
+    lines(url, headers.iter().copied())
+}
+
+/// Headers as they cross to JavaScript: name and value in turn, one to a line, behind what comes first.
+pub(crate) fn lines<'a>(first: &str, headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = String::with_capacity(256);
+    text.push_str(first);
     for (name, value) in headers {
         for line in [name, value] {
             // No value of ours has a line break. What a server sent has none either: the platform has parsed it.
+            if !text.is_empty() {
+                text.push('\n');
+            }
             text.push_str(line);
-            text.push('\n');
         }
     }
-    text.pop();
     text
 }

@@ -35,7 +35,7 @@ pub struct Facts<'a> {
     /// The HMAC-SHA256 of the frame under the secret of the session that it [claims](crate::native::claimed), where the hop has had it
     /// computed.
     pub mac: Option<[u8; 32]>,
-    /// `Sec-GPC` (Global Privacy Control). Asked for by itself, where it can change something.
+    /// `Sec-GPC` (Global Privacy Control). Asked for by itself: it counts whoever says it.
     pub gpc: Option<&'a str>,
     /// ISO 3166-2 subdivision without its country, where the tenant wants it.
     pub subdivision: Option<&'a str>,

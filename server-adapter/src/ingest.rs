@@ -33,10 +33,11 @@ impl Inner {
         body: Bytes,
         facts: &Facts<'_>,
         held: Held,
+        by: Sender,
         trace: &mut Trace,
     ) -> Result<Receipt, Problem> {
         let named = Header::peek(&body).ok().and_then(|header| self.tenants.find(header.tenant));
-        let _turn = self.turn(named.as_ref(), body.len()).await?;
+        let _turn = self.turn(named.as_ref(), by, body.len()).await?;
         let accepted = match native::receive(&body, facts, |_| named) {
             Ok(accepted) => accepted,
             Err(refused) => return Err(self.refuse(*refused, &body, facts, asked(FRAME, facts), held).await),
@@ -72,6 +73,7 @@ impl Inner {
         body: Bytes,
         facts: &Facts<'_>,
         held: Held,
+        by: Sender,
         trace: &mut Trace,
     ) -> Result<Verdict, Problem> {
         // Reading JSON is the larger part of the work.
@@ -79,7 +81,7 @@ impl Inner {
         if let Some(found) = &named {
             found.has_room(body.len())?;
         }
-        let mut turn = self.turn(named.as_ref(), body.len()).await?;
+        let mut turn = self.turn(named.as_ref(), by, body.len()).await?;
         let find = |id| self.tenants.find(id);
         let granted = |found: &Found, said: &str| found.known.first_hop().rules().consent.granted(said);
         let accepted = match segment::receive(call, &body, facts, &mut random_bytes, find, &granted) {
@@ -90,7 +92,7 @@ impl Inner {
         };
         if turn.is_none() {
             // Its key is in the body.
-            turn = self.turn(Some(&accepted.account), body.len()).await?;
+            turn = self.turn(Some(&accepted.account), by, body.len()).await?;
         }
         let Found { live, known } = &accepted.account;
         trace.verified(live.id, 0, None);
@@ -144,6 +146,7 @@ impl Inner {
         body: Bytes,
         now: Timestamp,
         held: Held,
+        by: Sender,
         trace: &mut Trace,
     ) -> Result<Receipt, Problem> {
         let outer = match Frame::parse(&body) {
@@ -156,7 +159,7 @@ impl Inner {
         let header = *outer.header();
         let Some(found) = self.tenants.find(header.tenant) else { return Err(CoreError::UnknownKey.into()) };
         found.has_room(body.len())?;
-        let _turn = self.turn(Some(&found), body.len()).await?;
+        let _turn = self.turn(Some(&found), by, body.len()).await?;
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
         let envelope = verify_envelope(&outer, &found.known.rooted, &found.known.file, now)?;
@@ -205,10 +208,11 @@ impl Inner {
     }
 
     /// Waits for the turn of a request that names a tenant.
-    async fn turn(&self, named: Option<&Found>, bytes: usize) -> Result<Option<Turn>, Problem> {
+    async fn turn(&self, named: Option<&Found>, by: Sender, bytes: usize) -> Result<Option<Turn>, Problem> {
         let Some(Found { live, .. }) = named else { return Ok(None) };
         let most = usize::try_from(self.settings.queue.0).unwrap_or(usize::MAX);
-        let turn = live.turns.take(bytes, self.settings.commit_timeout.0, most).await;
+        let turns = if by == Sender::Stranger { &self.tenants.strangers } else { &live.turns };
+        let turn = turns.take(bytes, self.settings.commit_timeout.0, most).await;
         turn.map(Some).map_err(|NoTurn| match live.journal.status() {
             JournalStatus::Up => live.usage.no_turn(),
             JournalStatus::Slow => unavailable(Unavailable::Slow),
@@ -263,6 +267,41 @@ impl Inner {
             Err(reason) => unavailable(reason),
         }
     }
+}
+
+/// Whose turn a request takes. Only its check says whether anybody answers for it, and that is most of its work: so who has just sent what
+/// nobody answers for is expected to do so again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// The tenant's that it names.
+    Anybody,
+    /// That of all such, whichever tenant they name.
+    Stranger,
+}
+
+/// Whether anybody could have made what is refused so.
+pub(crate) const fn is_forged(refusal: Refusal) -> bool {
+    use CoreError::{
+        Algorithm, Crc, Extension, HeaderLength, Reserved, Session, Signature, TrailingBytes, Truncated, UnknownKey,
+        WriteKey,
+    };
+    matches!(
+        refusal,
+        Refusal::Enrolment
+            | Refusal::Core(
+                Truncated
+                    | TrailingBytes
+                    | Reserved
+                    | Algorithm
+                    | HeaderLength
+                    | Extension
+                    | Crc
+                    | Signature
+                    | UnknownKey
+                    | Session
+                    | WriteKey
+            )
+    )
 }
 
 /// The path of native frames.

@@ -30,10 +30,29 @@ impl From<IpAddr> for Peer {
     }
 }
 
-/// What bodies of one peer hold while they are being read.
+/// What is known of one peer while it has a connection: what its bodies hold while they are being read, and whether it sends what nobody
+/// answers for.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     bytes: AtomicUsize,
+    /// When it last did, of [the time](now), and one more; 0: never.
+    forged: AtomicU64,
+}
+
+/// So long, in milliseconds, a peer that has sent what nobody answers for is taken for one that will again.
+const SUSPECT: u64 = 10_000;
+
+impl Share {
+    /// It has sent bytes that name a tenant and prove nothing.
+    pub(super) fn has_forged(&self) {
+        self.forged.store(now() + 1, Relaxed);
+    }
+
+    /// Whether it did a moment ago.
+    pub(super) fn forges(&self) -> bool {
+        let at = self.forged.load(Relaxed);
+        at > 0 && now() < at + SUSPECT
+    }
 }
 
 /// A part of a peer's share, given back when dropped.

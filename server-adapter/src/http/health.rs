@@ -85,6 +85,12 @@ pub(super) fn metrics(server: &Server) -> String {
     outcomes(&mut page, &tenants);
     let sending = inner.tenants.senders() as u64;
     page.single("firsthop_tenants_sending", "gauge", "Tenants that have sent something of late.", sending);
+    page.single(
+        "firsthop_strangers_waiting",
+        "gauge",
+        "Requests that wait because whoever sends them has just sent what nobody answers for.",
+        inner.tenants.strangers.waiting(),
+    );
     limits(&mut page, &tenants);
     ledgers(&mut page, &tenants);
     journals(&mut page, &tenants);

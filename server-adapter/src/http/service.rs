@@ -30,7 +30,12 @@ use super::{
     documents::{self, Published},
     health, leases, sdk,
 };
-use crate::{Server, clock, server::Inner, traces::Trace};
+use crate::{
+    Server, clock,
+    ingest::{Sender, is_forged},
+    server::Inner,
+    traces::Trace,
+};
 
 /// The address of a request's sender, put among the request's extensions by whatever accepted the connection. axum's
 /// `ConnectInfo<SocketAddr>` does as well. It is cut to its network before anything else sees it.
@@ -211,14 +216,22 @@ impl Asked {
                 let gpc = text(&parts.headers, "sec-gpc");
                 let facts = Facts { network, gpc, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
                 let receipt = |receipt: Receipt| Good::Receipt(receipt.to_json());
+                // Behind a proxy, its address is that of all.
+                let peer = connection.filter(|_| inner.settings.proxies == 0).map(|connection| &connection.share);
+                let by = if peer.is_some_and(|peer| peer.forges()) { Sender::Stranger } else { Sender::Anybody };
                 let (name, result) = match route {
-                    Route::Envelope => ("/v1/e", inner.envelope(body, now, held, &mut trace).await.map(receipt)),
+                    Route::Envelope => ("/v1/e", inner.envelope(body, now, held, by, &mut trace).await.map(receipt)),
                     Route::Segment(call) => {
-                        let verdict = inner.segment(call, body, &facts, held, &mut trace).await;
+                        let verdict = inner.segment(call, body, &facts, held, by, &mut trace).await;
                         (call.path(), verdict.map(Good::Segment))
                     }
-                    _ => ("/v1/f", inner.frame(body, &facts, held, &mut trace).await.map(receipt)),
+                    _ => ("/v1/f", inner.frame(body, &facts, held, by, &mut trace).await.map(receipt)),
                 };
+                if let (Some(peer), Err(problem)) = (peer, &result)
+                    && is_forged(problem.refusal())
+                {
+                    peer.has_forged();
+                }
                 trace.end(name, result.as_ref().map_or_else(Problem::status, |_| 200));
                 result
             }

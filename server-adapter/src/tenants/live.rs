@@ -35,6 +35,8 @@ pub(crate) struct Tenants {
     tenants: RwLock<HashMap<TenantId, Arc<Live>>>,
     pub(crate) disk: Arc<Disk>,
     sharing: Arc<Sharing>,
+    /// The turns of requests that are likely to name a tenant and prove nothing, whichever tenant that is: so these take no tenant's.
+    pub(crate) strangers: Arc<Turns>,
     /// Tenants that could not be loaded, as their files were then: tried again when those change, or after a while.
     failed: Mutex<HashMap<TenantId, (Stamps, Instant)>>,
 }
@@ -139,7 +141,9 @@ impl Tenants {
     pub(crate) fn open(store: Store, settings: Settings) -> Result<Self, Error> {
         let disk = Arc::new(Disk::new(settings.data.clone(), settings.disk_reserve));
         let sharing = Sharing::new(settings.sharing);
-        let tenants = Self { store, settings, tenants: RwLock::default(), failed: Mutex::default(), disk, sharing };
+        let strangers = Turns::of_strangers(&sharing);
+        let (loaded, failed) = (RwLock::default(), Mutex::default());
+        let tenants = Self { store, settings, tenants: loaded, failed, disk, sharing, strangers };
         for id in tenants.store.ids()? {
             tenants.load(id)?;
         }
@@ -291,6 +295,7 @@ pub(crate) fn watch_files(tenants: Arc<Tenants>) -> std::io::Result<Background> 
                 live.sinks.start_missing();
                 live.turns.look();
             }
+            tenants.strangers.look();
             EVERY
         }
     })

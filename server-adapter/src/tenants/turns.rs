@@ -47,9 +47,10 @@ impl Sharing {
         self.senders.load(Relaxed)
     }
 
-    /// What each may have under way.
-    fn share(&self) -> usize {
+    /// What each may have under way; strangers have a part like any tenant's, also beside one alone.
+    fn share(&self, of_strangers: bool) -> usize {
         match self.senders() {
+            senders if of_strangers => self.work / (senders + 1),
             0 | 1 => usize::MAX,
             senders => self.work / senders,
         }
@@ -60,6 +61,7 @@ impl Sharing {
 #[derive(Debug)]
 pub(crate) struct Turns {
     sharing: Arc<Sharing>,
+    of_strangers: bool,
     /// Whether it is one of those among whom the work is divided.
     sends: AtomicBool,
     /// Whether it has sent anything since the last look.
@@ -90,9 +92,20 @@ impl Drop for Turn {
 pub(crate) struct NoTurn;
 
 impl Turns {
+    /// A tenant's.
     pub(crate) fn new(sharing: &Arc<Sharing>) -> Arc<Self> {
+        Self::of(sharing, false)
+    }
+
+    /// Those of requests that are likely to prove nothing. They take nothing away from what a tenant may have under way: or anybody could.
+    pub(crate) fn of_strangers(sharing: &Arc<Sharing>) -> Arc<Self> {
+        Self::of(sharing, true)
+    }
+
+    fn of(sharing: &Arc<Sharing>, of_strangers: bool) -> Arc<Self> {
         Arc::new(Self {
             sharing: Arc::clone(sharing),
+            of_strangers,
             sends: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             line: Mutex::new(Line::default()),
@@ -106,7 +119,7 @@ impl Turns {
         self.note();
         let called = {
             let mut line = self.line();
-            if line.enter(cost, self.sharing.share()) {
+            if line.enter(cost, self.share()) {
                 return Ok(Turn { turns: Arc::clone(self), cost });
             }
             // What waits takes memory for its body alone.
@@ -119,8 +132,15 @@ impl Turns {
         tokio::time::timeout(time, called).await.ok().and_then(Result::ok).ok_or(NoTurn)
     }
 
+    fn share(&self) -> usize {
+        self.sharing.share(self.of_strangers)
+    }
+
     /// It is one of those who send.
     fn note(&self) {
+        if self.of_strangers {
+            return;
+        }
         if !self.sent.load(Relaxed) {
             self.sent.store(true, Relaxed);
         }
@@ -147,7 +167,7 @@ impl Turns {
     /// Calls those whose turn it is.
     fn call(self: &Arc<Self>) {
         loop {
-            let next = self.line().next(self.sharing.share());
+            let next = self.line().next(self.share());
             let Some((cost, called)) = next else { return };
             // Who has gone meanwhile gives it back: here, and not by dropping it, which would call the next one from within.
             if let Err(mut turn) = called.send(Turn { turns: Arc::clone(self), cost }) {
@@ -396,6 +416,27 @@ mod tests {
             drop(turn.expect("no panic"));
         }
         assert_eq!((loud.waiting(), loud.line().under_way), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn strangers_have_a_part_and_take_none_away() {
+        let sharing = sharing(10);
+        let (alone, strangers) = (Turns::new(&sharing), Turns::of_strangers(&sharing));
+        let mut held = vec![take(&alone, 1 << 20).await];
+        for _ in 0..5 {
+            held.push(now(take(&strangers, 0)).await.expect("half of ten"));
+        }
+        let mut sixth = Box::pin(take(&strangers, 0));
+        assert!(now(sixth.as_mut()).await.is_none());
+        held.push(now(take(&alone, 1 << 20)).await.expect("it sends alone"));
+        assert_eq!(sharing.senders(), 1);
+        // Less beside two.
+        let _other = take(&Turns::new(&sharing), 0).await;
+        held.remove(1);
+        strangers.look();
+        assert!(now(sixth.as_mut()).await.is_none(), "a third of ten is used up");
+        held.drain(1..3);
+        assert!(now(sixth.as_mut()).await.is_some());
     }
 
     #[tokio::test]

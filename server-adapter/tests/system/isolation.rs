@@ -265,3 +265,40 @@ fn without_limits_a_tenant_waits_for_itself_alone() {
     drop(server);
     folder.ok(&["verify"]);
 }
+
+/// Whoever sends what proves nothing takes no turns of the tenant that it names: forged frames wait for one another.
+#[test]
+fn who_forges_takes_no_turn_of_the_tenants() {
+    let folder = Folder::new();
+    let (shop, other) = (folder.tenant("shop", &[]), folder.tenant("other", &[]));
+    let server = folder.serve_with(&["--sharing", "48KiB", "--commit-timeout", "60s"]);
+    let figure = |name: &str| server.metric(&format!("{name}{{tenant=\"{}\"}}", shop.id));
+    let strangers = || server.metric("firsthop_strangers_waiting");
+    let (mut client, mut page, mut beside) = (Client::from(2, server.public), Page::new(&shop), Page::new(&other));
+    // One connection stays: who has none any more is forgotten.
+    let mut forger = Client::from(9, server.public);
+    let forge = |count| Page { tenant: shop.id, session: None, ..Page::new(&other) }.frame(count);
+    // Should the server give the journal up meanwhile, because somebody else has it, it is tried again.
+    until("the forged ones wait, and the tenant's own does not", || {
+        assert_eq!(forger.frame(&forge(1)).code(), "wrong-write-key");
+        assert_eq!(client.frame(&beside.frame(1)).receipt().stored, 1);
+        until("the journal takes commits", || client.frame(&page.frame(1)).status == 200);
+        let journal = Connection::open(shop.folder.join("journal.db")).expect("opens");
+        journal.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        let (forged, own): (Vec<_>, _) = ((0..4).map(|_| forge(1000)).collect(), page.frame(1));
+        thread::scope(|scope| {
+            let from = |own, frame| scope.spawn(move || Client::from(own, server.public).frame(frame));
+            let mut sent: Vec<_> = forged.iter().map(|frame| from(9, frame)).collect();
+            until("three wait", || strangers() == 3.0 || sent.iter().any(|one| one.is_finished()));
+            sent.push(from(2, &own));
+            let there = || figure("firsthop_requests_under_way") + figure("firsthop_requests_waiting");
+            until("it is there", || there() >= 1.0 || sent.iter().any(|one| one.is_finished()));
+            let held = (strangers(), figure("firsthop_requests_waiting"), figure("firsthop_requests_under_way"));
+            journal.execute_batch("ROLLBACK").expect("unlocked");
+            let codes: Vec<_> = sent.into_iter().map(|one| one.join().expect("an answer").status).collect();
+            assert!(codes.iter().all(|code| [200, 401, 403, 503].contains(code)), "{codes:?}");
+            held == (3.0, 0.0, 1.0)
+        })
+    });
+    until("nobody waits", || strangers() == 0.0);
+}

@@ -329,6 +329,12 @@ impl Shared {
             if on.flushed.1.elapsed() >= FLUSH {
                 self.flush(&mut on)?;
             }
+            while let Some(rest) = batch.way.owes() {
+                self.wait(rest, true);
+                if self.is_wanted() {
+                    break;
+                }
+            }
             if gathers {
                 self.wait(GATHER.saturating_sub(began.elapsed()), false);
             }

@@ -2,7 +2,7 @@
 //!
 //! A low priority is not all of it: who has a processor keeps it for some milliseconds, whoever needs it. And a thread that got nothing at all
 //! might hold what the journal's writer waits for. So while a crowd waits for commits and processors are short, a sink rests between two rows,
-//! where it holds nothing that an acknowledgement needs. It rests only so long that it has its share: an eighth of a processor, and more the
+//! where it holds nothing that an acknowledgement needs. It rests only so long that it has its share: a little of a processor, and more the
 //! later it is.
 
 use std::{
@@ -39,12 +39,14 @@ const CROWD: f64 = 8.0;
 /// Processors are short if it stood in line for one for this part of the time that it had one.
 const SHORT: f64 = 0.125;
 /// What it has of a processor if it is not late.
-const SHARE: f64 = 0.125;
-/// So late, it gives no way at all.
+const SHARE: f64 = 1.0 / 32.0;
+/// So late, it gives no way at all; and half as late, a quarter of a processor is its own.
 const LATE: Duration = Duration::from_secs(60);
-/// The longest rest, and the longest within a batch: a sink may have a transaction of its own open, and somebody may wait for that.
+/// The longest rest, and the longest within a batch: a sink may have a transaction of its own open, and somebody may wait for that. What it
+/// owes then it rests before the next batch, at most so long.
 const REST: Duration = Duration::from_millis(50);
 const OF_BATCH: Duration = Duration::from_millis(500);
+const OWED: Duration = Duration::from_secs(1);
 
 /// Where a sink gives way. The default has nobody to give way to.
 #[derive(Debug, Default)]
@@ -66,6 +68,10 @@ struct Seen {
     lag: Duration,
     /// What is left of [`OF_BATCH`].
     left: Duration,
+    /// Rest for which there was no time.
+    owed: Duration,
+    /// What of that was rested since the last look.
+    paid: Duration,
     /// Microseconds of rest.
     rested: Arc<Counter>,
 }
@@ -95,7 +101,18 @@ impl Way {
         let seen = thread.and_then(|thread| {
             let (had, rested) = (Had::read(&thread)?, Arc::clone(rested));
             let (since, load) = (Instant::now(), Load::default());
-            Some(Seen { waiting, thread, had, since, load, lag: Duration::ZERO, left: OF_BATCH, rested })
+            Some(Seen {
+                waiting,
+                thread,
+                had,
+                since,
+                load,
+                lag: Duration::ZERO,
+                left: OF_BATCH,
+                owed: Duration::ZERO,
+                paid: Duration::ZERO,
+                rested,
+            })
         });
         Self { rows: Cell::new(0), seen: RefCell::new(seen) }
     }
@@ -117,6 +134,11 @@ impl Way {
             seen.give();
         }
     }
+
+    /// Between two batches: how long to rest before this is asked again. None: there is no cause.
+    pub(super) fn owes(&self) -> Option<Duration> {
+        self.seen.borrow_mut().as_mut().and_then(Seen::owes)
+    }
 }
 
 impl Seen {
@@ -128,13 +150,32 @@ impl Seen {
         let Some(had) = Had::read(&self.thread) else { return };
         let (on, in_line) = (had.on - self.had.on, had.in_line - self.had.in_line);
         self.load.look(self.waiting.load(Ordering::Relaxed), on, in_line);
-        let rest = self.load.rest(on, passed, self.lag).min(self.left);
+        self.owed = match self.load.owed(on, passed, self.lag) {
+            Some(more) => Duration::from_secs_f64((self.owed.as_secs_f64() + more).clamp(0.0, OWED.as_secs_f64())),
+            None => Duration::ZERO,
+        };
+        self.paid = Duration::ZERO;
+        let rest = self.owed.min(REST).min(self.left);
         if !rest.is_zero() {
             std::thread::sleep(rest);
             self.left -= rest;
-            self.rested.add(u64::try_from(rest.as_micros()).unwrap_or(u64::MAX));
+            self.owed -= rest;
+            self.note(rest);
         }
         (self.had, self.since) = (had, Instant::now());
+    }
+
+    /// What is rested now will be part of the time that has passed at the next look.
+    fn owes(&mut self) -> Option<Duration> {
+        self.load.look_at(self.waiting.load(Ordering::Relaxed));
+        let rest = if self.load.is_crowd() { self.owed.saturating_sub(self.paid).min(REST) } else { Duration::ZERO };
+        self.paid += rest;
+        self.note(rest);
+        (!rest.is_zero()).then_some(rest)
+    }
+
+    fn note(&self, rest: Duration) {
+        self.rested.add(u64::try_from(rest.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
@@ -151,20 +192,29 @@ impl Had {
 
 impl Load {
     fn look(&mut self, waiting: usize, on: f64, in_line: f64) {
-        for (mean, last) in [(&mut self.waiting, waiting as f64), (&mut self.on, on), (&mut self.in_line, in_line)] {
+        self.look_at(waiting);
+        for (mean, last) in [(&mut self.on, on), (&mut self.in_line, in_line)] {
             *mean += (last - *mean) / 4.0;
         }
     }
 
-    /// How long to rest, having been `on` a processor for so much of the time that has `passed`: what it stood in line, or waited for a disk,
-    /// is rest too.
-    fn rest(&self, on: f64, passed: Duration, lag: Duration) -> Duration {
-        if self.waiting < CROWD || self.in_line < SHORT * self.on {
-            return Duration::ZERO;
+    fn look_at(&mut self, waiting: usize) {
+        self.waiting += (waiting as f64 - self.waiting) / 4.0;
+    }
+
+    fn is_crowd(&self) -> bool {
+        self.waiting >= CROWD
+    }
+
+    /// The seconds of rest that it owes, having been `on` a processor for so much of the time that has `passed`: what it stood in line, or
+    /// waited for a disk, is rest too, and may be more than was owed. None: nobody needs it.
+    fn owed(&self, on: f64, passed: Duration, lag: Duration) -> Option<f64> {
+        if !self.is_crowd() || self.in_line < SHORT * self.on {
+            return None;
         }
         let late = (lag.as_secs_f64() / LATE.as_secs_f64()).min(1.0);
-        let share = SHARE + (1.0 - SHARE) * late;
-        Duration::from_secs_f64((on / share - passed.as_secs_f64()).clamp(0.0, REST.as_secs_f64()))
+        let share = SHARE + (1.0 - SHARE) * late * late;
+        Some(on / share - passed.as_secs_f64())
     }
 }
 
@@ -198,21 +248,25 @@ mod tests {
     }
 
     #[test]
-    fn it_rests_for_its_share_and_less_the_later_it_is() {
-        let ms = Duration::from_millis;
+    fn it_owes_what_is_not_its_share_and_less_the_later_it_is() {
         let pressed = load(CROWD, 1.0, 1.0);
-        assert_eq!(pressed.rest(0.002, ms(2), Duration::ZERO), ms(14), "an eighth");
-        assert_eq!(pressed.rest(0.002, ms(12), Duration::ZERO), ms(4), "it stood in line for ten");
-        assert_eq!(pressed.rest(0.002, ms(100), Duration::ZERO), ms(0), "it had less than its share");
-        assert_eq!(pressed.rest(1.0, ms(1000), Duration::ZERO), REST);
-        let rests = [0, 10, 30, 59, 60, 3600].map(|late| pressed.rest(0.002, ms(2), Duration::from_secs(late)));
-        assert!(rests[..5].is_sorted_by(|a, b| a > b), "{rests:?}");
-        assert_eq!(rests[4..], [Duration::ZERO; 2]);
+        // Milliseconds, after two on a processor.
+        let owed = |passed: u64, late: u64| {
+            let owed = pressed.owed(0.002, Duration::from_millis(passed), Duration::from_secs(late));
+            owed.map(|seconds| (seconds * 1000.0).round() as i64)
+        };
+        assert_eq!(owed(2, 0), Some(62), "a thirty-second part");
+        assert_eq!(owed(12, 0), Some(52), "it stood in line for ten");
+        assert_eq!(owed(100, 0), Some(-36), "it had less than its share");
+        assert_eq!(owed(2, 30), Some(5), "half as late as it may be: a little more than a quarter");
+        let all = [0, 10, 30, 59, 60, 3600].map(|late| owed(2, late));
+        assert!(all[..4].is_sorted_by(|a, b| a > b), "{all:?}");
+        assert_eq!(all[4..], [Some(0); 2]);
     }
 
     #[test]
     fn it_rests_only_for_a_crowd_and_where_processors_are_short() {
-        let rests = |load: Load| !load.rest(0.002, Duration::from_millis(2), Duration::ZERO).is_zero();
+        let rests = |load: Load| load.owed(0.002, Duration::from_millis(2), Duration::ZERO).is_some();
         assert!(rests(load(CROWD, 1.0, SHORT)));
         assert!(!rests(load(CROWD - 1.0, 1.0, SHORT)), "few wait");
         assert!(!rests(load(CROWD, 1.0, SHORT / 2.0)), "there are processors enough");
@@ -242,7 +296,17 @@ mod tests {
         way.begin(Duration::ZERO);
         work(&way, &path, &mut seconds);
         assert_eq!(rested.get(), (OF_BATCH + REST).as_micros() as u64, "the next batch");
+        // What it could not rest within batches.
+        let between: Duration = std::iter::from_fn(|| way.owes()).sum();
+        assert_eq!(between, OWED - REST);
+        assert_eq!(rested.get(), (OF_BATCH + OWED).as_micros() as u64);
+        assert!(way.owes().is_none(), "it is paid");
+        work(&way, &path, &mut seconds);
+        assert!(way.owes().is_some(), "and it owes again");
         waiting.store(0, Ordering::Relaxed);
+        // Asked between batches, too, it sees who waits.
+        while way.owes().is_some() {}
+        way.begin(Duration::ZERO);
         // What it has seen of the crowd fades.
         while way.seen.borrow().as_ref().is_some_and(|seen| seen.load.waiting >= CROWD) {
             work(&way, &path, &mut seconds);

@@ -12,7 +12,7 @@ use crate::{
     Error, Server, Settings,
     control::ControlSocket,
     handover::{Idle, LOCK, Leaving, Predecessor, Sockets, Successor, take_over},
-    http::{Shelf, listen::Listening},
+    http::{Shelf, lanes::Lanes, listen::Listening},
 };
 
 /// How long new connections wait for those that are open. What takes longer is answered with 503 by the old server, and
@@ -49,6 +49,7 @@ impl Signals {
 pub(super) async fn serve(
     settings: Settings,
     takes_over: bool,
+    lanes: &Arc<Lanes>,
     started: impl Fn(&Server, &Running),
 ) -> Result<(), Error> {
     let mut signals = Signals::new()?;
@@ -63,7 +64,7 @@ pub(super) async fn serve(
         None => Sockets::bind(&settings).await?,
     };
     let idle = predecessor.as_mut().map(Predecessor::idle).unwrap_or_default();
-    let mut running = Running::start(server, &sockets, idle).map_err(|failed| failed.0)?;
+    let mut running = Running::start(server, &sockets, idle, lanes).map_err(|failed| failed.0)?;
     loop {
         started(&running.server, &running);
         if let Some(old) = predecessor.take() {
@@ -77,7 +78,7 @@ pub(super) async fn serve(
             Ok(()) => return Ok(()),
             Err((error, idle)) => {
                 tracing::error!(%error, "the server that was taking over is gone; this one goes on");
-                let Some(again) = start_again(&settings, &sdk, &sockets, idle, &mut signals).await else {
+                let Some(again) = start_again(&settings, &sdk, &sockets, (idle, lanes), &mut signals).await else {
                     return Ok(());
                 };
                 running = again;
@@ -98,14 +99,14 @@ async fn start_again(
     settings: &Settings,
     sdk: &Arc<Shelf>,
     sockets: &Sockets,
-    mut idle: Idle,
+    (mut idle, lanes): (Idle, &Arc<Lanes>),
     signals: &mut Signals,
 ) -> Option<Running> {
     let began = Instant::now();
     loop {
         let error = match open(settings, sdk, None).await {
             // What does not start gives the folder back, and the connections that nobody has answered yet.
-            Ok(server) => match Running::start(server.clone(), sockets, std::mem::take(&mut idle)) {
+            Ok(server) => match Running::start(server.clone(), sockets, std::mem::take(&mut idle), lanes) {
                 Ok(running) => return Some(running),
                 Err(failed) => {
                     let error;
@@ -147,7 +148,7 @@ pub(super) struct Running {
 
 impl Running {
     /// With an error, the connections that were given. They are served once all else is there.
-    fn start(server: Server, sockets: &Sockets, idle: Idle) -> Result<Self, Box<(Error, Idle)>> {
+    fn start(server: Server, sockets: &Sockets, idle: Idle, lanes: &Arc<Lanes>) -> Result<Self, Box<(Error, Idle)>> {
         let listening = |error| Error::Io("listen".into(), error);
         let successors = tokio::sync::Mutex::new(server.inner.successors.watch());
         let ready = server.control().and_then(|control| Ok((control, sockets.listeners().map_err(listening)?)));
@@ -157,9 +158,10 @@ impl Running {
         };
         let listening = |error| Box::new((listening(error), Idle::default()));
         let [idle_public, idle_internal] = idle;
-        let public = Listening::start(public, idle_public, server.clone(), server.public()).map_err(listening)?;
+        let public =
+            Listening::start(public, idle_public, server.clone(), server.public(), lanes).map_err(listening)?;
         let internal =
-            Listening::start(internal, idle_internal, server.clone(), server.internal()).map_err(listening)?;
+            Listening::start(internal, idle_internal, server.clone(), server.internal(), lanes).map_err(listening)?;
         Ok(Self { server, public, internal, control, successors })
     }
 

@@ -4,6 +4,7 @@ use std::{
     io::{IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::Args;
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     Error, Server, Settings,
+    http::lanes::Lanes,
     settings::{Layer, LogFormat, LogLevel},
     tenants::StoredTenant,
 };
@@ -44,12 +46,11 @@ impl Serve {
         let settings = self.given.resolve()?;
         log(&settings);
         raise_file_limit(&settings);
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        if settings.threads > 0 {
-            runtime.worker_threads(settings.threads);
-        }
-        let runtime = runtime.enable_all().build().map_err(|error| Error::Io("threads".into(), error))?;
-        let served = runtime.block_on(running::serve(settings, self.take_over, announce));
+        let threads = |error| Error::Io("threads".into(), error);
+        let lanes = Arc::new(Lanes::start(settings.threads).map_err(threads)?);
+        // It accepts and waits; what takes time has threads of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(threads)?;
+        let served = runtime.block_on(running::serve(settings, self.take_over, &lanes, announce));
         // A second signal does not wait for what still closes the journals: what was acknowledged is on disk.
         runtime.shutdown_background();
         served

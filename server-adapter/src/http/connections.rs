@@ -90,10 +90,14 @@ pub(crate) struct Connection {
     peer: Peer,
     /// What it is doing, and since when: the [time](now), shifted.
     phase: AtomicU64,
+    /// When it came, in that time; and whether it has asked for something since.
+    came: u64,
+    asked: AtomicBool,
     /// Whether a byte of the next request has come.
     heard: AtomicBool,
     /// Whether hyper has answered for us: to what is no request.
     refused: AtomicBool,
+    is_shed: AtomicBool,
     shed: Notify,
 }
 
@@ -126,6 +130,7 @@ impl Connection {
 
     /// A head has come, and perhaps a body will.
     pub(super) fn reading(&self) {
+        self.asked.store(true, Relaxed);
         self.set(Phase::Reading);
     }
 
@@ -162,6 +167,11 @@ impl Connection {
         self.shed.notified().await;
     }
 
+    /// Whether that is so.
+    pub(super) fn is_shed(&self) -> bool {
+        self.is_shed.load(Relaxed)
+    }
+
     fn set(&self, phase: Phase) {
         self.phase.store(now() << 2 | phase as u64, Relaxed);
     }
@@ -177,6 +187,8 @@ impl Connection {
         let phase = self.phase.load(Relaxed);
         let since = phase >> 2;
         let idle = match phase & 3 {
+            // A first byte is no request: who came first has been awaited for longest, whenever that was read.
+            phase if phase == Phase::Waiting as u64 && !self.asked.load(Relaxed) => return Some(self.came),
             phase if phase == Phase::Waiting as u64 => true,
             phase if phase == Phase::Reading as u64 => since + READING < now,
             _ => false,
@@ -250,8 +262,11 @@ impl Connections {
             address,
             peer,
             phase: AtomicU64::new(0),
+            came: now(),
+            asked: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            is_shed: AtomicBool::new(false),
             shed: Notify::new(),
         });
         connection.waiting();
@@ -275,6 +290,7 @@ impl Connections {
         idle.select_nth_unstable(count - 1);
         for &(_, number) in &idle[..count] {
             if let Some(connection) = state.remove(number) {
+                connection.is_shed.store(true, Relaxed);
                 connection.shed.notify_one();
             }
         }
@@ -331,10 +347,11 @@ mod tests {
         let busy = enter(1).expect("room");
         busy.connection.serving();
         let places: Vec<_> = [1, 1, 2].into_iter().map(|n| enter(n).expect("room")).collect();
-        places[0].connection.set(Phase::Waiting);
         std::thread::sleep(Duration::from_millis(30));
-        // It has asked for something since; the other has not.
+        // It has asked for something since; the other has not, though it has begun to.
+        places[0].connection.reading();
         places[0].connection.waiting();
+        places[1].connection.waiting();
         let newcomer = enter(3).expect("room is made");
         assert_eq!(
             [&busy, &places[0], &places[1], &places[2], &newcomer].map(is_shed),

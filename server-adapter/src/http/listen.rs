@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io::Write as _,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -24,6 +25,7 @@ use tokio::{
 
 use super::{
     connections::{Connection, Connections, Place},
+    lanes::Lanes,
     service::{Answering, OnConnection},
     traffic::Closed,
     wire::{Wire, answer},
@@ -60,6 +62,7 @@ impl Listening {
         connected: Vec<std::net::TcpStream>,
         server: Server,
         service: S,
+        lanes: &Arc<Lanes>,
     ) -> std::io::Result<Self>
     where
         S: OnConnection + Send + 'static,
@@ -69,8 +72,7 @@ impl Listening {
         rustix::net::listen(&listener, BACKLOG)?;
         let (stop, stopped) = watch::channel(false);
         let (still, idle) = mpsc::unbounded_channel();
-        let connected = connected.into_iter().map(TcpStream::from_std).collect::<std::io::Result<_>>()?;
-        let task = tokio::spawn(accept(listener, connected, stopped, still, server, service));
+        let task = tokio::spawn(accept(listener, connected, stopped, still, server, service, Arc::clone(lanes)));
         Ok(Self { address, stop, task, idle })
     }
 
@@ -106,11 +108,12 @@ impl Listening {
 
 async fn accept<S>(
     listener: TcpListener,
-    mut connected: Vec<TcpStream>,
+    mut connected: Vec<std::net::TcpStream>,
     mut stopped: watch::Receiver<bool>,
     still: mpsc::UnboundedSender<TcpStream>,
     server: Server,
     service: S,
+    lanes: Arc<Lanes>,
 ) where
     S: OnConnection + Send + 'static,
 {
@@ -147,7 +150,7 @@ async fn accept<S>(
             traffic.refused(full().code());
             traffic.closed(Closed::Refused);
             // The socket is new, so this fits; who does not read it learns less.
-            let _ = stream.try_write(&turned_away);
+            let _ = (&stream).write(&turned_away);
             continue;
         };
         // Answers are small and complete; none shall wait for another packet.
@@ -156,9 +159,13 @@ async fn accept<S>(
             OfConnection { service: service.on(&place.connection), connection: Arc::clone(&place.connection) };
         let (http, server, stopped, still) = (http.clone(), server.clone(), stopped.clone(), still.clone());
         let patience = settings.header_timeout.0;
-        tokio::spawn(async move {
+        lanes.spawn(stream, move |stream| async move {
             let served = async {
-                match first_byte(stream, stopped.clone(), &still, patience).await {
+                let heard = match stream {
+                    Ok(stream) => first_byte(stream, stopped.clone(), &still, patience).await,
+                    Err(_) => Err(Closed::BrokenOff),
+                };
+                match heard {
                     Ok(stream) => {
                         let wire = Wire::new(stream, server.clone(), Arc::clone(&place.connection));
                         let connection = http.serve_connection(TokioIo::new(wire), service);
@@ -170,10 +177,18 @@ async fn accept<S>(
                     Err(closed) => closed,
                 }
             };
-            let closed = tokio::select! {
-                closed = served => closed,
-                () = place.connection.shed() => Closed::Shed,
-            };
+            let (mut served, mut shed) = (pin!(served), pin!(unconstrained(place.connection.shed())));
+            let mut is_asked = false;
+            let closed = std::future::poll_fn(|context| {
+                // Asked once, it wakes this task when it is so; to ask it each time costs a lock.
+                if (!std::mem::replace(&mut is_asked, true) || place.connection.is_shed())
+                    && shed.as_mut().poll(context).is_ready()
+                {
+                    return Poll::Ready(Closed::Shed);
+                }
+                served.as_mut().poll(context)
+            });
+            let closed = closed.await;
             server.inner.traffic.closed(closed);
         });
     }
@@ -248,15 +263,16 @@ impl<'a> Patience<'a> {
 
 async fn accept_one(
     listener: &TcpListener,
-    connected: &mut Vec<TcpStream>,
-) -> std::io::Result<(TcpStream, SocketAddr)> {
+    connected: &mut Vec<std::net::TcpStream>,
+) -> std::io::Result<(std::net::TcpStream, SocketAddr)> {
     while let Some(stream) = connected.pop() {
         // One that has gone meanwhile is nobody's.
         if let Ok(address) = stream.peer_addr() {
             return Ok((stream, address));
         }
     }
-    listener.accept().await
+    let (stream, address) = listener.accept().await?;
+    Ok((stream.into_std()?, address))
 }
 
 /// Waits for the first byte. Until then a connection is nobody's: at a stop it is given back, for whoever takes over. An error:
@@ -293,10 +309,11 @@ async fn serve<S: OnConnection>(
     still: mpsc::UnboundedSender<TcpStream>,
 ) -> Result<(), Ended> {
     let state = patience.connection;
-    let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
+    let looked_at = stopped.clone();
+    let mut stopping = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
     // Whoever stops waits until no connection can be given back any more.
     let mut still = Some(still);
-    let (mut is_stopped, mut is_told) = (false, false);
+    let (mut is_stopped, mut is_told, mut is_asked) = (false, false, false);
     let served = std::future::poll_fn(|context| {
         loop {
             // First, what has arrived: with it a connection is not idle.
@@ -306,7 +323,10 @@ async fn serve<S: OnConnection>(
             if patience.poll(context).is_ready() {
                 return Poll::Ready(Err(Ended::Waited));
             }
-            is_stopped = is_stopped || stopping.as_mut().poll(context).is_ready();
+            // Asked once, it wakes this task when it is so; to ask it each time costs a lock that all connections share.
+            if !is_stopped && (!std::mem::replace(&mut is_asked, true) || looked_at.has_changed().unwrap_or(true)) {
+                is_stopped = stopping.as_mut().poll(context).is_ready();
+            }
             if is_told {
                 // An idle one would have ended at once: its last answer is not read. It cannot be given back before that is.
                 still = None;

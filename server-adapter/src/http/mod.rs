@@ -5,6 +5,8 @@ mod body;
 mod connections;
 mod documents;
 mod health;
+#[cfg(feature = "cli")]
+pub(crate) mod lanes;
 mod leases;
 #[cfg(feature = "cli")]
 pub(crate) mod listen;

@@ -3,7 +3,11 @@
 //! To wake a task from outside its runtime costs more than the task has to do then. So the writer answers one of those who wait, and
 //! hands it all other answers: they go out from there, inside the runtime, with one wake-up for a whole commit.
 
-use std::{iter::Zip, vec::IntoIter};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU32, Ordering},
+    vec::IntoIter,
+};
 
 use tokio::sync::oneshot;
 
@@ -12,7 +16,28 @@ use super::{
     queue::{Job, Unavailable},
 };
 
-/// Where a job's sender waits.
+/// A runtime that has one thread: those who wait there are woken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lane(u32);
+
+thread_local! {
+    static LANE: Cell<Lane> = const { Cell::new(Lane(0)) };
+}
+
+impl Lane {
+    /// The lane of this thread: of all that have none of their own, one.
+    pub(super) fn here() -> Self {
+        LANE.get()
+    }
+
+    /// Gives this thread a lane of its own.
+    pub(crate) fn enter() {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        LANE.set(Self(LAST.fetch_add(1, Ordering::Relaxed) + 1));
+    }
+}
+
+/// How a job's sender is told.
 pub(super) type Reply = oneshot::Sender<Answer>;
 
 /// What a job's sender receives.
@@ -23,7 +48,7 @@ pub(super) struct Answer {
 
 /// The others of the same commit. They are answered when this is dropped, wherever that is: also if whoever was to pass it on has
 /// gone, or has stopped waiting.
-struct Rest(Zip<IntoIter<Job>, IntoIter<Verdict>>);
+struct Rest(IntoIter<(Job, Verdict)>);
 
 impl Drop for Rest {
     fn drop(&mut self) {
@@ -45,10 +70,23 @@ impl Answer {
     }
 }
 
-/// Answers all jobs of a commit through the first of them whose sender still waits. It must be the first: who has sent several waits for
-/// them in their order, so an answer to the first is the one that is looked at.
+/// Answers all jobs of a commit: those of each lane through the first of them whose sender still waits. It must be the first: who has sent
+/// several waits for them in their order, so an answer to the first is the one that is looked at.
 pub(super) fn answer_all(jobs: Vec<Job>, verdicts: Vec<Verdict>) {
-    let mut rest = Rest(jobs.into_iter().zip(verdicts));
+    let count = jobs.len();
+    let mut lanes: Vec<(Lane, Vec<(Job, Verdict)>)> = Vec::new();
+    for (job, verdict) in jobs.into_iter().zip(verdicts) {
+        let at = lanes.iter().position(|(lane, _)| *lane == job.lane).unwrap_or_else(|| {
+            lanes.push((job.lane, Vec::with_capacity(count)));
+            lanes.len() - 1
+        });
+        lanes[at].1.push((job, verdict));
+    }
+    lanes.into_iter().for_each(|(_, jobs)| answer_lane(jobs));
+}
+
+fn answer_lane(jobs: Vec<(Job, Verdict)>) {
+    let mut rest = Rest(jobs.into_iter());
     while let Some((job, verdict)) = rest.0.next() {
         match job.reply.send(Answer { verdict: Ok(verdict), rest: Some(rest) }) {
             Ok(()) => return,
@@ -65,7 +103,10 @@ mod tests {
 
     fn job() -> (Job, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
-        (Job { work: Work::Change(Box::new(|_, _, _| Ok(()))), reply, size: 0, _held: None }, answer)
+        (
+            Job { work: Work::Change(Box::new(|_, _, _| Ok(()))), reply, lane: Lane::here(), size: 0, _held: None },
+            answer,
+        )
     }
 
     fn verdict(stored: u32) -> Verdict {
@@ -95,6 +136,24 @@ mod tests {
         answer_all(jobs, (0..3).map(verdict).collect());
         for (i, mut answer) in (0..).zip(answers) {
             assert_eq!(answer.try_recv().ok().map(Answer::pass), Some(Ok(verdict(i))));
+        }
+    }
+
+    /// Each lane has one who passes on, and those of another wait for nobody there.
+    #[test]
+    fn of_each_lane_one_is_told() {
+        let (mut jobs, answers): (Vec<_>, Vec<_>) = (0..6).map(|_| job()).unzip();
+        jobs.iter_mut().zip([1, 2, 1, 2, 1, 2]).for_each(|(job, lane)| job.lane = Lane(lane));
+        answer_all(jobs, (0..6).map(verdict).collect());
+        let mut told: Vec<_> = (0..).zip(answers).map(|(i, mut answer)| (i, answer.try_recv().ok(), answer)).collect();
+        let at_once: Vec<u32> = told.iter().filter(|(_, told, _)| told.is_some()).map(|(i, ..)| *i).collect();
+        assert_eq!(at_once, [0, 1]);
+        for first in [1, 0] {
+            assert_eq!(told[first].1.take().map(Answer::pass), Some(Ok(verdict(first as u32))));
+            let others = told.iter_mut().filter(|(i, ..)| *i as usize > 1 && *i as usize % 2 == first);
+            for (i, _, answer) in others {
+                assert_eq!(answer.try_recv().ok().map(Answer::pass), Some(Ok(verdict(*i))));
+            }
         }
     }
 }

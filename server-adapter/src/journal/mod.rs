@@ -40,6 +40,7 @@ pub(crate) mod verify;
 mod writer;
 
 pub(crate) use self::{
+    answers::Lane,
     arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
     counters::{At, Count, Totals},
     erase::{Found, names_escaped, scrub},

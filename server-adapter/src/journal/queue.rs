@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{
     aging::Aging,
-    answers::{Answer, Reply},
+    answers::{Answer, Lane, Reply},
     arrival::{Arrival, SetAside, Verdict},
     counters::{Batch, Totals},
     ledger::LedgerFigures,
@@ -151,6 +151,8 @@ pub(crate) struct Stats {
 pub(super) struct Job {
     pub(super) work: Work,
     pub(super) reply: Reply,
+    /// Where that is awaited.
+    pub(super) lane: Lane,
     pub(super) size: usize,
     pub(super) _held: Option<Held>,
 }
@@ -251,7 +253,7 @@ impl Journal {
 
     fn send(&self, size: usize, work: Work, held: Option<Held>) -> Sent {
         let (reply, answer) = oneshot::channel();
-        Sent(self.shared.push(Job { work, reply, size, _held: held }).map(|()| answer))
+        Sent(self.shared.push(Job { work, reply, lane: Lane::here(), size, _held: held }).map(|()| answer))
     }
 
     /// Waits for the commit of what was sent.
@@ -290,6 +292,11 @@ impl Journal {
     /// Bytes that wait for the writer, and for the commit.
     pub(crate) fn queued(&self) -> usize {
         self.shared.lock().bytes
+    }
+
+    /// How many requests wait for a commit.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// The last frame that was committed.
@@ -531,7 +538,7 @@ mod tests {
 
     fn push(shared: &Shared, size: usize) -> Result<(), Unavailable> {
         let work = Work::Change(Box::new(|_, _, _| Ok(())));
-        shared.push(Job { work, reply: oneshot::channel().0, size, _held: None })
+        shared.push(Job { work, reply: oneshot::channel().0, lane: Lane::here(), size, _held: None })
     }
 
     /// How many are in the commit after one that has answered so many. It waits for some already.

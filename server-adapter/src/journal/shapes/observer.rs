@@ -24,8 +24,10 @@ use crate::{
     tenants::Tenants,
 };
 
-/// After it has worked, it rests so many times as long.
+/// After it has worked, it rests so many times as long; and where so many requests wait for commits, longer.
 const REST: u32 = 19;
+const CROWD: usize = 8;
+const REST_OF_CROWD: u32 = 99;
 /// Between two looks at journals that had nothing new.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it keeps a tenant open of which nothing new comes.
@@ -72,13 +74,14 @@ impl Round {
     /// Looks at some of what is new, and says for how long to rest.
     fn look(&mut self) -> Duration {
         let began = Clock::now();
-        let mut behind = false;
+        let (mut behind, mut crowd) = (false, false);
         for live in self.tenants.all() {
+            crowd |= live.journal.waiting() >= CROWD;
             let new = || Tenant::new(live.id, self.tenants.folder(live.id));
             let tenant = self.open.entry(live.id).or_insert_with(new);
             behind |= tenant.look(live.journal.tip(), live.journal.seals(), &live.shapes);
         }
-        let rest = began.elapsed() * REST;
+        let rest = began.elapsed() * if crowd { REST_OF_CROWD } else { REST };
         if behind { rest } else { rest.max(LOOK) }
     }
 }

@@ -1,4 +1,7 @@
-// What is compiled in for messages that nobody reads, taken out of a module before wasm-opt looks for what is never called.
+// What is compiled in for messages that nobody reads, and what is exported for nobody, taken out of a module before wasm-opt looks for what is never
+// called.
+//
+// The crate `worker` exports classes of JavaScript's, with all that stands behind them, whether a Worker has containers, streams and buckets or not.
 //
 // Stable Rust formats what a panic says, and keeps the names of all files for it, whatever the profile asks for. A Worker that panics is started
 // anew, and the trace in its log names the functions (names.mjs), which says as much.
@@ -6,6 +9,7 @@
 import { CODE, functionNames, number, sections } from './names.mjs';
 
 const IMPORTS = 2;
+const EXPORTS = 7;
 const DATA = 11;
 const FUNCTION = 0;
 const TABLE = 1;
@@ -25,14 +29,15 @@ const CUT = [
 /** Where a panic was: Rust ends such a text with a zero, and no other. */
 const FILE = /[\w/.+@-]+\.rs\0/g;
 
-/** The module without them. Its names must be in it. */
-export function cut(module) {
+/** The module without them, for this JavaScript around it. Its names must be in it. */
+export function cut(module, around) {
   const names = functionNames(module);
   const parts = [module.subarray(0, 8)];
   let index = 0;
   for (const { id, start, end, content } of sections(module)) {
     if (id === IMPORTS) index = importedFunctions(content);
-    if (id === CODE) parts.push(section(CODE, bodies(content, (at) => left(names.get(index + at)))));
+    if (id === EXPORTS) parts.push(section(EXPORTS, exported(content, (name) => new RegExp(`\\.${name}\\b`).test(around))));
+    else if (id === CODE) parts.push(section(CODE, bodies(content, (at) => left(names.get(index + at)))));
     else if (id === DATA) parts.push(module.subarray(start, end - content.length), withoutFiles(content));
     else parts.push(module.subarray(start, end));
   }
@@ -42,6 +47,21 @@ export function cut(module) {
 const left = (name) => (name !== undefined && CUT.some((pattern) => pattern.test(name)) ? TRAP : undefined);
 
 const withoutFiles = (data) => Buffer.from(data.toString('latin1').replace(FILE, (name) => '\0'.repeat(name.length)), 'latin1');
+
+/** The exports that are wanted. */
+function exported(content, isWanted) {
+  const parts = [];
+  let [count, at] = number(content, 0);
+  while (count-- > 0) {
+    const first = at;
+    const [length, start] = number(content, at);
+    // A name, a kind, and which of that kind.
+    const name = content.toString('utf8', start, start + length);
+    [, at] = number(content, start + length + 1);
+    if (isWanted(name)) parts.push(content.subarray(first, at));
+  }
+  return Buffer.concat([leb(parts.length), ...parts]);
+}
 
 /** The bodies of functions, some of them replaced. */
 function bodies(content, replacement) {

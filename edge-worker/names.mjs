@@ -6,11 +6,11 @@ const FUNCTIONS = 1;
 /** What the compiler puts behind a name to tell it from others like it. */
 const HASH = /::h[0-9a-f]{16}(?=$|\.\d+$)/;
 
-/** The module without its names, and the names: one to a line, behind the number that a trace shows. */
+/** The module without what tools have written into it, names above all, and the names: one to a line, behind the number that a trace shows. */
 export function withoutNames(module) {
   const parts = [module.subarray(0, 8)];
-  for (const { id, start, end, content } of sections(module)) {
-    if (!isNames(id, content)) parts.push(module.subarray(start, end));
+  for (const { id, start, end } of sections(module)) {
+    if (id !== CUSTOM) parts.push(module.subarray(start, end));
   }
   const names = [...functionNames(module)].map(([index, name]) => `${index} ${name}\n`).join('');
   return { module: Buffer.concat(parts), names };

@@ -77,10 +77,9 @@ const [TOO_LARGE, BROKEN, LATE] = [1, 2, 3];
 /** A request's body: the bytes, or what was wrong with it. */
 export function body(request, most, limit) {
   return new Promise((resolve) => {
-    const late = AbortSignal.timeout(limit);
-    late.onabort = () => resolve(LATE);
+    const timer = setTimeout(resolve, limit, LATE);
     read(request, most).then((bytes) => {
-      late.onabort = null;
+      clearTimeout(timer);
       resolve(bytes);
     });
   });
@@ -127,17 +126,17 @@ export const hmac = (key, message) => crypto.subtle.sign('HMAC', key, message);
 /** What is kept or sent later must not stand in Rust's memory, which is used for something else by then. Bytes that fill their own stay where they are. */
 const kept = (bytes) => (bytes && bytes.byteLength < bytes.buffer.byteLength ? bytes.slice() : bytes);
 
-/** Name and value in turn. */
-function pairs(lines) {
-  const headers = {};
-  for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
+/** Name and value in turn. What is the platform's already it copies from one request to the next, and looks at no text again. */
+function headersOf(lines) {
+  const headers = new Headers();
+  for (let i = 0; i + 1 < lines.length; i += 2) headers.set(lines[i], lines[i + 1]);
   return headers;
 }
 
 /** URL and headers. */
 function headed(head) {
   const [url, ...lines] = head.split('\n');
-  return { url, headers: pairs(lines) };
+  return { url, headers: headersOf(lines) };
 }
 
 /** The head of the last request of our own, and the headers of our last answer: Rust says them only where they are others (`Last` in upstream.rs). */
@@ -202,6 +201,6 @@ export async function inflate(deflated) {
 
 /** Our answer; its body is a text, or bytes. */
 export function respond(status, head, body) {
-  if (head !== undefined) answered = pairs(head.split('\n'));
+  if (head !== undefined) answered = headersOf(head.split('\n'));
   return new Response(typeof body === 'string' ? body : kept(body), { status, headers: answered });
 }

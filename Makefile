@@ -38,7 +38,7 @@ bench: ## Measure, and print one table
 bench-server: ## Measure the server against its goals (GROWTH=20: also with a journal of 20 GB)
 	@tools/setup rust
 	@tools/build server benches
-	@bash -c '. tools/env.sh && BENCH_GIGABYTES=$(GROWTH) exec tools/bench --only server $(if $(GROWTH),growth)'
+	@bash -c '. tools/env.sh && BENCH_GIGABYTES=$(GROWTH) exec tools/bench --only server isolation $(if $(GROWTH),growth)'
 
 bench-edge: ## Measure the Worker on workerd, beside a plain JavaScript Worker that does the same
 	@tools/setup rust npm wasm-bindgen

@@ -147,10 +147,10 @@ if (growth) {
 }
 
 if (isolation) {
-  const { alone, besideNoise, p99Moved, fold, quietRefused } = isolation;
+  const { alone, besideNoise, p99Moved, p99MovedMs, fold, quietRefused } = isolation;
   const shown = `${fixed(besideNoise.p99Ms, 2)} beside ${fixed(alone.p99Ms, 2)} ms`;
   // Half a millisecond is the clock's.
-  goal(`server, a tenant that sends ${whole(fold)} times its limit: p99 of another`, shown, besideNoise.p99Ms - alone.p99Ms <= 0.5 ? Math.min(p99Moved, 1.2) : p99Moved, '<=', 1.2, '×');
+  goal(`server, a tenant that sends ${whole(fold)} times its limit: p99 of another`, shown, p99MovedMs <= 0.5 ? Math.min(p99Moved, 1.2) : p99Moved, '<=', 1.2, '×');
   goal('server, the same: requests of the other that were refused', `${quietRefused}`, quietRefused, '<=', 0, '');
 }
 
@@ -327,9 +327,9 @@ if (server) {
 if (isolation) {
   section(
     'A tenant beside others, 200 requests a second, one event each',
-    `${isolation.seconds} s, ${isolation.rounds} times in turn. The limited one offers ${whole(isolation.fold)} times what its limit lets through; the one without limits has ${whole(isolation.besideUnlimited.requestsPerSecond)} requests/s stored, and what it does to a second server of the quiet one's own is the machine's part.`,
-    ['', 'p50 ms', 'p99 ms', 'requests'],
-    [['alone', isolation.alone], ['beside a limited one', isolation.besideNoise], ['beside one without limits', isolation.besideUnlimited], ['in a server of its own, beside that', isolation.apart]].filter(([, f]) => f).map(([name, f]) => [name, fixed(f.p50Ms, 2), fixed(f.p99Ms, 2), whole(f.requests)]),
+    `${isolation.seconds} s, ${isolation.rounds} times in turn; the round in the middle, and the p99 of the best and the worst. The limited one offers ${whole(isolation.fold)} times what its limit lets through; the one without limits has ${whole(isolation.besideUnlimited.requestsPerSecond)} requests/s stored, and what it does to a second server of the quiet one's own is the machine's part.`,
+    ['', 'p50 ms', 'p99 ms', 'rounds’ p99', 'requests'],
+    [['alone', isolation.alone], ['beside a limited one', isolation.besideNoise], ['beside one without limits', isolation.besideUnlimited], ['in a server of its own, beside that', isolation.apart]].filter(([, f]) => f).map(([name, f]) => [name, fixed(f.p50Ms, 2), fixed(f.p99Ms, 2), `${fixed(Math.min(...f.p99sMs), 2)} to ${fixed(Math.max(...f.p99sMs), 2)}`, whole(f.requests)]),
   );
 }
 

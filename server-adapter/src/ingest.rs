@@ -269,8 +269,8 @@ impl Inner {
     }
 }
 
-/// Whose turn a request takes. Only its check says whether anybody answers for it, and that is most of its work: so who has just sent what
-/// nobody answers for is expected to do so again.
+/// Whose turn a request takes. Only its check says whether anybody answers for it, and that is most of its work: so who has just sent more
+/// of what nobody answers for than of anything else is expected to do so again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sender {
     /// The tenant's that it names.

@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -35,23 +35,34 @@ impl From<IpAddr> for Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     bytes: AtomicUsize,
-    /// When it last did, of [the time](now), and one more; 0: never.
-    forged: AtomicU64,
+    /// Requests that proved nothing, less those that did, from 0 to [`MOST_FORGED`].
+    forged: AtomicU32,
+    /// When the last of those came, of [the time](now).
+    forged_at: AtomicU64,
 }
 
-/// So long, in milliseconds, a peer that has sent what nobody answers for is taken for one that will again.
+/// With more than `FORGED` on its account, a peer is expected to send more of what nobody answers for; until it has sent nothing of that for
+/// `SUSPECT` milliseconds, or as much else. A peer may be many, an edge or a proxy: one of them that forges is not to be the others' matter,
+/// unless it is most of them.
+const FORGED: u32 = 8;
+const MOST_FORGED: u32 = 64;
 const SUSPECT: u64 = 10_000;
 
 impl Share {
-    /// It has sent bytes that name a tenant and prove nothing.
-    pub(super) fn has_forged(&self) {
-        self.forged.store(now() + 1, Relaxed);
+    /// It has sent bytes that name a tenant: and prove nothing, or were taken.
+    pub(super) fn note(&self, is_forged: bool) {
+        if is_forged {
+            self.forged_at.store(now(), Relaxed);
+        } else if self.forged.load(Relaxed) == 0 {
+            return;
+        }
+        let step = |count: u32| Some(if is_forged { MOST_FORGED.min(count + 1) } else { count.saturating_sub(1) });
+        let _ = self.forged.fetch_update(Relaxed, Relaxed, step);
     }
 
-    /// Whether it did a moment ago.
+    /// Whether it is likely to prove nothing this time either.
     pub(super) fn forges(&self) -> bool {
-        let at = self.forged.load(Relaxed);
-        at > 0 && now() < at + SUSPECT
+        self.forged.load(Relaxed) > FORGED && now() < self.forged_at.load(Relaxed) + SUSPECT
     }
 }
 
@@ -363,6 +374,33 @@ mod tests {
         again.connection.serving();
         third.connection.serving();
         assert!(enter(1).is_none(), "all of them are being served");
+    }
+
+    #[test]
+    fn a_peer_forges_if_it_does_so_more_than_anything_else() {
+        let share = Share::default();
+        let send = |forged: u32, other: u32| {
+            (0..forged.max(other)).for_each(|i| {
+                (i < forged).then(|| share.note(true));
+                (i < other).then(|| share.note(false));
+            })
+        };
+        send(FORGED, 0);
+        assert!(!share.forges(), "anybody has an old key once");
+        send(1, 0);
+        assert!(share.forges());
+        send(0, 1);
+        assert!(!share.forges());
+        // An edge, a tenth of whose pages forge: or half of them.
+        (0..100).for_each(|_| send(1, 9));
+        assert!(!share.forges());
+        send(10_000, 10_000);
+        assert!(!share.forges());
+        // However many there were, it is soon over.
+        send(10_000, 0);
+        assert!(share.forges());
+        send(0, MOST_FORGED - FORGED);
+        assert!(!share.forges());
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(super) fn metrics(server: &Server) -> String {
     page.single(
         "firsthop_strangers_waiting",
         "gauge",
-        "Requests that wait because whoever sends them has just sent what nobody answers for.",
+        "Requests that wait because their address sends mostly what nobody answers for.",
         inner.tenants.strangers.waiting(),
     );
     limits(&mut page, &tenants);

@@ -227,10 +227,13 @@ impl Asked {
                     }
                     _ => ("/v1/f", inner.frame(body, &facts, held, by, &mut trace).await.map(receipt)),
                 };
-                if let (Some(peer), Err(problem)) = (peer, &result)
-                    && is_forged(problem.refusal())
-                {
-                    peer.has_forged();
+                if let Some(peer) = peer {
+                    match &result {
+                        Ok(_) => peer.note(false),
+                        Err(problem) if is_forged(problem.refusal()) => peer.note(true),
+                        // Says nothing of whose it was.
+                        Err(_) => {}
+                    }
                 }
                 trace.end(name, result.as_ref().map_or_else(Problem::status, |_| 200));
                 result

@@ -148,9 +148,10 @@ if (growth) {
 
 if (isolation) {
   const { alone, besideNoise, p99Moved, p99MovedMs, fold, quietRefused } = isolation;
-  const shown = `${fixed(besideNoise.p99Ms, 2)} beside ${fixed(alone.p99Ms, 2)} ms`;
+  const shown = `${fixed(besideNoise.p99Ms, 2)} beside ${fixed(alone.p99Ms, 2)} ms, within a round ${fixed(p99MovedMs, 2)} ms more`;
   // Half a millisecond is the clock's.
-  goal(`server, a tenant that sends ${whole(fold)} times its limit: p99 of another`, shown, p99MovedMs <= 0.5 ? Math.min(p99Moved, 1.2) : p99Moved, '<=', 1.2, '×');
+  const judged = p99Moved > 1.2 && p99MovedMs <= 0.5 ? [p99MovedMs, '<=', 0.5, ' ms'] : [p99Moved, '<=', 1.2, '×'];
+  goal(`server, a tenant that sends ${whole(fold)} times its limit: p99 of another`, shown, ...judged);
   goal('server, the same: requests of the other that were refused', `${quietRefused}`, quietRefused, '<=', 0, '');
 }
 

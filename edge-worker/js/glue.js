@@ -17,6 +17,8 @@ let started = 0;
 export function want(headers, facts) {
   // What was under way is not known to the new instance.
   sleeping.clear();
+  rooms.clear();
+  held = 0;
   wanted = { headers: headers.split('\n'), facts: facts.split('\n') };
   return started++;
 }
@@ -72,40 +74,71 @@ function takeAwaited() {
 }
 
 /** What can be wrong with a body: the numbers stand in glue.rs as well. */
-const [TOO_LARGE, BROKEN, LATE] = [1, 2, 3];
+const [TOO_LARGE, BROKEN, LATE, FULL] = [1, 2, 3, 4];
 
-/** A request's body: the bytes, or what was wrong with it. */
-export function body(request, most, limit) {
+/** Bytes that the bodies of all requests under way may have together. */
+const ROOM = 24 * 1024 * 1024;
+/** A body of at most so many bytes is read all at once. Those that are larger get half of the room, so that they leave some to those that are not. */
+const SMALL = 64 * 1024;
+/** The room that a body begins with which is larger, or does not say its length. */
+const FIRST = 16 * 1024;
+
+/** What each request under way has of the room, by its number, and all of them together. */
+const rooms = new Map();
+let held = 0;
+
+/** Takes room for a request, until it is given back. Not for number 0, which is ours. Whoever has given up gets none. */
+function take(number, bytes) {
+  if (number === 0) return true;
+  const mine = rooms.get(number) + bytes;
+  if (!(mine >= 0) || held + bytes > (mine > SMALL ? ROOM / 2 : ROOM)) return false;
+  rooms.set(number, mine);
+  held += bytes;
+  return true;
+}
+
+/** Gives back what a request had. */
+export function give(number) {
+  held -= rooms.get(number) ?? 0;
+  rooms.delete(number);
+}
+
+/** A request's body: the bytes, or what was wrong with it. What it takes is given back by the request's number. */
+export function body(request, number, most, limit) {
+  if (number) rooms.set(number, 0);
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, limit, LATE);
-    read(request, most).then((bytes) => {
+    read(request, number, most).then((bytes) => {
       clearTimeout(timer);
       resolve(bytes);
     });
   });
 }
 
-/** The room that a body begins with which does not say its length. */
-const FIRST = 16 * 1024;
-
 /** Reads a body of at most so many bytes: of one that says its length, all at once; of another, up to there. */
-async function read(message, most) {
+async function read(message, number, most) {
   const { headers } = message;
   const length = headers.get('content-length');
   if (length > most) return TOO_LARGE;
   try {
     // A length that holds, unless it is that of what is unpacked on the way.
-    if (length !== null && !headers.has('content-encoding')) return new Uint8Array(await message.arrayBuffer());
+    if (length !== null && (length <= SMALL || !number) && !headers.has('content-encoding')) {
+      return take(number, Number(length)) ? new Uint8Array(await message.arrayBuffer()) : FULL;
+    }
     // One buffer, however small the pieces are, and no larger than what has come warrants: who sends slowly, or nothing, takes no room for it.
     let whole = new Uint8Array(FIRST);
+    if (!take(number, FIRST)) return FULL;
     let total = 0;
     for await (const chunk of message.body ?? []) {
+      // Whoever waited for it does not any more.
+      if (number && !rooms.has(number)) return LATE;
       const before = total;
       total += chunk.length;
       // To leave the loop turns the rest of the body away.
       if (total > most) return TOO_LARGE;
       if (total > whole.length) {
         const larger = new Uint8Array(Math.min(most, Math.max(total, 2 * whole.length)));
+        if (!take(number, larger.length - whole.length)) return FULL;
         larger.set(whole.subarray(0, before));
         whole = larger;
       }
@@ -186,7 +219,7 @@ async function exchange(whom = globalThis, { url, headers }, body, limit, most) 
       body: kept(body),
       signal: AbortSignal.timeout(limit),
     });
-    const bytes = await read(answer, most);
+    const bytes = await read(answer, 0, most);
     return typeof bytes === 'number' ? undefined : new Answer(answer, bytes);
   } catch {
     return undefined;

@@ -1,5 +1,7 @@
 //! What a request says of itself and of where it comes from.
 
+use std::{cell::Cell, ops::Deref};
+
 use worker::{
     js_sys::{Reflect, Uint8Array},
     wasm_bindgen::JsCast as _,
@@ -142,15 +144,59 @@ impl Asked {
     }
 }
 
-/// Reads a request's body, if it is within the bound and comes in time.
+/// A request's body, which has its part of the room for bodies until the request is answered, or given up.
 ///
 /// It stays in the platform's memory: what is passed on unread need not come into ours.
-pub(crate) async fn body(request: &Request, most: usize) -> Result<Uint8Array, Problem> {
-    let body = settled(glue::body(request, most as u32, BODY_TIMEOUT)).await;
+pub(crate) struct Body {
+    bytes: Uint8Array,
+    _room: Room,
+}
+
+impl Deref for Body {
+    type Target = Uint8Array;
+
+    fn deref(&self) -> &Uint8Array {
+        &self.bytes
+    }
+}
+
+/// A part of the room for bodies.
+struct Room(u32);
+
+impl Room {
+    fn new() -> Self {
+        thread_local!(static LAST: Cell<u32> = const { Cell::new(0) });
+        LAST.set(LAST.get() % u32::MAX + 1);
+        Self(LAST.get())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        glue::give(self.0);
+    }
+}
+
+/// Reads a request's body, if it is within the bound, comes in time, and has room beside the others.
+pub(crate) async fn body(request: &Request, most: usize) -> Result<Body, Problem> {
+    let room = Room::new();
+    Ok(Body { bytes: read(request, room.0, most).await?, _room: room })
+}
+
+/// Reads the body of a request of our own, which has been let in before.
+pub(crate) async fn own_body(request: &Request, most: usize) -> Result<Vec<u8>, Problem> {
+    Ok(read(request, 0, most).await?.to_vec())
+}
+
+async fn read(request: &Request, room: u32, most: usize) -> Result<Uint8Array, Problem> {
+    let body = settled(glue::body(request, room, most as u32, BODY_TIMEOUT)).await;
     match body.map(|body| body.dyn_into::<Uint8Array>()) {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(wrong)) if wrong == glue::TOO_LARGE => Err(Problem::body_too_large(most)),
         Ok(Err(wrong)) if wrong == glue::LATE => Err(Problem::new(Refusal::BodyTimeout)),
+        Ok(Err(wrong)) if wrong == glue::FULL => {
+            Err(Problem::new(Refusal::Unavailable).with_detail("too much under way"))
+        }
         _ => Err(Problem::new(firsthop_core::Error::Truncated)),
     }
 }

@@ -29,8 +29,12 @@ extern "C" {
     /// Wakes a task.
     pub(crate) fn wake(task: u32);
 
-    /// A request's body: [`Uint8Array`], or a number that says what is wrong.
-    pub(crate) fn body(request: &Request, most: u32, limit_ms: u32) -> Promise;
+    /// A request's body: [`Uint8Array`], or a number that says what is wrong. What it takes of the room for bodies it has under a number of its own, until
+    /// that is given back; under 0 it takes none.
+    pub(crate) fn body(request: &Request, number: u32, most: u32, limit_ms: u32) -> Promise;
+
+    /// Gives back what the body under this number has of the room.
+    pub(crate) fn give(number: u32);
 
     /// Posts to whoever has a method `fetch`, undefined being the network; an [`Answer`] or undefined. `head` is the URL, and names and values of headers
     /// in turn, one to a line; nothing if it is that of the last one posted.
@@ -85,3 +89,5 @@ extern "C" {
 pub(crate) const TOO_LARGE: u32 = 1;
 /// What [`body`] says of one that did not come in time.
 pub(crate) const LATE: u32 = 3;
+/// What [`body`] says of one for which there is no room beside the others.
+pub(crate) const FULL: u32 = 4;

@@ -66,7 +66,7 @@ export const INSIDE = {
  *
  * Returns its `url`, the lines that it has logged, and `dispose`.
  */
-export async function startWorker(bindings, { port = 0, more = [], folder, entry } = {}) {
+export async function startWorker(bindings, { port = 0, more = [], folder, entry, inspectorPort } = {}) {
   const log = [];
   const edge = {
     name: 'edge',
@@ -81,6 +81,7 @@ export async function startWorker(bindings, { port = 0, more = [], folder, entry
     host: '127.0.0.1',
     port,
     cf: false,
+    ...(inspectorPort !== undefined && { inspectorPort }),
     log: new Log(LogLevel.NONE),
     // Where its objects keep what they keep; otherwise it goes with them.
     ...(folder && { durableObjectsPersist: folder }),

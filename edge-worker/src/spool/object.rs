@@ -163,7 +163,7 @@ impl Object {
             self.arm_again().await?;
             return Ok((200, Some(self.report()?)));
         };
-        let body = arrival::body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?.to_vec();
+        let body = arrival::own_body(request, MAX_ENVELOPE).await.map_err(|_| "no body")?;
         let (status, due) = self.take(body, left, query.parse().ok().filter(|asked| *asked > 0))?;
         // Also for one that was here before: what took it may have failed before it came to this.
         if status == status::TAKEN || status == status::AGAIN {

@@ -138,16 +138,18 @@ impl Tables {
 
     /// Stores what is new of a frame, and counts nothing.
     fn admit(&mut self, connection: &Connection, arrival: &Arrival) -> rusqlite::Result<Verdict> {
-        self.admit_as(connection, arrival, arrival, Doubt::Same)
+        self.admit_as(connection, arrival, arrival, Doubt::Same, arrival.header.dropped)
     }
 
-    /// The same of a frame of which something else is kept than it `said`, which alone decides what of it is new.
+    /// The same of a frame of which something else is kept than it `said`, which alone decides what of it is new; it tells of so many events that its source
+    /// gave up.
     pub(super) fn admit_as(
         &mut self,
         connection: &Connection,
         said: &Arrival,
         arrival: &Arrival,
         doubt: Doubt,
+        dropped: u32,
     ) -> rusqlite::Result<Verdict> {
         let header = &arrival.header;
         let id = self.last_frame + 1;
@@ -165,7 +167,7 @@ impl Tables {
         }
         let mut verdict = decision.verdict;
         if verdict.stored > 0 {
-            self.insert_frame(connection, arrival, id, &decision.accepted)?;
+            self.insert_frame(connection, arrival, id, &decision.accepted, dropped)?;
             self.last_frame = id;
             if !arrival.foreign.is_empty() && header.flags.contains(Flags::SEALED) {
                 self.seen.write_through(connection, id)?;
@@ -282,12 +284,13 @@ impl Tables {
         arrival: &Arrival,
         id: i64,
         accepted: &Accepted,
+        dropped: u32,
     ) -> rusqlite::Result<()> {
         let header = &arrival.header;
         let ledger = LedgerColumns {
             hop: arrival.at.hop.get().into(),
             trust: arrival.is_trusted().into(),
-            dropped: header.dropped.into(),
+            dropped: dropped.into(),
         };
         let row = RowSum {
             id,

@@ -164,6 +164,45 @@ impl Scan {
     }
 }
 
+/// Of so many events that a source says it gave up before this number, how many no stored frame has told of: as many as are missing there and that nothing
+/// explains. What a refused frame had to tell is told again by the source's next, so a replay of the refused one may have nothing new in it.
+///
+/// Where a signature holds for what says so, only what is signed has told before.
+#[cfg(feature = "cli")]
+pub(in super::super) fn untold(
+    connection: &Connection,
+    young: &Seen,
+    (source, before): (SourceId, u64),
+    trusted: bool,
+    given_up: u32,
+) -> rusqlite::Result<u32> {
+    if given_up == 0 {
+        return Ok(0);
+    }
+    let mut look = Look::new(connection)?;
+    let (mut told, mut next, mut missing, mut missing_before) = (BTreeSet::new(), 0_u64, 0_u64, 0_u64);
+    let mut explained = 0_u64;
+    let of_source = young.young_of(source);
+    for piece in look.statements.pieces(source.as_bytes(), of_source)? {
+        let piece = piece?;
+        if !piece.known.is_sure() {
+            continue;
+        }
+        missing += piece.first.saturating_sub(next);
+        missing_before += piece.first.min(before).saturating_sub(next);
+        next = next.max(piece.last + 1);
+        if let Known::Frame(id) = piece.known
+            && let Some(evidence) = frame(&mut look.frames, &mut look.bodies, id, &mut told)?
+            && (evidence.trusted || !trusted && evidence.proves)
+        {
+            explained = explained.saturating_add(evidence.given_up).min(missing);
+        }
+    }
+    missing_before += before.saturating_sub(next);
+    let untold = missing_before.saturating_sub(explained).min(given_up.into());
+    Ok(u32::try_from(untold).unwrap_or(given_up))
+}
+
 /// The two tables, asked for the same sources.
 struct Statements<'c> {
     seen: Statement<'c>,

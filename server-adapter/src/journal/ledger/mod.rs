@@ -24,6 +24,8 @@ pub use self::balance::{Balance, Figures, Gap, Gaps, Key, Scope, State, reconcil
 pub use self::chain::{Checked, check_ledger, parse_key};
 pub(crate) use self::chain::{check, hex};
 pub(crate) use self::keeper::{Figures as LedgerFigures, keep};
+#[cfg(feature = "cli")]
+pub(super) use self::missing::untold;
 pub(super) use self::{
     chain::Chain,
     claims::{Claim, Trust, hop_of, note_old},

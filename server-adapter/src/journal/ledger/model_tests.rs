@@ -83,7 +83,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Sent {
-    fn bytes(&self) -> Bytes {
+    pub(super) fn bytes(&self) -> Bytes {
         let source = SourceId::v7(Timestamp::from_millis(NOW), [self.source; 10]);
         let mut header = Header::new(TenantId::new(7), source, Timestamp::from_millis(NOW));
         (header.first_seq, header.dropped) = (self.first, self.dropped);
@@ -102,7 +102,7 @@ impl Sent {
         Bytes::copy_from_slice(frame.expect("finished"))
     }
 
-    fn at(&self) -> At {
+    pub(super) fn at(&self) -> At {
         let time = Timestamp::from_millis(NOW - self.ago * HOUR);
         At { time, region: Region::ANY, hop: WorkerId::new(self.hop.into()) }
     }

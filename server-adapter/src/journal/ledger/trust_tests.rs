@@ -1,12 +1,15 @@
 //! What nobody answers for hides nothing that a session says is missing.
 
-use firsthop_core::Timestamp;
+use firsthop_core::{Annotation, Frame, Timestamp};
 
 use super::{
     balance::Figures,
     model_tests::{Sent, Store, scope},
 };
-use crate::journal::quarantine::{Note, discard};
+use crate::journal::{
+    arrival::Arrival,
+    quarantine::{Judged, Note, Sentence, discard, replay},
+};
 
 /// Of one source, long enough ago.
 fn sent(first: u64, count: u16, trusted: bool, dropped: u32) -> Sent {
@@ -83,4 +86,50 @@ fn what_was_damaged_on_the_way_claims_nothing() {
     let (_folder, mut store) = store_of(&[sent(0, 10, true, 0), sent(30, 10, true, 0)]);
     store.refuse(&sent(10, 20, true, 0), false, "bad-crc");
     assert_eq!((total(&store).unaccounted, total(&store).doubtful), (20, 0));
+}
+
+/// What was refused is good now, and comes out of quarantine.
+fn put_right(store: &mut Store, id: i64, sent: &Sent, reason: &'static str) {
+    let body = sent.bytes();
+    let frame = Frame::parse(&body).expect("a frame");
+    let noted = Annotation::default().into();
+    let arrival = Arrival::new(&body, &frame, false, sent.at(), Some(&noted)).expect("an arrival");
+    let judged = Judged { id, reason: reason.into(), now: Sentence::Leaves(vec![arrival], Vec::new()) };
+    store.transact(false, |connection, tables, counts| {
+        let replayed = replay(connection, tables, counts, &judged, Timestamp::from_millis(1)).expect("replayed");
+        assert_eq!((replayed.entries, replayed.stored), (1, sent.count.into()));
+    });
+}
+
+/// What a refused frame had to tell is told again by its source's next frame. So a replay of the refused one tells what is left, and hides nothing.
+#[test]
+fn a_replay_tells_what_was_given_up_only_where_nothing_else_has() {
+    const REASON: &str = "unknown-key";
+    let refused = sent(30, 10, true, 20);
+    // What the frame behind it tells, how many are lost behind that, and what is missing and dropped before and after the replay.
+    for (told, lost, before, after) in [
+        (20, 0, (0, 20), (0, 20)),
+        (20, 5, (5, 20), (5, 20)),
+        // It had been acknowledged to its source, by an edge's spool: nobody tells it again.
+        (0, 0, (20, 0), (0, 20)),
+        (0, 5, (25, 0), (5, 20)),
+        (12, 0, (8, 12), (0, 20)),
+        // Three of its own besides.
+        (23, 0, (0, 23), (0, 23)),
+    ] {
+        let (_folder, mut store) = store_of(&[sent(0, 10, true, 0)]);
+        store.refuse(&refused, true, REASON);
+        store.store(&sent(if told > 20 { 43 } else { 40 }, 10, true, told), false);
+        let end = if told > 20 { 53 } else { 50 };
+        store.store(&sent(end + lost, 10, true, 0), false);
+        let figures = |store: &Store| {
+            let total = total(store);
+            ((total.unaccounted, total.outcome("dropped")), total.issued())
+        };
+        let issued = (end + lost + 10) as i64;
+        assert_eq!(figures(&store), (before, issued), "{told} told, {lost} lost");
+        put_right(&mut store, 1, &refused, REASON);
+        assert_eq!(figures(&store), (after, issued), "{told} told, {lost} lost, replayed");
+        assert_eq!(total(&store).outcome("quarantined"), 0);
+    }
 }

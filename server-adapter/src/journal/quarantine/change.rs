@@ -11,7 +11,7 @@ use crate::journal::{
     Journal, Unavailable,
     arrival::{Arrival, SetAside},
     counters::{At, Batch},
-    ledger::{Claim, hop_of},
+    ledger::{Claim, hop_of, untold},
     store::{Doubt, Tables},
     writer::is_damage,
 };
@@ -272,7 +272,7 @@ impl Quarantine {
     }
 }
 
-pub(super) fn replay(
+pub(in crate::journal) fn replay(
     connection: &Connection,
     tables: &mut Tables,
     counts: &mut Batch,
@@ -315,7 +315,9 @@ pub(super) fn replay(
     let doubt = if was_conflict { Doubt::Other } else { Doubt::Same };
     let mut stay: Vec<(Cow<'_, str>, bool)> = Vec::new();
     for (said, arrival) in arrivals {
-        let mut verdict = tables.admit_as(connection, said, arrival, doubt)?;
+        let before = (arrival.header.source, arrival.header.first_seq);
+        let untold = untold(connection, &tables.seen, before, arrival.is_trusted(), arrival.given_up())?;
+        let mut verdict = tables.admit_as(connection, said, arrival, doubt, untold)?;
         let mut conflicts = verdict.conflict;
         if was_conflict {
             // What else its frame has was counted when it came: only what was in conflict can have become something else.
@@ -323,7 +325,7 @@ pub(super) fn replay(
             conflicts = conflicts.min(left);
             verdict.duplicate = left - conflicts;
         }
-        let dropped = if verdict.stored + verdict.suppressed > 0 && !was_conflict { arrival.given_up() } else { 0 };
+        let dropped = if verdict.stored + verdict.suppressed > 0 { untold } else { 0 };
         // In the hour in which it is decided, for the hop whose frame it is.
         let at = At { time: now, ..arrival.at };
         for (outcome, events) in [

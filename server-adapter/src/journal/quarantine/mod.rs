@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 #[cfg(all(test, feature = "cli"))]
-pub(super) use self::change::discard;
+pub(super) use self::change::{discard, replay};
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     change::{Discarded, Judged, Note, Replayed, Sentence},

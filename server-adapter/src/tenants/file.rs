@@ -10,9 +10,13 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use firsthop_core::{
     KeyId, Keyring, PublicKey, Region, RegionKeyId, RegionSecretKey, RootKey, SecretKey, TenantId, Timestamp, WorkerId,
-    WriteKey,
+    WriteKey, limits::MAX_WRITE_KEY,
 };
-use firsthop_intake::{Origins, RegionSecrets, Rooted, Tenant, document::RegionKey, policy::Policy};
+use firsthop_intake::{
+    Origins, RegionSecrets, Rooted, Tenant,
+    document::{self, RegionKey},
+    policy::Policy,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
@@ -21,6 +25,12 @@ use crate::{
     Error, clock,
     sink::{self, SinkSpec},
 };
+
+/// Most write keys, and most bytes of origins (three more for each): with the documents, which have a bound of their own, an answer to an edge stays within the
+/// 256 KiB that it reads.
+const MOST_WRITE_KEYS: usize = 128;
+const MOST_ORIGINS: usize = 24 * 1024;
+const _: () = assert!(document::MAX_ALL + MOST_WRITE_KEYS * (MAX_WRITE_KEY + 3) + MOST_ORIGINS < 240 * 1024);
 
 /// `tenant.toml`: who the tenant is, and who may write to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,13 +212,19 @@ impl TenantFile {
         if self.write_keys.is_empty() {
             return Err(Error::tenant("write_keys: at least one"));
         }
+        if self.write_keys.len() > MOST_WRITE_KEYS {
+            return Err(Error::tenant(format!(
+                "write_keys: {}, and each edge is sent all of them: at most {MOST_WRITE_KEYS}. Take out those that nobody uses any more",
+                self.write_keys.len()
+            )));
+        }
         for key in &self.write_keys {
             match WriteKey::parse(key) {
                 Ok(parsed) if parsed.tenant() == self.id => {}
                 _ => return Err(Error::tenant(format!("write_keys: not a write key of tenant {}", self.id))),
             }
         }
-        Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?;
+        parse_origins(&self.origins)?;
         sink::spec::check(&self.sinks)?;
         if let Some(policy) = &self.policy {
             policy.check().map_err(|error| Error::tenant(error.to_string()))?;
@@ -240,7 +256,7 @@ impl TenantFile {
                 region: self.region,
                 worker: WorkerId::new(0),
                 write_keys: self.write_keys.clone(),
-                origins: Origins::parse(&self.origins).map_err(|error| Error::tenant(format!("origins: {error}")))?,
+                origins: parse_origins(&self.origins)?,
             },
             roots: keys.ring(now)?,
             region_secrets: keys.region_secrets(),
@@ -266,6 +282,17 @@ impl TenantFile {
         }
         Ok(())
     }
+}
+
+/// Origins that pages may be served from.
+pub(super) fn parse_origins(origins: &[String]) -> Result<Origins, Error> {
+    let bytes: usize = origins.iter().map(|origin| origin.len() + 3).sum();
+    if bytes > MOST_ORIGINS {
+        return Err(Error::tenant(format!(
+            "origins: {bytes} bytes, and each edge is sent all of them: at most {MOST_ORIGINS}. `https://*.example.com` names all below example.com"
+        )));
+    }
+    Origins::parse(origins).map_err(|error| Error::tenant(format!("origins: {error}")))
 }
 
 /// A name is for people to say and for terminals to print.

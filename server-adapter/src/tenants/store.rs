@@ -7,7 +7,7 @@ use std::{
 };
 
 use firsthop_core::{KeyId, Region, RootKey, TenantId, Timestamp, WorkerId};
-use firsthop_intake::{Origins, policy::Place};
+use firsthop_intake::policy::Place;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -172,7 +172,7 @@ impl Store {
     pub fn add(&self, name: &str, region: Region, origins: &[String], now: Timestamp) -> Result<StoredTenant, Error> {
         let _lock = self.lock()?;
         self.check_free(name)?;
-        Origins::parse(origins).map_err(|error| Error::tenant(format!("origins: {error}")))?;
+        file::parse_origins(origins)?;
         let mut id = [0; 8];
         random_bytes(&mut id);
         let id = TenantId::new(u64::from_le_bytes(id));
@@ -476,6 +476,23 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::new(folder.path().join("made/when/needed"));
         (folder, store)
+    }
+
+    /// Each edge is sent both, and reads an answer of so many bytes.
+    #[test]
+    fn origins_and_write_keys_are_no_more_than_an_edge_can_be_told() {
+        let (_folder, store) = store();
+        let origin = |n: usize| format!("https://{}{n:04}.example", "o".repeat(72));
+        let most = 24 * 1024 / (origin(0).len() + 3);
+        let origins: Vec<String> = (0..=most).map(origin).collect();
+        let why = store.add("many", Region::ANY, &origins, NOW).unwrap_err().to_string();
+        assert!(why.contains("at most 24576") && why.contains("https://*.example.com"), "{why}");
+        let mut tenant = store.add("shop", Region::ANY, &origins[1..], NOW).expect("as many as there may be").tenant;
+        tenant.write_keys = (0..128).map(|n| format!("fh_{}_{n:043}", tenant.id)).collect();
+        tenant.check().expect("as many as there may be");
+        tenant.write_keys.push(format!("fh_{}_{:043}", tenant.id, 128));
+        let why = tenant.check().unwrap_err().to_string();
+        assert!(why.contains("write_keys: 129") && why.contains("at most 128"), "{why}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use firsthop_core::{
     Alg, Annotation, Consent, Context, Event, EventKind, ExtensionKind, Frame, FrameWriter, HashKey, Header,
-    PropertiesWriter, SourceId, Unsigned, Value, limits::MAX_ENVELOPE, seal_envelope,
+    PropertiesWriter, SourceId, Timestamp, Unsigned, Value, limits::MAX_ENVELOPE, seal_envelope,
 };
 use firsthop_intake::{
     Account as _, Facts,
@@ -39,7 +39,10 @@ fn frame(tenant: &Tenant, consent: Consent, source: SourceId) -> Vec<u8> {
 }
 
 fn frame_of(tenant: &Tenant, consent: Consent, source: SourceId, name: &str) -> Vec<u8> {
-    let header = Header { consent, ..Header::new(tenant.id, source, now()) };
+    frame_begun(tenant, Header { consent, ..Header::new(tenant.id, source, now()) }, name)
+}
+
+fn frame_begun(tenant: &Tenant, header: Header, name: &str) -> Vec<u8> {
     let mut writer = FrameWriter::new(vec![0; 4096], &header).expect("room");
     writer.extension(ExtensionKind::WriteKey, tenant.key.as_bytes()).expect("room");
     let context = Context {
@@ -382,4 +385,41 @@ fn rules_of_a_tenant_show_in_the_table() {
     reconcile(&folder);
     set(&tenant, "[policy.rules.properties]\ndeny = [\"a..b\"]\n");
     assert!(folder.fails(&["verify"]).contains("properties.deny"));
+}
+
+/// The query that `docs/sinks.md` has for clocks that are ahead.
+#[test]
+fn times_of_a_clock_that_is_ahead_are_set_right_by_what_was_noted() {
+    let docs = include_str!("../../../docs/sinks.md");
+    let corrected =
+        docs.lines().find_map(|line| line.strip_prefix("SELECT strftime").and_then(|rest| rest.split(" AS ").next()));
+    let corrected = format!("strftime{}", corrected.expect("the query"));
+    let (_folder, tenant, server) = shop("");
+    let mut client = server.client();
+    const HOUR: i64 = 3_600_000;
+    // By how much its page's clock is off, and whether that is corrected: a slow one may be a page that was offline.
+    for (name, off, is_corrected) in
+        [("Ahead", HOUR, true), ("Far", 40 * 24 * HOUR, false), ("Near", 2_000, false), ("Slow", -HOUR, false)]
+    {
+        let created = Timestamp::from_millis(now().as_millis().saturating_add_signed(off));
+        let header = Header::new(tenant.id, SourceId::v7(now(), random()), created);
+        let body = frame_begun(&tenant, header, name);
+        let origin = [("Origin", "https://shop.example")];
+        assert_eq!(client.request("POST", "/v1/f", &origin, &body).receipt().stored, 1);
+        tenant.settle();
+        // What is begun when it comes is of the time at which it comes; SQLite counts in fractions of a day.
+        let apart =
+            |time: &str| format!("CAST(ROUND((julianday({time}) - julianday(received_at)) * 86400000) AS INTEGER)");
+        let of = |what: &str| tenant.events(&format!("SELECT {what} FROM events WHERE name = '{name}'"));
+        let (stated, set_right) = (of(&apart("time")), of(&apart(&corrected)));
+        assert!((stated - off).abs() < 60_000, "{name}: {stated}");
+        if is_corrected {
+            assert!(set_right.abs() <= 2, "{name}: {set_right}");
+        } else if name == "Far" {
+            // As far as the rules tell.
+            assert!((set_right - (off - 30 * 24 * HOUR)).abs() < 60_000, "{name}: {set_right}");
+        } else {
+            assert_eq!(set_right, stated, "{name}");
+        }
+    }
 }

@@ -40,7 +40,7 @@ impl Inner {
         let _turn = self.turn(named.as_ref(), by, body.len()).await?;
         let accepted = match native::receive(&body, facts, |_| named) {
             Ok(accepted) => accepted,
-            Err(refused) => return Err(self.refuse(*refused, &body, facts, asked(FRAME, facts), held).await),
+            Err(refused) => return Err(Box::pin(self.refuse(*refused, &body, facts, asked(FRAME, facts), held)).await),
         };
         let Found { live, known } = &accepted.account;
         trace.verified(live.id, accepted.frame.header().count.into(), accepted.frame.traceparent());
@@ -56,7 +56,7 @@ impl Inner {
                 annotation: Some(known.first_hop().aside(facts, &accepted.annotation)?),
                 request: Some(asked(FRAME, facts)),
             };
-            return Err(self.aside(&accepted.account, entry, problem, held).await);
+            return Err(Box::pin(self.aside(&accepted.account, entry, problem, held)).await);
         }
         // All keys that there are are here: what is sealed was opened, or refused.
         let frame = accepted.readable().ok_or(CoreError::Sealed)?;

@@ -50,7 +50,7 @@ where
         held.release();
         // Who asked whether to send it has not begun.
         if !parts.headers.contains_key(EXPECT) {
-            linger(body).await;
+            Box::pin(linger(body)).await;
         }
     }
     read
@@ -106,7 +106,7 @@ where
         // What is there already, as small bodies are once their heads are, needs no timer.
         let frame = match std::future::poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await {
             Poll::Ready(frame) => Ok(frame),
-            Poll::Pending => tokio::time::timeout_at(pace.due(size), frame).await,
+            Poll::Pending => Box::pin(tokio::time::timeout_at(pace.due(size), frame)).await,
         };
         match frame {
             Err(_) => return Err(Problem::new(Refusal::BodyTimeout)),

@@ -151,7 +151,7 @@ impl Asked {
             Err(problem) => {
                 if !problem.pause().is_zero() && !self.server.is_draining() {
                     // All that it holds meanwhile is a connection.
-                    tokio::time::sleep(problem.pause()).await;
+                    Box::pin(tokio::time::sleep(problem.pause())).await;
                 }
                 inner.traffic.refused(problem.code());
                 tracing::debug!(code = problem.code(), status = problem.status(), "refused");
@@ -219,10 +219,15 @@ impl Asked {
                 // Behind a proxy, its address is that of all.
                 let peer = connection.filter(|_| inner.settings.proxies == 0).map(|connection| &connection.share);
                 let by = if peer.is_some_and(|peer| peer.forges()) { Sender::Stranger } else { Sender::Anybody };
+                // Each request is moved to where it stays while it waits, with room for all that it might become: so what is large and
+                // seldom has room of its own.
                 let (name, result) = match route {
-                    Route::Envelope => ("/v1/e", inner.envelope(body, now, held, by, &mut trace).await.map(receipt)),
+                    Route::Envelope => {
+                        let receipted = Box::pin(inner.envelope(body, now, held, by, &mut trace));
+                        ("/v1/e", receipted.await.map(receipt))
+                    }
                     Route::Segment(call) => {
-                        let verdict = inner.segment(call, body, &facts, held, by, &mut trace).await;
+                        let verdict = Box::pin(inner.segment(call, body, &facts, held, by, &mut trace)).await;
                         (call.path(), verdict.map(Good::Segment))
                     }
                     _ => ("/v1/f", inner.frame(body, &facts, held, by, &mut trace).await.map(receipt)),

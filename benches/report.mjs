@@ -300,9 +300,14 @@ if (server) {
   );
   section(
     'nginx `return 204` for the same body, two workers',
-    'Requests per second, measured before and after ours; the share above is of the larger one.',
-    ['', 'bytes', 'wrk -t2', 'our generator'],
-    server.scenarios.filter((s) => s.nginx).map((s) => [s.name, whole(s.bytesPerRequest), whole(s.nginx.wrk), whole(s.nginx.own)]),
+    'Requests per second, in turn with ours; of each the middle round, and all of them. The share above is of the larger.',
+    ['', 'bytes', 'wrk -t2', 'our generator', 'wrk, each round', 'our generator, each round', 'ours, each round'],
+    server.scenarios
+      .filter((s) => s.nginx)
+      .map((s) => {
+        const each = (of) => s.nginx.rounds.map((round) => whole(round[of])).join(' · ');
+        return [s.name, whole(s.bytesPerRequest), whole(s.nginx.wrk), whole(s.nginx.own), each('wrk'), each('own'), each('ours')];
+      }),
   );
   const { drain } = server;
   section(

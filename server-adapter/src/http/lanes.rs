@@ -18,9 +18,12 @@ use tokio::{
 
 use crate::journal::Lane;
 
-/// The threads that serve. Without any, the runtime of whoever asks does.
-#[derive(Debug, Default)]
-pub(crate) struct Lanes(Vec<Thread>);
+/// The threads that serve.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    first: Thread,
+    others: Vec<Thread>,
+}
 
 #[derive(Debug)]
 struct Thread {
@@ -44,7 +47,16 @@ impl Lanes {
     /// So many; 0: one for each processor.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
         let threads = if threads > 0 { threads } else { std::thread::available_parallelism().map_or(1, usize::from) };
-        (0..threads).map(|_| Thread::start()).collect::<std::io::Result<_>>().map(Self)
+        Ok(Self {
+            first: Thread::start()?,
+            others: (1..threads).map(|_| Thread::start()).collect::<std::io::Result<_>>()?,
+        })
+    }
+
+    /// The one that has the fewest connections.
+    fn idlest(&self) -> &Thread {
+        let open = |thread: &Thread| thread.open.load(Relaxed);
+        self.others.iter().fold(&self.first, |least, thread| if open(thread) < open(least) { thread } else { least })
     }
 
     /// Serves a connection on the thread that has the fewest.
@@ -55,10 +67,7 @@ impl Lanes {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(thread) = self.0.iter().min_by_key(|thread| thread.open.load(Relaxed)) else {
-            tokio::spawn(async move { serve(tokio::net::TcpStream::from_std(stream)).await });
-            return;
-        };
+        let thread = self.idlest();
         thread.open.fetch_add(1, Relaxed);
         let one = One(Arc::clone(&thread.open));
         thread.runtime.spawn(async move {
@@ -106,7 +115,10 @@ mod tests {
     #[test]
     fn a_connection_goes_where_there_are_fewest() {
         let lanes = Lanes::start(3).unwrap();
-        let of = |lanes: &Lanes| lanes.0.iter().map(|thread| thread.open.load(Relaxed)).collect::<Vec<_>>();
+        let of = |lanes: &Lanes| {
+            let threads = std::iter::once(&lanes.first).chain(&lanes.others);
+            threads.map(|thread| thread.open.load(Relaxed)).collect::<Vec<_>>()
+        };
         let connections: Vec<_> = (0..6).map(|_| serve(&lanes)).collect();
         assert_eq!(of(&lanes), [2, 2, 2]);
         let (busy, others): (Vec<_>, Vec<_>) = {

@@ -6,7 +6,8 @@ use firsthop_core::{Error, Frame, RegionKeyId, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    row::{Buffers, FrameRow, KeptRow, Row},
+    kept::KeptRow,
+    row::{Buffers, FrameRow, Row},
     way::Way,
 };
 use crate::journal::{self, Accepted, Noted, Seals};

@@ -14,6 +14,7 @@ pub(crate) mod erase;
 pub(crate) mod events;
 #[cfg(feature = "sink-http")]
 mod http;
+mod kept;
 mod ndjson;
 mod order;
 mod pace;

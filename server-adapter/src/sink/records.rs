@@ -9,7 +9,8 @@ use super::{
     Failure, Rejected,
     batch::Position,
     events::read_row,
-    row::{Field, KeptRow, Row, first_columns, rules_columns},
+    kept::KeptRow,
+    row::{Field, Row, first_columns, rules_columns},
 };
 use crate::{Error, clock, journal, migrate::Schema};
 

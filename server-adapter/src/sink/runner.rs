@@ -16,10 +16,11 @@ use tokio::sync::watch;
 use super::{
     Delivery, Failure, Opened, Records, Rejected, Saved, Sink,
     batch::{Batch, Limits},
+    kept::KeptRow,
     order::{Asked, Order},
     pace::{GATHER, gathers, pause},
     plan::Plan,
-    row::{Buffers, KeptRow},
+    row::Buffers,
     way::{Way, yield_to_ingest},
 };
 use crate::{

@@ -159,17 +159,23 @@ export const hmac = (key, message) => crypto.subtle.sign('HMAC', key, message);
 /** What is kept or sent later must not stand in Rust's memory, which is used for something else by then. Bytes that fill their own stay where they are. */
 const kept = (bytes) => (bytes && bytes.byteLength < bytes.buffer.byteLength ? bytes.slice() : bytes);
 
-/** Name and value in turn. What is the platform's already it copies from one request to the next, and looks at no text again. */
-function headersOf(lines) {
-  const headers = new Headers();
-  for (let i = 0; i + 1 < lines.length; i += 2) headers.set(lines[i], lines[i + 1]);
+/** Name and value in turn. */
+function pairs(lines) {
+  const headers = {};
+  for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
   return headers;
 }
 
 /** URL and headers. */
 function headed(head) {
   const [url, ...lines] = head.split('\n');
-  return { url, headers: headersOf(lines) };
+  return { url, headers: pairs(lines) };
+}
+
+/** The same to be kept. Headers that are the platform's already it copies from one request to the next, and looks at no text again. */
+function keptHead(head) {
+  const { url, headers } = headed(head);
+  return { url, headers: new Headers(headers) };
 }
 
 /** The head of the last request of our own, and the headers of our last answer: Rust says them only where they are others (`Last` in upstream.rs). */
@@ -199,7 +205,7 @@ class Answer {
 
 /** Posts to the network, or to a Durable Object: see `exchange`. */
 export function post(whom, head, body, limit, most) {
-  if (head !== undefined) posted = headed(head);
+  if (head !== undefined) posted = keptHead(head);
   return exchange(whom, posted, body, limit, most);
 }
 
@@ -234,6 +240,6 @@ export async function inflate(deflated) {
 
 /** Our answer; its body is a text, or bytes. */
 export function respond(status, head, body) {
-  if (head !== undefined) answered = headersOf(head.split('\n'));
+  if (head !== undefined) answered = new Headers(pairs(head.split('\n')));
   return new Response(typeof body === 'string' ? body : kept(body), { status, headers: answered });
 }

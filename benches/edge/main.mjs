@@ -58,8 +58,10 @@ const forwarding = [];
 for (const events of SEALED) {
   const sealed = { process: [], forward: [], relay: [] };
   const options = { seal: upstream.seal, sessions: workers.firsthop.address };
+  const ways = [['process', 'governed', HERE], ['forward', 'governed', FAR], ['relay', 'relay', FAR]];
+  for (const [, name, head] of ways) await measure(name, workers[name], events, { ...options, seconds: WARM_UP }, head);
   for (let round = 0; round <= ROUNDS; round++) {
-    for (const [what, name, head] of [['process', 'governed', HERE], ['forward', 'governed', FAR], ['relay', 'relay', FAR]]) {
+    for (const [what, name, head] of ways) {
       const result = await measure(name, workers[name], events, options, head);
       if (round > 0) sealed[what].push(result);
     }

@@ -83,21 +83,20 @@ impl Pack {
         let first = self.bytes.len();
         for (name, bytes) in &files {
             let tag: String = Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-            let body = match name.ends_with(".wasm").then(|| inside(&self.bytes[first..], bytes)).flatten() {
+            let (at, alphabet) = match name.ends_with(".wasm").then(|| inside(&self.bytes[first..], bytes)).flatten() {
                 Some([text, alphabet]) => {
-                    let [text, alphabet] = [text, alphabet].map(|at| first + at.start..first + at.end);
-                    format!("Inside {{ text: {text:?}, alphabet: {alphabet:?} }}")
+                    (first + text.start..first + text.end, Some(first + alphabet.start..first + alphabet.end))
                 }
                 None => {
                     let start = self.bytes.len();
                     self.bytes.extend(bytes);
-                    format!("Whole({start}..{})", self.bytes.len())
+                    (start..self.bytes.len(), None)
                 }
             };
+            let etag = format!("\"{tag}\"");
             writeln!(
                 self.table,
-                "        File {{ name: {name:?}, etag: {:?}, body: Body::{body} }},",
-                format!("\"{tag}\"")
+                "        File {{ name: {name:?}, etag: {etag:?}, at: {at:?}, alphabet: {alphabet:?} }},"
             )?;
         }
         self.table.push_str("    ] },\n");

@@ -34,17 +34,10 @@ struct Release {
 struct File {
     name: &'static str,
     etag: &'static str,
-    body: Body,
-}
-
-/// Where a file stands in [`BYTES`].
-enum Body {
-    Whole(Range<usize>),
-    /// In a script, deflated, six bits a character of the alphabet.
-    Inside {
-        text: Range<usize>,
-        alphabet: Range<usize>,
-    },
+    /// Where it stands in [`BYTES`].
+    at: Range<usize>,
+    /// Of a module that stands in a script: deflated, six bits for each character of this alphabet.
+    alphabet: Option<Range<usize>>,
 }
 
 /// The answer to a request for a file.
@@ -73,12 +66,12 @@ pub(crate) async fn answer(wanted: &Wanted<'_>, arrival: &Arrival<'_>) -> Result
 
 impl File {
     async fn reply(&self) -> Result<Reply, Refusal> {
-        let (text, alphabet) = match &self.body {
-            Body::Whole(at) => return Ok(Reply::bytes(200, &HEADERS, &BYTES[at.clone()])),
-            Body::Inside { text, alphabet } => (&BYTES[text.clone()], &BYTES[alphabet.clone()]),
+        let bytes = &BYTES[self.at.clone()];
+        let Some(alphabet) = &self.alphabet else {
+            return Ok(Reply::bytes(200, &HEADERS, bytes));
         };
         // `build.rs` has seen that the file comes out.
-        let deflated = six_bits::decode(text, alphabet).unwrap_or_default();
+        let deflated = six_bits::decode(bytes, &BYTES[alphabet.clone()]).unwrap_or_default();
         let bytes = settled(glue::inflate(&deflated)).await.map_err(|_| Refusal::Internal)?;
         let reply = Reply::foreign(200, bytes.unchecked_into());
         Ok(HEADERS.into_iter().fold(reply, |reply, (name, value)| reply.with(name, value)))

@@ -34,6 +34,17 @@ export const receipt = (frame, more) => ({
 
 export const problem = (status, code, more) => ({ status, body: { type: `https://firsthop.dev/problems/${code}`, title: code, status, code, ...more } });
 
+/** Like Math.random, but this. */
+export function chance(t, value) {
+  const { random } = Math;
+  Math.random = () => value;
+  t.after(() => (Math.random = random));
+}
+
+export const same = (a, b) => Buffer.compare(a.bytes, b.bytes) === 0;
+export const sequence = (page) => page.events().map(({ seq }) => seq);
+export const upTo = (count) => Array.from({ length: count }, (_, i) => i);
+
 let pages = 0;
 
 /**

@@ -47,13 +47,13 @@ const FAR: u64 = 1_000_000;
 
 impl Requests {
     /// Native frames. Every source gets its session as a page does: by an unsigned frame of one event with the write key.
-    pub(crate) async fn frames(options: &Options) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn frames(options: &Options) -> Result<Self, Box<dyn Error>> {
         let head = |len| head(options, "/v1/f", "text/plain", "", len);
         let tenant = WriteKey::parse(&options.write_key).map_err(|_| "--write-key fh_… is needed")?.tenant();
         let (visit, sample) = (Visit::new(0), bodies(4096.max(options.events), 1));
         let now = now()?;
         let mut random = Random::new(now.as_millis() ^ u64::from(std::process::id()) << 48);
-        let mut connection = Connection::open(options.sessions.as_ref().unwrap_or(&options.address)).await?;
+        let mut connection = Connection::open(options.sessions.as_ref().unwrap_or(&options.address))?;
 
         let known = options.source_ids.as_ref().map(std::fs::read).transpose()?.unwrap_or_default();
         let mut known = known.chunks_exact(16);
@@ -72,7 +72,7 @@ impl Requests {
             let frame = kit.page(&visit, &sample[..1], &Unsigned)?;
             let mut request = head(frame.len());
             request.extend_from_slice(frame);
-            let answer = connection.send(&request).await?;
+            let answer = connection.ask(&request)?;
             let refused = || format!("no session: {} {}", answer.status, String::from_utf8_lossy(answer.body));
             let receipt: Receipt = serde_json::from_slice(answer.body).map_err(|_| refused())?;
             let session = receipt.session.ok_or_else(refused)?;

@@ -11,24 +11,17 @@
 //! server's.
 
 mod bodies;
+mod drive;
 mod http;
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    error::Error,
-    process::ExitCode,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use firsthop_core::{RegionKeyId, RegionPublicKey};
 use serde_json::json;
-use tokio::task::LocalSet;
 
 use crate::{
     bodies::Requests,
-    http::{Answer, Connection},
+    drive::{Load, Tally},
 };
 
 /// What the command line says.
@@ -114,11 +107,7 @@ fn region_key(text: &str) -> Option<RegionPublicKey> {
 }
 
 fn main() -> ExitCode {
-    let result = Options::parse().and_then(|options| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        runtime.block_on(LocalSet::new().run_until(run(options)))
-    });
-    match result {
+    match Options::parse().and_then(|options| run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("firsthop-load: {error}");
@@ -127,119 +116,41 @@ fn main() -> ExitCode {
     }
 }
 
-/// What all connections share. One thread: no locks.
-struct Shared {
-    requests: Requests,
-    next: Cell<usize>,
-    start: Instant,
-    deadline: Instant,
-    /// From one request to the next; zero: none waits.
-    interval: Duration,
-    tally: RefCell<Tally>,
-}
-
-#[derive(Default)]
-struct Tally {
-    /// Microseconds from the first byte out to the last byte in, of what was acknowledged.
-    latencies: Vec<u32>,
-    statuses: BTreeMap<u16, u64>,
-    broken: u64,
-    stored: u64,
-    duplicate: u64,
-}
-
-async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let requests = match options.mode.as_str() {
-        "frames" => Requests::frames(&options).await?,
-        "track" => Requests::track(&options)?,
-        "batch" => Requests::batch(&options)?,
-        "plain" => Requests::plain(&options)?,
+        "frames" => Requests::frames(options)?,
+        "track" => Requests::track(options)?,
+        "batch" => Requests::batch(options)?,
+        "plain" => Requests::plain(options)?,
         mode => return Err(format!("unknown mode {mode}: frames, track, batch or plain").into()),
     };
     if let Some(path) = &options.save_body {
         std::fs::write(path, requests.first_body())?;
     }
-    let mut connections = Vec::new();
-    for _ in 0..options.connections {
-        connections.push(Connection::open(&options.address).await?);
-    }
-
-    let start = Instant::now();
-    let shared = Rc::new(Shared {
-        requests,
-        next: Cell::new(0),
-        start,
-        deadline: start + Duration::from_secs_f64(options.seconds),
-        interval: Duration::from_secs_f64(if options.rate > 0.0 { options.rate.recip() } else { 0.0 }),
-        tally: RefCell::default(),
-    });
-    let tasks: Vec<_> =
-        connections.into_iter().map(|connection| tokio::task::spawn_local(drive(connection, shared.clone()))).collect();
-    for task in tasks {
-        task.await?;
-    }
-    report(&options, &shared, start.elapsed());
+    let load = Load::new(options, &requests)?;
+    let (tally, next, elapsed) = load.drive()?;
+    report(options, &requests, tally, next, elapsed);
     Ok(())
 }
-
-/// One request after the other, each once the one before was answered.
-async fn drive(mut connection: Connection, shared: Rc<Shared>) {
-    while Instant::now() < shared.deadline {
-        let number = shared.next.get();
-        let Some(request) = shared.requests.get(number) else { return };
-        shared.next.set(number + 1);
-        if !shared.interval.is_zero() {
-            let due = shared.start + shared.interval.mul_f64(number as f64);
-            tokio::time::sleep_until(due.into()).await;
-            if Instant::now() >= shared.deadline {
-                return;
-            }
-        }
-        let start = Instant::now();
-        let answer = connection.send(request).await;
-        let took = start.elapsed();
-        let mut tally = shared.tally.borrow_mut();
-        match answer {
-            Ok(answer) => tally.count(&answer, took),
-            Err(_) => {
-                tally.broken += 1;
-                return;
-            }
-        }
-    }
-}
-
-impl Tally {
-    fn count(&mut self, answer: &Answer<'_>, took: Duration) {
-        *self.statuses.entry(answer.status).or_default() += 1;
-        if (200..300).contains(&answer.status) {
-            self.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
-            self.stored += answer.figure("stored").unwrap_or(0);
-            self.duplicate += answer.figure("duplicate").unwrap_or(0);
-        }
-    }
-}
-
-fn report(options: &Options, shared: &Shared, elapsed: Duration) {
-    let mut tally = shared.tally.borrow_mut();
+fn report(options: &Options, requests: &Requests, mut tally: Tally, next: usize, elapsed: Duration) {
     tally.latencies.sort_unstable();
     let acknowledged = tally.latencies.len();
     let quantile = |q: f64| {
         let at = ((acknowledged as f64 * q) as usize).min(acknowledged.saturating_sub(1));
         f64::from(tally.latencies.get(at).copied().unwrap_or(0)) / 1000.0
     };
-    let events = acknowledged * shared.requests.events;
+    let events = acknowledged * requests.events;
     let seconds = elapsed.as_secs_f64();
     println!(
         "{}",
         json!({
             "mode": options.mode,
             "connections": options.connections,
-            "eventsPerRequest": shared.requests.events,
-            "bytesPerRequest": shared.requests.first_body().len(),
+            "eventsPerRequest": requests.events,
+            "bytesPerRequest": requests.first_body().len(),
             "seconds": seconds,
-            "usedUp": shared.requests.get(shared.next.get()).is_none(),
-            "requests": shared.next.get(),
+            "usedUp": requests.get(next).is_none(),
+            "requests": next,
             "acknowledged": acknowledged,
             "acknowledgedEvents": events,
             "stored": tally.stored,
@@ -252,7 +163,7 @@ fn report(options: &Options, shared: &Shared, elapsed: Duration) {
             "p99Ms": quantile(0.99),
             "maxMs": quantile(1.0),
             // What was sent before the clock ran: one event for each session.
-            "eventsBefore": shared.requests.events_before,
+            "eventsBefore": requests.events_before,
         })
     );
 }

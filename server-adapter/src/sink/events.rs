@@ -174,14 +174,14 @@ impl Events {
         drop(insert);
         if !rejected.is_empty() {
             // They are noted before the cursor is past them.
-            let records = Records::open(&self.records, EVENTS).map_err(Failure::from)?;
+            let records = Records::open(&self.records, EVENTS).map_err(Failure::of_records)?;
             records.check_room(&rejected)?;
-            batch
-                .each(&mut self.buffers, |index, row| match rejected.iter().find(|rejected| rejected.index == index) {
+            batch.each(&mut self.buffers, |index, row| {
+                match rejected.iter().find(|rejected| rejected.index == index) {
                     Some(rejected) => records.bury(row, &rejected.reason),
                     None => Ok(()),
-                })
-                .map_err(Failure::from)?;
+                }
+            })?;
         }
         if batch.frames() > 0 {
             let end = batch.end();

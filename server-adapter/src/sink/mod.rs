@@ -34,6 +34,8 @@ mod way;
 
 use std::{path::Path, time::Duration};
 
+use rusqlite::ErrorCode;
+
 pub use self::spec::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, PostgresTls, SinkSpec};
 use self::{
     batch::{Batch, Limits},
@@ -102,11 +104,20 @@ struct Failure {
     for_log: Option<String>,
     /// No attempt before then, if the other side said so.
     after: Option<Duration>,
+    /// Others were writing to `sinks.db`, for longer than one waits: it says nothing of the sink.
+    is_busy: bool,
 }
 
 impl Failure {
     fn new(what: impl ToString) -> Self {
-        Self { what: what.to_string(), for_log: None, after: None }
+        Self { what: what.to_string(), for_log: None, after: None, is_busy: false }
+    }
+
+    /// Of `sinks.db`.
+    fn of_records(error: crate::Error) -> Self {
+        let is_busy = matches!(&error, crate::Error::Database(_, error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)));
+        Self { is_busy, ..Self::new(error) }
     }
 }
 

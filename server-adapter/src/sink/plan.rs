@@ -18,7 +18,7 @@ use super::{
     ndjson,
     spec::{Begin, EVENTS, SinkSpec},
 };
-use crate::{Error, disk::Disk, journal};
+use crate::{disk::Disk, journal};
 
 /// A sink as its settings say, and the files around it.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl Plan {
         self.path_of_records().exists()
     }
 
-    pub(super) fn records(&self) -> Result<Records, Error> {
-        Records::open(&self.path_of_records(), self.name())
+    pub(super) fn records(&self) -> Result<Records, Failure> {
+        Records::open(&self.path_of_records(), self.name()).map_err(Failure::of_records)
     }
 
     /// Opens it where it was.
@@ -140,7 +140,7 @@ impl Plan {
             Kind::Asked(_) => {
                 let records = self.records()?;
                 let was = records.saved()?.unwrap_or_default();
-                Ok(records.save(&Saved { at, journal: journal::read_id(&journal)?, ..was }, &[])?)
+                records.save(&Saved { at, journal: journal::read_id(&journal)?, ..was }, &[])
             }
         }
     }

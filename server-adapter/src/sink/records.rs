@@ -105,12 +105,13 @@ impl Records {
         Ok(Self { connection, path: path.to_owned(), sink: sink.to_owned() })
     }
 
-    fn error(&self) -> impl FnOnce(rusqlite::Error) -> Error {
-        Error::database(&self.path)
+    fn error(&self) -> impl FnOnce(rusqlite::Error) -> Failure {
+        let error = Error::database(&self.path);
+        move |cause| Failure::of_records(error(cause))
     }
 
     /// Where the sink is. None: it has never been anywhere.
-    pub(super) fn saved(&self) -> Result<Option<Saved>, Error> {
+    pub(super) fn saved(&self) -> Result<Option<Saved>, Failure> {
         let sql = "SELECT frame, within, sum, journal, mark FROM cursors WHERE sink = ?1";
         let read = |row: &rusqlite::Row<'_>| {
             let at = Position { frame: row.get(0)?, within: row.get(1)?, sum: row.get(2)? };
@@ -120,7 +121,7 @@ impl Records {
     }
 
     /// Moves the cursor, past the events that were refused.
-    pub(super) fn save(&self, saved: &Saved, refused: &[(KeptRow, String)]) -> Result<(), Error> {
+    pub(super) fn save(&self, saved: &Saved, refused: &[(KeptRow, String)]) -> Result<(), Failure> {
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
             for (row, reason) in refused {
@@ -145,7 +146,7 @@ impl Records {
     }
 
     /// Keeps one event that was refused.
-    pub(super) fn bury(&self, row: &Row<'_>, reason: &str) -> Result<(), Error> {
+    pub(super) fn bury(&self, row: &Row<'_>, reason: &str) -> Result<(), Failure> {
         self.insert_dead(row, reason).map_err(self.error())
     }
 
@@ -171,7 +172,7 @@ impl Records {
     }
 
     /// How many dead letters the sink has.
-    pub(super) fn dead_count(&self) -> Result<u64, Error> {
+    pub(super) fn dead_count(&self) -> Result<u64, Failure> {
         count_dead(&self.connection, &self.sink).map_err(self.error())
     }
 
@@ -189,7 +190,7 @@ impl Records {
     }
 
     /// Some dead letters, the oldest first, after this one.
-    pub(super) fn dead(&self, after: i64, most: usize) -> Result<Vec<Dead>, Error> {
+    pub(super) fn dead(&self, after: i64, most: usize) -> Result<Vec<Dead>, Failure> {
         let read = || -> rusqlite::Result<Vec<Dead>> {
             let mut statement =
                 self.connection.prepare("SELECT * FROM dead WHERE sink = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
@@ -202,7 +203,7 @@ impl Records {
     }
 
     /// Forgets dead letters: they are delivered, or nobody wants them any more.
-    pub(super) fn forget(&self, letters: &[Dead]) -> Result<(), Error> {
+    pub(super) fn forget(&self, letters: &[Dead]) -> Result<(), Failure> {
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
             for letter in letters {
@@ -214,7 +215,7 @@ impl Records {
     }
 
     /// Notes why the sink takes nothing.
-    pub(super) fn note(&self, what: &str) -> Result<(), Error> {
+    pub(super) fn note(&self, what: &str) -> Result<(), Failure> {
         let now = clock::now().as_millis() as i64;
         let sql = "INSERT INTO troubles VALUES (?1, ?2, 1, ?3)
              ON CONFLICT (sink) DO UPDATE SET (times, what) = (times + 1, ?3)";
@@ -222,7 +223,7 @@ impl Records {
     }
 
     /// Notes that it takes again.
-    pub(super) fn well(&self) -> Result<(), Error> {
+    pub(super) fn well(&self) -> Result<(), Failure> {
         let sql = "DELETE FROM troubles WHERE sink = ?1";
         self.connection.execute(sql, [&self.sink]).map(drop).map_err(self.error())
     }

@@ -247,19 +247,34 @@ impl Shared {
             if self.lock().stop {
                 return;
             }
-            self.stats.errors.add(1);
-            self.stats.down.set(1);
-            self.troubled.store(true, Ordering::Relaxed);
             let pause = pause(failures, failure.after);
             failures += 1;
-            tracing::warn!(
-                tenant = %self.tenant, sink = self.plan.name(), error = failure.for_log.as_ref().unwrap_or(&failure.what),
-                "a sink takes nothing; again in {pause:?}"
-            );
-            if let Err(error) = self.plan.records().and_then(|records| records.note(&failure.what)) {
-                tracing::warn!(tenant = %self.tenant, sink = self.plan.name(), %error, "a sink's trouble cannot be noted");
+            if failure.is_busy {
+                // What is noted of the sink stays.
+                tracing::warn!(
+                    tenant = %self.tenant, sink = self.plan.name(), error = failure.what,
+                    "a sink waits for others, who write where it notes how far it is; again in {pause:?}"
+                );
+            } else {
+                self.fails(&failure, pause);
             }
             self.wait(pause, true);
+        }
+    }
+
+    /// Notes that it takes nothing, and why.
+    fn fails(&self, failure: &Failure, pause: Duration) {
+        self.stats.errors.add(1);
+        self.stats.down.set(1);
+        self.troubled.store(true, Ordering::Relaxed);
+        tracing::warn!(
+            tenant = %self.tenant, sink = self.plan.name(), error = failure.for_log.as_ref().unwrap_or(&failure.what),
+            "a sink takes nothing; again in {pause:?}"
+        );
+        if let Err(failure) = self.plan.records().and_then(|records| records.note(&failure.what)) {
+            tracing::warn!(
+                tenant = %self.tenant, sink = self.plan.name(), error = failure.what, "a sink's trouble cannot be noted"
+            );
         }
     }
 
@@ -414,7 +429,16 @@ impl Shared {
         on.sink.flush()?;
         on.saved.mark = on.sink.mark();
         if let Some(records) = &on.records {
-            records.save(&on.saved, refused)?;
+            // Opened anew, the sink would deliver the same again.
+            while let Err(failure) = records.save(&on.saved, refused) {
+                if !failure.is_busy || self.lock().stop {
+                    return Err(failure);
+                }
+                tracing::warn!(
+                    tenant = %self.tenant, sink = self.plan.name(), error = failure.what,
+                    "what a sink has delivered cannot be noted while others write where it notes it; again"
+                );
+            }
         }
         self.confirm(on);
         Ok(())
@@ -442,13 +466,18 @@ impl Shared {
     /// Notes that it takes again.
     fn well(&self, on: &Following) -> Result<(), Failure> {
         self.stats.down.set(0);
-        if self.troubled.swap(false, Ordering::Relaxed) {
-            match &on.records {
-                Some(records) => records.well()?,
-                None => self.plan.records()?.well()?,
-            }
+        if !self.troubled.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(())
+        let noted = match &on.records {
+            Some(records) => records.well(),
+            None => self.plan.records().and_then(|records| records.well()),
+        };
+        match noted {
+            // With the next delivery, then.
+            Err(failure) if failure.is_busy => Ok(()),
+            noted => noted.map(|()| self.troubled.store(false, Ordering::Relaxed)),
+        }
     }
 
     pub(super) fn count_dead(&self, on: &Following) -> Result<(), Failure> {

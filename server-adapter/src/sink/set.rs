@@ -80,9 +80,9 @@ impl Sinks {
         };
         // Also where no sink writes to them any more: commands read them, and an erasure must find every column.
         if plan.has_records()
-            && let Err(error) = plan.records()
+            && let Err(failure) = plan.records()
         {
-            tracing::error!(%tenant, %error, "what sinks have noted cannot be opened");
+            tracing::error!(%tenant, error = failure.what, "what sinks have noted cannot be opened");
         }
         let opened = plan.open(watch::Sender::new(false).subscribe()).map_err(|failure| Error::Fault(failure.what))?;
         let table = Runner::start(plan, follower.clone(), Some(opened))?;

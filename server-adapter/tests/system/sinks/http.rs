@@ -88,6 +88,45 @@ fn batches_are_cloudevents_and_signed() {
     receiver.requests().last().expect("a request").0.verify(receiver.address, "hmac-sha256", &secret);
 }
 
+/// Sinks write down in one file how far they are. Whoever keeps it to himself for long is no trouble of theirs, hides none that they have, and
+/// has nothing delivered twice.
+#[test]
+fn who_writes_where_sinks_note_delays_them_and_no_more() {
+    let well = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&well);
+    let receiver =
+        Receiver::start(move |_| Some((if answers.load(Ordering::Relaxed) { 200 } else { 503 }, String::new())));
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    tenant.add_sink(&sink(&receiver, ""));
+    send(&server, &tenant, &[3]);
+    let trouble = || folder.ok(&["sinks", "list"]);
+    until("it is noted", || trouble().contains("503"));
+    let notes = rusqlite::Connection::open(tenant.folder.join("sinks.db")).expect("opens");
+    notes.busy_timeout(Duration::from_secs(60)).expect("a timeout");
+    notes.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    server.says("a sink waits for others");
+    // The last attempt of its own was before.
+    let errors = tenant.sink(&server, "errors_total", "hook");
+    assert!(trouble().contains("503"), "{}", trouble());
+    well.store(true, Ordering::Relaxed);
+    notes.execute_batch("ROLLBACK").expect("unlocked");
+    until("all are there", || tenant.sink(&server, "lag_frames", "hook") == 0.0 && receiver.taken().len() == 4);
+    assert_eq!(tenant.sink(&server, "errors_total", "hook"), errors);
+    assert_eq!(tenant.sink(&server, "up", "hook"), 1.0);
+    until("it is well", || !trouble().contains("503"));
+
+    // Delivered, and not noted yet.
+    notes.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    send(&server, &tenant, &[5]);
+    server.says("what a sink has delivered cannot be noted");
+    notes.execute_batch("ROLLBACK").expect("unlocked");
+    until("it is noted", || tenant.sink(&server, "lag_frames", "hook") == 0.0);
+    assert_eq!(ids(&receiver.taken()), table_ids(&tenant), "each once");
+    assert_eq!(tenant.sink(&server, "errors_total", "hook"), errors);
+}
+
 /// On a disk that is nearly full, what keeps copies waits, so that others can note how far they are: else retention could remove nothing.
 #[test]
 fn the_last_of_the_disk_is_for_cursors() {

@@ -63,6 +63,54 @@ pub(super) struct Seen {
     open: Open,
 }
 
+/// What was seen, while the frames are read whose runs may not be in the table: some at a time, since that may be much.
+#[derive(Debug)]
+pub(super) struct Loading {
+    pub(super) seen: Seen,
+    /// The last of them.
+    last: i64,
+}
+
+/// Bytes of a body that are as much work as a row.
+const BYTES_OF_ROW: u64 = 64;
+
+impl Loading {
+    /// Those that are there now: what comes after them is not its matter.
+    pub(super) fn begin(connection: &Connection) -> rusqlite::Result<Self> {
+        let last: Option<i64> = connection.query_row("SELECT MAX(id) FROM frames", [], |row| row.get(0))?;
+        let seen = Seen { young_frame: settled(connection)?, ..Seen::default() };
+        Ok(Self { seen, last: last.unwrap_or(0) })
+    }
+
+    /// Reads about so many more, or one whose body is more. Says whether that was all.
+    pub(super) fn go_on(&mut self, connection: &Connection, rows: u64) -> rusqlite::Result<bool> {
+        let seen = &mut self.seen;
+        if seen.young_frame >= self.last {
+            return Ok(true);
+        }
+        let mut frames = connection.prepare_cached(
+            "SELECT id, source, first_seq, count, ids, accepted, LENGTH(body) FROM frames WHERE id > ?1 AND id <= ?2 ORDER BY id",
+        )?;
+        let mut body = connection.prepare_cached("SELECT body FROM frames WHERE id = ?1")?;
+        let mut found = frames.query([seen.young_frame, self.last])?;
+        let mut done = 0;
+        while let Some(row) = found.next()? {
+            let id: i64 = row.get(0)?;
+            let bytes = row.get::<_, i64>(6)? as u64;
+            for (source, run) in runs_of(row, id, &mut body)? {
+                seen.young.insert((source, run.first), run);
+            }
+            seen.young_bytes += bytes;
+            seen.young_frame = id;
+            done += 1 + if has_foreign(row)? { bytes / BYTES_OF_ROW } else { 0 };
+            if done >= rows {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Runs on their way into the table.
 #[derive(Debug)]
 struct Settling {
@@ -86,22 +134,9 @@ struct Open {
 impl Seen {
     /// Reads the frames whose runs may not be in the table.
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut seen = Self::default();
-        let settled = settled(connection)?;
-        let mut statement = connection.prepare(
-            "SELECT id, source, first_seq, count, ids, accepted, LENGTH(body) FROM frames WHERE id > ?1 ORDER BY id",
-        )?;
-        let mut body = connection.prepare("SELECT body FROM frames WHERE id = ?1")?;
-        let mut rows = statement.query([settled])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            for (source, run) in runs_of(row, id, &mut body)? {
-                seen.young.insert((source, run.first), run);
-            }
-            seen.young_bytes += row.get::<_, i64>(6)? as u64;
-            seen.young_frame = id;
-        }
-        Ok(seen)
+        let mut loading = Loading::begin(connection)?;
+        while !loading.go_on(connection, u64::MAX)? {}
+        Ok(loading.seen)
     }
 
     /// The runs that share an event with `first..=last`, in their order. None: every event of those is new.
@@ -260,7 +295,7 @@ impl Seen {
         self.ends = Ends::default();
     }
 
-    /// Runs that may not be in the table yet, of the sources after this one: what [`load`](Self::load) has read.
+    /// Runs that may not be in the table yet, of the sources after this one: what was [read](Loading) of frames.
     pub(super) fn young_after(&self, after: Option<SourceId>) -> impl Iterator<Item = (SourceId, Run)> {
         let from = after.map_or(Bound::Unbounded, |source| Bound::Excluded((source, u64::MAX)));
         self.young.range((from, Bound::Unbounded)).map(|((source, _), run)| (*source, *run))
@@ -356,13 +391,18 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Run> {
     })
 }
 
+/// Whether a row of those has events with another vendor's ids: which, only its body says.
+fn has_foreign(row: &Row<'_>) -> rusqlite::Result<bool> {
+    Ok(row.get::<_, i64>(4)? > 0)
+}
+
 /// The runs of a row of `frames`: id, source, first_seq, count, ids, accepted. The body is read only if it has to be.
 fn runs_of(row: &Row<'_>, id: i64, body: &mut rusqlite::Statement<'_>) -> rusqlite::Result<Vec<(SourceId, Run)>> {
     let source = SourceId::new(row.get(1)?);
     let (first, count): (i64, u16) = (row.get(2)?, row.get(3)?);
     let accepted = Accepted::from_column(row.get_ref(5)?.as_blob_or_null()?);
     let mut foreign = Vec::new();
-    if row.get::<_, i64>(4)? > 0 {
+    if has_foreign(row)? {
         let body: Vec<u8> = body.query_row([id], |row| row.get(0))?;
         match open_frame(&body).map(|(_, frame)| frame) {
             // They are in the table.
@@ -445,6 +485,29 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn much_that_has_not_settled_is_read_in_many_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = super::super::schema::open_writer(&folder.path().join("journal.db")).unwrap();
+        for id in 1..=10 {
+            // Every second one has ids that its body tells; what cannot be read of that costs as much.
+            let (sql, ids) = (
+                "INSERT INTO frames (id, received_ms, source, batch_seq, first_seq, count, ids, region, sum, body) VALUES (?1, 0, ?2, 0, ?1, 1, ?3, 'eu', 0, zeroblob(?4))",
+                id % 2,
+            );
+            connection.execute(sql, params![id, [7_u8; 16], ids, 100 * BYTES_OF_ROW as i64]).unwrap();
+        }
+        let mut loading = Loading::begin(&connection).unwrap();
+        let mut ends = Vec::new();
+        while !loading.go_on(&connection, 50).unwrap() {
+            ends.push(loading.seen.young_frame);
+        }
+        assert_eq!(ends, [1, 3, 5, 7, 9]);
+        assert_eq!(loading.seen.young.len(), 5);
+        let all = Seen::load(&connection).unwrap();
+        assert_eq!((all.young, all.young_frame), (loading.seen.young, 10));
+    }
 
     #[test]
     fn memory_forgets_the_oldest_and_never_wrongly() {

@@ -25,7 +25,7 @@ use rusqlite::{Connection, Row, Rows, Statement, params, types::ValueRef};
 
 use super::{
     super::{
-        seen::{Run, Seen},
+        seen::{Loading, Run, Seen},
         store::open_frame,
     },
     claims::{Trust, hop_of},
@@ -85,7 +85,7 @@ const NAMED: usize = 64;
 /// A walk through all sources, which can be interrupted between two.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    young: Seen,
+    young: Loading,
     /// The last source that is done.
     after: Option<SourceId>,
     /// Events that are noted as seen, so far.
@@ -117,22 +117,27 @@ impl Known {
 }
 
 impl Scan {
-    /// From the first source on. Reads which runs have not settled.
+    /// From the first source on.
     pub(crate) fn begin(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self { young: Seen::load(connection)?, after: None, noted: 0 })
+        Ok(Self { young: Loading::begin(connection)?, after: None, noted: 0 })
     }
 
-    /// Goes on for about so many rows, and tells what each source misses. Says whether all sources are done.
+    /// Goes on for about so many rows: reads which runs have not settled, then tells what each source misses. Says whether all sources
+    /// are done.
     pub(crate) fn step(
         &mut self,
         connection: &Connection,
         rows: u64,
         mut each: impl FnMut(Missing),
     ) -> rusqlite::Result<bool> {
+        if !self.young.go_on(connection, rows)? {
+            return Ok(false);
+        }
+        let young = &self.young.seen;
         let mut statements = Statements::new(connection, "source > ?1")?;
         let mut look = Look::new(connection)?;
         let begin = self.after.map_or(Vec::new(), |source| source.as_bytes().to_vec());
-        let mut pieces = statements.pieces(&begin, self.young.young_after(self.after))?.peekable();
+        let mut pieces = statements.pieces(&begin, young.young_after(self.after))?.peekable();
         let mut done = 0;
         while let Some(head) = pieces.peek() {
             let source = match head {
@@ -156,7 +161,7 @@ impl Scan {
                 done += 1;
             }
             if gap {
-                look.at(source, &self.young, &mut each)?;
+                look.at(source, young, &mut each)?;
             }
             self.after = Some(source);
         }

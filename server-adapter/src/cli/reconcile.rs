@@ -1,7 +1,5 @@
 //! `firsthop reconcile`
 
-use std::time::Duration;
-
 use clap::Args;
 use firsthop_core::Timestamp;
 use serde_json::{Value, json};
@@ -11,6 +9,7 @@ use crate::{
     Error, clock,
     ledger::{Balance, Figures, Gap, Key, Scope, State, reconcile},
     settings::Span,
+    tenants::Store,
 };
 
 #[derive(Debug, Args)]
@@ -23,9 +22,10 @@ pub(super) struct Reconcile {
     /// Only up to this hour, without it.
     #[arg(long, value_parser = moment)]
     to: Option<Timestamp>,
-    /// How long what is missing is taken to be on its way, after its source was last heard of.
-    #[arg(long, default_value_t = Span(Duration::from_secs(24 * 3600)))]
-    grace: Span,
+    /// How long what is missing is taken to be on its way, after its source was last heard of [default: the setting
+    /// `ledger_grace`, 1d]
+    #[arg(long)]
+    grace: Option<Span>,
     /// A line for each hour.
     #[arg(long)]
     hours: bool,
@@ -39,7 +39,8 @@ pub(super) struct Reconcile {
 
 impl Reconcile {
     pub(super) fn run(self, out: &mut Out) -> Result<(), Error> {
-        let stored = self.chosen.folder.store()?.find(self.chosen.tenant.as_deref())?;
+        let settings = self.chosen.folder.settings()?;
+        let stored = Store::new(settings.data).find(self.chosen.tenant.as_deref())?;
         let name = &stored.tenant.name;
         if !stored.journal().exists() {
             return Err(Error::Tenant(format!("{name}: no journal yet: it comes with `firsthop serve`")));
@@ -52,7 +53,7 @@ impl Reconcile {
         let scope = Scope {
             from: self.from,
             to: self.to,
-            grace: self.grace.0,
+            grace: self.grace.unwrap_or(settings.ledger_grace).0,
             limit: self.limit,
             hours: self.hours,
             ..Scope::at(clock::now())

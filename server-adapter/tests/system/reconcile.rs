@@ -44,6 +44,12 @@ fn what_is_missing_is_named_and_what_comes_late_closes_the_balance() {
     let (code, said, error) = reconcile(&folder, &["--grace", "0s"]);
     assert_eq!(code, Some(3), "{said}");
     assert!(error.contains("20 events are unaccounted for"), "{error}");
+    // As the server's own figures have it, if nothing else is said.
+    let settings = folder.path.join("firsthop.toml");
+    std::fs::write(&settings, "ledger_grace = \"0s\"").expect("written");
+    let settings = ["--config", settings.to_str().expect("UTF-8")];
+    assert_eq!(reconcile(&folder, &settings).0, Some(3));
+    assert_eq!(reconcile(&folder, &[&settings[..], &["--grace", "1d"]].concat()).0, Some(0));
     let gap = &said["gaps"]["unaccounted"]["named"][0];
     assert_eq!(
         (&gap["source"], &gap["first"], &gap["last"]),

@@ -58,6 +58,8 @@ fn every_event_is_a_row_and_only_one() {
         }
     }
 
+    corrected_times_are_those_of_the_events_table(&database, &tenant);
+
     database.down();
     send(&server, &tenant, &[20]);
     until("it is noticed", || listed(&folder, "pg")[2] == "fails");
@@ -69,6 +71,39 @@ fn every_event_is_a_row_and_only_one() {
     send(&server, &tenant, &[1]);
     until("it went on", || listed(&folder, "pg")[4] == "0" && database.number(COUNT) == 1028);
     assert_eq!(ids(&database), table_ids(&tenant));
+}
+
+/// The two queries that `docs/sinks.md` has for clocks that are wrong say the same of the same rows.
+fn corrected_times_are_those_of_the_events_table(database: &Database, tenant: &Tenant) {
+    let docs = include_str!("../../../../docs/sinks.md");
+    let queries: Vec<&str> =
+        docs.lines().filter(|line| line.starts_with("SELECT ") && line.contains(" AS corrected ")).collect();
+    let [sqlite, postgres] = queries[..] else { panic!("two queries: {queries:?}") };
+    // One that is ahead, one that is slow or was offline; those of all others are right.
+    let skewed = "UPDATE {} SET skew_ms = CASE seq % 3 WHEN 0 THEN -3600000 WHEN 1 THEN 5000 END";
+    tenant.settle();
+    let table = rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
+    table.execute_batch(&skewed.replace("{}", "events")).expect("changed");
+    database.sql(&skewed.replace("{}", "firsthop_events"));
+    let (sqlite, _) = sqlite.split_once(';').expect("a statement");
+    let mut statement = table.prepare(&format!("{sqlite} ORDER BY event_id")).expect("a query");
+    let here: Vec<String> =
+        statement.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("a row")).collect();
+    let (postgres, _) = postgres.split_once(';').expect("a statement");
+    let shown = format!(
+        "SELECT to_char(corrected AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM ({}) AS c ORDER BY event_id COLLATE \"C\"",
+        postgres.replace(" AS corrected", " AS corrected, event_id")
+    );
+    let there: Vec<String> = database.sql(&shown).lines().map(str::to_owned).collect();
+    assert_eq!(here, there);
+    let moved = "SELECT COUNT(*) FROM events WHERE skew_ms < 0";
+    assert!(tenant.events(moved) > 300 && tenant.events("SELECT COUNT(*) FROM events WHERE skew_ms IS NULL") > 300);
+    // And it is an hour earlier where it has to be.
+    let earlier = format!(
+        "SELECT COUNT(*) FROM ({}) AS c WHERE corrected = time - interval '1 hour'",
+        postgres.replace(" AS corrected", " AS corrected, time")
+    );
+    assert_eq!(database.number(&earlier) as i64, tenant.events(moved));
 }
 
 /// Two servers behind one balancer, which have the same events in another order, deliver into one table: each event is a row there, and

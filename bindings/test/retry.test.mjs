@@ -127,6 +127,7 @@ for (const [status, code, retryable, attempts] of [
 }
 
 test('a page that does not seal where the tenant takes nothing else is told so in the console: once', async (t) => {
+  chance(t, 0);
   const page = await open(t, { answer: () => problem(400, 'unsealed') });
   await page.load();
   for (const name of ['a', 'b', 'c']) {
@@ -138,6 +139,7 @@ test('a page that does not seal where the tenant takes nothing else is told so i
 });
 
 test('what a refused frame had to tell is told by the next', async (t) => {
+  chance(t, 0);
   const page = await open(t, { answer: (frame) => (frame.batch < 2 ? problem(400, 'malformed-payload') : receipt(frame)) });
   await page.load();
   for (const name of ['a', 'b', 'c']) {
@@ -169,6 +171,7 @@ for (const [what, answer] of [
 }
 
 test('a success without its receipt is asked for again, and never taken for one', async (t) => {
+  chance(t, 0);
   let portal = true;
   const page = await open(t, { answer: (frame) => (portal ? { status: 200, body: 'ok' } : receipt(frame)) });
   await page.load();

@@ -66,6 +66,7 @@ test('a clock that is wrong does not keep a page from its session', async (t) =>
 });
 
 test('a 401 ends the session, and the page goes on with its write key', async (t) => {
+  chance(t, 0);
   const page = await open(t, { answer: (frame) => (frame.trust && frame.batch === 1 ? problem(401, 'session-expired', { retryable: false }) : receipt(frame)) });
   page.listen();
   await page.load();
@@ -78,6 +79,7 @@ test('a 401 ends the session, and the page goes on with its write key', async (t
 });
 
 test('what is given up is told by a frame that is believed: not by an unsigned one after the first session', async (t) => {
+  chance(t, 0);
   const page = await open(t, { answer: (frame) => (frame.trust && frame.batch === 1 ? problem(401, 'session-expired', { retryable: false }) : receipt(frame)) });
   await page.load();
   for (let i = 0; i < 4; i++) {

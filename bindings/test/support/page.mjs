@@ -34,9 +34,10 @@ export const receipt = (frame, more) => ({
 
 export const problem = (status, code, more) => ({ status, body: { type: `https://firsthop.dev/problems/${code}`, title: code, status, code, ...more } });
 
-/** Like Math.random, but this. */
+const { random } = Math;
+
+/** Like Math.random, but this, until the test ends. */
 export function chance(t, value) {
-  const { random } = Math;
   Math.random = () => value;
   t.after(() => (Math.random = random));
 }

@@ -292,6 +292,13 @@ pub(super) fn parse_origins(origins: &[String]) -> Result<Origins, Error> {
             "origins: {bytes} bytes, and each edge is sent all of them: at most {MOST_ORIGINS}. `https://*.example.com` names all below example.com"
         )));
     }
+    let is_none = |origin: &&String| Origins::parse([origin]).is_err();
+    if let Some(origin) = origins.iter().find(is_none) {
+        return Err(Error::tenant(format!(
+            "origins: {origin:?} is none. One is `https://shop.example`, perhaps with a port; `https://*.shop.example` is all below it, `null` is pages \
+             that hide theirs, `*` is everybody"
+        )));
+    }
     Origins::parse(origins).map_err(|error| Error::tenant(format!("origins: {error}")))
 }
 
@@ -377,12 +384,17 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
 
 /// Makes a folder that only its owner can enter, durably. One that exists is as good.
 pub(crate) fn make_folder(path: &Path) -> std::io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+    let make = || fs::DirBuilder::new().mode(0o700).create(path);
+    let made = match make() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).ok_or(error)?;
             make_folder(parent)?;
-            make_folder(path)
+            // Once: there are file systems in which nothing can be made, and which say that something is missing.
+            make()
         }
+        made => made,
+    };
+    match made {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
         Ok(()) => match path.parent() {

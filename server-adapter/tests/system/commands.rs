@@ -53,6 +53,10 @@ fn settings_come_in_layers_and_typing_errors_are_found() {
     wrong(settings("", &[("PORT", "http")], &[]), 1, "PORT=http: not a port");
     wrong(settings("", &[], &["--memory", "1MiB"]), 1, "at least queue");
     wrong(settings("", &[], &["--colour", "red"]), 2, "--colour");
+    // A file system in which nothing can be made, and which says that something is missing.
+    let output = firsthop("/proc/none/none".as_ref()).arg("serve").output().expect("runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("/proc/none"), "{output:?}");
     let help = Command::new(env!("CARGO_BIN_EXE_firsthop")).args(["serve", "--help"]).output().expect("runs");
     // Lines are broken where the terminal ends.
     let help = text(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -76,7 +80,9 @@ fn tenants_are_made_listed_and_renamed() {
     assert_eq!(folder.only_tenant().id, shop.id, "the id stays");
     assert!(folder.fails(&["tenant", "rename", "shop", "x"]).contains("there are: store"));
     assert!(folder.fails(&["tenant", "add", "store"]).contains("already"));
-    assert!(folder.fails(&["tenant", "add", "x", "--origin", "shop.example"]).contains("origins"));
+    assert!(
+        folder.fails(&["tenant", "add", "x", "--origin", "shop.example"]).contains("origins: \"shop.example\" is none")
+    );
     assert_eq!(folder.run(&["tenant", "add", "x", "--region", "Europe"]).status.code(), Some(2));
     folder.tenant("other", &[]);
     assert!(folder.fails(&["events"]).contains("which tenant?"));

@@ -236,12 +236,13 @@ impl Inner {
             Cow::Owned(bytes) => bytes.into(),
         };
         let now = facts.now;
+        let vouched = annotation.trust != Trust::Unchecked || is_vouched(&body, &found, now);
         let annotation = match found.known.first_hop().aside(facts, &annotation) {
             Ok(annotation) => annotation,
             Err(error) => return error.into(),
         };
         let entry = SetAside {
-            vouched: is_vouched(&body, &found, now),
+            vouched,
             body,
             reason: Cow::Borrowed(problem.code()),
             events: count,

@@ -223,7 +223,7 @@ pub fn receive<'a, T: Account>(
     lookup: impl FnOnce(TenantId) -> Option<T>,
     granted: &dyn Fn(&T, &str) -> Consent,
 ) -> Result<Accepted<'a, T>, Box<Refused<'a, T>>> {
-    let annotation = annotate(facts);
+    let mut annotation = annotate(facts);
     if let Err(problem) = check_readable(body, facts) {
         return Err(Refused::new(problem, None, body, 1, annotation));
     }
@@ -249,6 +249,8 @@ pub fn receive<'a, T: Account>(
         account.tenant().origins.check(facts.origin)?;
         account.has_room(body.len())?;
         account.admit(count, body.len())?;
+        // Whatever becomes of what it says, its sender has shown a key for it, and has spent some of the tenant's share.
+        annotation.trust = Trust::WriteKey;
         // No vendor's format is sealed.
         account.check_sealed(false)?;
         let text = text.as_deref().unwrap_or_default();
@@ -265,7 +267,6 @@ pub fn receive<'a, T: Account>(
     });
     match (events, account) {
         (Ok((frames, rejected)), Some(account)) => {
-            let annotation = Annotation { trust: Trust::WriteKey, ..annotation };
             let write_key = key.map(Cow::into_owned).unwrap_or_default();
             Ok(Accepted { account, frames, annotation, rejected, write_key })
         }

@@ -109,7 +109,7 @@ fn show(name: &str, balance: &Balance, scope: &Scope, out: &mut Out) -> Result<(
     let rows: Vec<_> = lines.chain([line(None, &balance.total)]).collect();
     out.table(COLUMNS, &rows)?;
     out.line("")?;
-    for (reason, events) in &balance.total.quarantined {
+    for (reason, events) in balance.total.quarantined.iter().filter(|(_, events)| **events != 0) {
         out.line(format_args!("in quarantine as {reason}: {events}"))?;
     }
     if balance.total.outcome("damaged") > 0 {

@@ -117,6 +117,23 @@ fn a_key_that_was_missing_is_added_and_the_events_are_stored_once() {
     balance(&folder, &tenant, &[("quarantined", 1), ("stored", 5), ("duplicate", 3)]);
 }
 
+/// A message that is refused alone is as much its sender's as one among others: who has shown a key for it answers for it.
+#[test]
+fn who_shows_a_key_answers_for_what_is_refused() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &["--origin", "https://shop.example"]);
+    let server = folder.serve();
+    let mut client = server.client();
+    // No `event`, and with a stranger's key; with the tenant's and cut off, so that nothing of it could be counted.
+    let wrong = r#"{"type":"track","userId":"u"}"#;
+    assert_eq!(client.segment("/v1/track", &tenant.key, wrong).code(), "malformed-json");
+    assert_eq!(client.segment("/v1/track", &other_key(&tenant), &wrong.replace('u', "v")).code(), "wrong-write-key");
+    assert_eq!(client.segment("/v1/track", &tenant.key, &wrong[1..]).code(), "malformed-json");
+    let vouched: Vec<_> = list(&folder, &[]).iter().map(|entry| entry["vouched"].clone()).collect();
+    assert_eq!(vouched, [true, false, false]);
+    assert!(folder.ok(&["quarantine", "list", "--reason", "too-deep"]).contains("nothing in quarantine matches"));
+}
+
 #[test]
 fn without_a_server_the_command_does_the_same() {
     let folder = Folder::new();

@@ -63,6 +63,10 @@ struct Filter {
 }
 
 impl Filter {
+    const fn is_any(&self) -> bool {
+        !self.reason.is_empty() || self.from.is_some() || self.to.is_some()
+    }
+
     fn select(&self, ids: &[i64]) -> Select {
         let ms = |time: Option<Timestamp>| time.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
         Select { ids: ids.to_vec(), reasons: self.reason.clone(), from_ms: ms(self.from), to_ms: ms(self.to) }
@@ -115,7 +119,9 @@ impl List {
         }
         let sums = reader.sums(&select).map_err(sql())?;
         if sums.is_empty() {
-            return out.line(format_args!("{name}: nothing is in quarantine"));
+            let nothing =
+                if self.filter.is_any() { "nothing in quarantine matches" } else { "nothing is in quarantine" };
+            return out.line(format_args!("{name}: {nothing}"));
         }
         let rows: Vec<_> = lines
             .iter()

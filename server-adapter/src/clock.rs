@@ -76,6 +76,9 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 /// A duration in the largest unit that says it whole.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
+    if ms == 0 {
+        return "0s".into();
+    }
     for (unit, name) in [(u128::from(DAY_MS), "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
         if ms >= unit && ms.is_multiple_of(unit) {
             return format!("{}{name}", ms / unit);

@@ -23,7 +23,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use self::out::Out;
 use crate::{Error, Settings, settings::Layer, tenants::Store};
@@ -107,7 +107,8 @@ struct Folder {
 
 impl Folder {
     fn settings(&self) -> Result<Settings, Error> {
-        let mut over = Layer::default();
+        // The server beside which a command runs has these variables, too.
+        let mut over = of_environment().map_err(|error| Error::Settings(error.to_string()))?;
         over.data.clone_from(&self.data);
         Settings::resolve(self.config.as_deref(), over)
     }
@@ -115,6 +116,12 @@ impl Folder {
     fn store(&self) -> Result<Store, Error> {
         Ok(Store::new(self.settings()?.data))
     }
+}
+
+/// What the variables say of all settings, for a command that has no options for them.
+fn of_environment() -> Result<Layer, clap::Error> {
+    let command = Layer::augment_args(clap::Command::new("firsthop").no_binary_name(true));
+    Layer::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
 }
 
 /// A folder, and one of its tenants.

@@ -60,7 +60,16 @@ fn settings_come_in_layers_and_typing_errors_are_found() {
     let help = Command::new(env!("CARGO_BIN_EXE_firsthop")).args(["serve", "--help"]).output().expect("runs");
     // Lines are broken where the terminal ends.
     let help = text(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-    for (name, _) in defaults.1.lines().filter_map(|line| line.split_once(" = ")) {
+    // The table in docs/operations.md, row by row.
+    let shown = defaults.1.lines().filter_map(|line| line.split_once(" ="));
+    let shown: Vec<_> = shown.map(|(name, value)| (name, value.trim())).collect();
+    let docs = include_str!("../../../docs/operations.md");
+    let rows = docs.lines().skip_while(|line| *line != "| setting | default | what |").skip(2);
+    let rows = rows.map_while(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let default = |rest: &'static str| rest.split('|').next().unwrap_or_default().trim_matches([' ', '`']);
+    let documented: Vec<_> = rows.map(|(name, rest)| (name, default(rest))).collect();
+    assert_eq!(documented, shown, "each, with its default");
+    for (name, _) in shown {
         assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name}");
         assert!(help.contains(&format!("[env: FIRSTHOP_{}]", name.to_uppercase())), "{name}");
     }

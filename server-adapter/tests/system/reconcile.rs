@@ -45,6 +45,9 @@ fn what_is_missing_is_named_and_what_comes_late_closes_the_balance() {
     assert_eq!(code, Some(3), "{said}");
     assert!(error.contains("20 events are unaccounted for"), "{error}");
     // As the server's own figures have it, if nothing else is said.
+    let mut by_variable = crate::common::firsthop(&folder.path);
+    by_variable.args(["reconcile"]).env("FIRSTHOP_LEDGER_GRACE", "0s");
+    assert_eq!(by_variable.output().expect("runs").status.code(), Some(3));
     let settings = folder.path.join("firsthop.toml");
     std::fs::write(&settings, "ledger_grace = \"0s\"").expect("written");
     let settings = ["--config", settings.to_str().expect("UTF-8")];

@@ -18,6 +18,7 @@ export function want(headers, facts) {
   // What was under way is not known to the new instance.
   sleeping.clear();
   rooms.clear();
+  networks.clear();
   held = 0;
   wanted = { headers: headers.split('\n'), facts: facts.split('\n') };
   return started++;
@@ -83,29 +84,44 @@ const SMALL = 64 * 1024;
 /** The room that a body begins with which is larger, or does not say its length. */
 const FIRST = 16 * 1024;
 
-/** What each request under way has of the room, by its number, and all of them together. */
+/** Those that come from one network get so much, so that one who sends slowly takes the room of no other. */
+const PART = ROOM / 4;
+
+/** What each request under way has of the room, by its number; what those of each network have; and all of them. */
 const rooms = new Map();
+const networks = new Map();
 let held = 0;
 
 /** Takes room for a request, until it is given back. Not for number 0, which is ours. Whoever has given up gets none. */
 function take(number, bytes) {
   if (number === 0) return true;
-  const mine = rooms.get(number) + bytes;
-  if (!(mine >= 0) || held + bytes > (mine > SMALL ? ROOM / 2 : ROOM)) return false;
-  rooms.set(number, mine);
+  const mine = rooms.get(number);
+  if (!mine || !(bytes >= 0) || held + bytes > (mine.bytes + bytes > SMALL ? ROOM / 2 : ROOM)) return false;
+  if (mine.network) {
+    const theirs = (networks.get(mine.network) ?? 0) + bytes;
+    if (theirs > PART) return false;
+    networks.set(mine.network, theirs);
+  }
+  mine.bytes += bytes;
   held += bytes;
   return true;
 }
 
 /** Gives back what a request had. */
 export function give(number) {
-  held -= rooms.get(number) ?? 0;
+  const mine = rooms.get(number);
+  if (!mine) return;
   rooms.delete(number);
+  held -= mine.bytes;
+  if (!mine.network) return;
+  const theirs = networks.get(mine.network) - mine.bytes;
+  if (theirs > 0) networks.set(mine.network, theirs);
+  else networks.delete(mine.network);
 }
 
-/** A request's body: the bytes, or what was wrong with it. What it takes is given back by the request's number. */
-export function body(request, number, most, limit) {
-  if (number) rooms.set(number, 0);
+/** A request's body: the bytes, or what was wrong with it. What it takes is given back by the request's number; its network is a number too, or 0. */
+export function body(request, number, network, most, limit) {
+  if (number) rooms.set(number, { network, bytes: 0 });
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, limit, LATE);
     read(request, number, most).then((bytes) => {

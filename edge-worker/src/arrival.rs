@@ -35,7 +35,10 @@ pub(crate) struct Arrival<'a> {
     pub(crate) url: &'a str,
     headers: [Option<&'a str>; Facts::HEADERS.len()],
     gpc: Option<&'a str>,
+    /// The sender's: not of the hop that has passed the request on.
     network: Network,
+    /// Where the connection itself comes from.
+    peer: Network,
     country: Option<&'a str>,
     pop: Option<&'a str>,
     /// What the region gate looks at besides a frame's header.
@@ -84,17 +87,16 @@ impl<'a> Arrival<'a> {
         let [country, colo, continent, is_union] = CF.map(|_| line());
         // What another hop has passed on comes from there: what the platform says of the sender is said of that hop.
         let is_direct = forwarded.is_none();
+        // The only place where an address is seen, and it is cut here.
+        let peer = address.and_then(|address| address.parse().ok()).map_or(Network::Unknown, Network::of);
         Self {
             request,
             method,
             url,
             headers,
             gpc,
-            // The only place where an address is seen, and it is cut here.
-            network: address
-                .filter(|_| is_direct)
-                .and_then(|address| address.parse().ok())
-                .map_or(Network::Unknown, Network::of),
+            network: if is_direct { peer } else { Network::Unknown },
+            peer,
             // Cloudflare's XX is "not known", and T1 is Tor: no countries.
             country: country
                 .filter(|&country| is_direct && country != "XX" && country.bytes().all(|b| b.is_ascii_uppercase())),
@@ -178,18 +180,28 @@ impl Drop for Room {
 }
 
 /// Reads a request's body, if it is within the bound, comes in time, and has room beside the others.
-pub(crate) async fn body(request: &Request, most: usize) -> Result<Body, Problem> {
+pub(crate) async fn body(arrival: &Arrival<'_>, most: usize) -> Result<Body, Problem> {
     let room = Room::new();
-    Ok(Body { bytes: read(request, room.0, most).await?, _room: room })
+    Ok(Body { bytes: read(arrival.request, (room.0, number(arrival.peer)), most).await?, _room: room })
+}
+
+/// A network as a number that JavaScript can hold, of 48 bits and some; 0 where it is not known.
+fn number(network: Network) -> f64 {
+    let of = |first: u64, bytes: &[u8]| bytes.iter().fold(first, |number, &byte| number << 8 | u64::from(byte)) as f64;
+    match network {
+        Network::Unknown => 0.0,
+        Network::V4(bytes) => of(1, &bytes),
+        Network::V6(bytes) => of(1, &bytes),
+    }
 }
 
 /// Reads the body of a request of our own, which has been let in before.
 pub(crate) async fn own_body(request: &Request, most: usize) -> Result<Vec<u8>, Problem> {
-    Ok(read(request, 0, most).await?.to_vec())
+    Ok(read(request, (0, 0.0), most).await?.to_vec())
 }
 
-async fn read(request: &Request, room: u32, most: usize) -> Result<Uint8Array, Problem> {
-    let body = settled(glue::body(request, room, most as u32, BODY_TIMEOUT)).await;
+async fn read(request: &Request, (room, network): (u32, f64), most: usize) -> Result<Uint8Array, Problem> {
+    let body = settled(glue::body(request, room, network, most as u32, BODY_TIMEOUT)).await;
     match body.map(|body| body.dyn_into::<Uint8Array>()) {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(wrong)) if wrong == glue::TOO_LARGE => Err(Problem::body_too_large(most)),

@@ -30,8 +30,8 @@ extern "C" {
     pub(crate) fn wake(task: u32);
 
     /// A request's body: [`Uint8Array`], or a number that says what is wrong. What it takes of the room for bodies it has under a number of its own, until
-    /// that is given back; under 0 it takes none.
-    pub(crate) fn body(request: &Request, number: u32, most: u32, limit_ms: u32) -> Promise;
+    /// that is given back; under 0 it takes none. All that come from one network have a part of it; 0 is one that is not known.
+    pub(crate) fn body(request: &Request, number: u32, network: f64, most: u32, limit_ms: u32) -> Promise;
 
     /// Gives back what the body under this number has of the room.
     pub(crate) fn give(number: u32);

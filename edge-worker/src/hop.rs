@@ -62,7 +62,7 @@ fn live() -> Reply {
 
 async fn native_frame(arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
-    let body = arrival::body(arrival.request, native::MAX_BODY).await?;
+    let body = arrival::body(arrival, native::MAX_BODY).await?;
     if let Passage::Forward(onward) = gate::frame(&edge, ctx, arrival, &body).await? {
         return Ok(pass_on(arrival, &onward, &body).await?);
     }
@@ -113,7 +113,7 @@ fn spooled(header: &Header, again: bool) -> Receipt {
 
 async fn segment_call(call: Call, arrival: &Arrival<'_>, env: &Env, ctx: &Context) -> Result<Reply, Failure> {
     let edge = Edge::get(env).ok_or(Refusal::Unavailable)?;
-    let body = arrival::body(arrival.request, segment::MAX_BODY).await?;
+    let body = arrival::body(arrival, segment::MAX_BODY).await?;
     if let Passage::Forward(onward) = gate::vendor(&edge, ctx, arrival).await? {
         return Ok(pass_on(arrival, &onward, &body).await?);
     }

@@ -145,25 +145,54 @@ test('bodies that come slowly: the isolate keeps within its bound, and a page ge
     ['in pieces, and hardly anything', 'Transfer-Encoding: chunked', 300],
     ['in pieces, and most of it', 'Transfer-Encoding: chunked', 400_000],
   ]) {
-    const sockets = Array.from({ length: 250 }, () => slow(head, sent));
+    // From as many networks: one alone gets a part, as the next test shows.
+    const sockets = Array.from({ length: 250 }, (_, n) => slow(`${head}\r\nCF-Connecting-IP: 198.18.${n}.1`, sent));
+    const refused = () => sockets.map(({ said }) => said).filter((text) => text.startsWith('HTTP/1.1 503') && text.endsWith('}'));
     const served = (async () => {
       // Until all that they have sent is there, or turned away.
       await new Promise((resolve) => setTimeout(resolve, 3_000));
+      if (sent > 100_000) await until('those without room to be told so', () => refused().length > 100);
       assert.equal((await page()).status, 200);
     })();
     const all = await most(served);
-    const said = sockets.map((socket) => socket.said).filter((text) => text.endsWith('}'));
-    rows.push(`250 bodies ${what}: ${mib(all)} MiB, ${said.length} refused`);
+    rows.push(`250 bodies ${what}: ${mib(all)} MiB, ${refused().length} refused`);
     assert.ok(all < BOUND, `${mib(all)} MiB`);
-    if (sent > 100_000) {
-      assert.ok(said.length > 100, `${said.length} of 250 refused`);
-      for (const text of said) assert.match(text, /^HTTP\/1\.1 503 [^]*retry-after: \d+\r\n[^]*"detail":"too much under way"/i);
-    }
+    for (const text of refused()) assert.match(text, /\r\nretry-after: \d+\r\n[^]*"detail":"too much under way"/i);
     for (const socket of sockets) socket.destroy();
   }
   // What they had is free again.
   const batch = (id) => JSON.stringify({ writeKey: tenant.writeKey, batch: Array.from({ length: 40 }, (_, i) => ({ type: 'track', event: 'A', userId: 'u', messageId: `${id}-${i}`, properties: { text: 'x'.repeat(10_000) } })) });
   await until('a large body to be taken', async () => (await post(batch('after'), '/v1/batch')).status === 200);
+});
+
+test('small bodies that come slowly from one network take a quarter of the room, and keep nobody else out', async () => {
+  const body = (i) => tenant.frame({ source: newSource(), events: Array.from({ length: 6 }, () => ({ name: `A${i}`, properties: { text: 'x'.repeat(10_000) } })) });
+  const send = (i, address) => post(body(i), '/v1/f', { 'cf-connecting-ip': address });
+  const SLOW = 300;
+  for (const [what, its, neighbour] of [
+    ['IPv4', (n) => `203.0.113.${n % 250}`, '203.0.112.7'],
+    ['IPv6', (n) => `2001:db8:7:${n}::1`, '2001:db8:8::1'],
+  ]) {
+    const attempt = async () => {
+      const sockets = Array.from({ length: SLOW }, (_, n) => slow(`Content-Length: 64000\r\nCF-Connecting-IP: ${its(n)}`, 300));
+      try {
+        const refused = () => sockets.filter(({ said }) => /^HTTP\/1\.1 503 [^]*"detail":"too much under way"/.test(said)).length;
+        const isLate = () => sockets.some(({ said }) => said.startsWith('HTTP/1.1 408'));
+        // So many fit into a quarter.
+        await until('those without room to be told so', () => refused() >= SLOW - 98 || isLate());
+        const statuses = [];
+        for (const [i, address] of [its(1), neighbour, '198.51.100.1', '2001:db8:ffff::1'].entries()) statuses.push((await send(i, address)).status);
+        // Those that have room keep it for twenty seconds; a machine that took longer says nothing.
+        return !isLate() && { refused: refused(), statuses };
+      } finally {
+        for (const socket of sockets) socket.destroy();
+      }
+    };
+    const { refused, statuses } = await until('a look while they have room', attempt, { within: 300_000 });
+    rows.push(`${SLOW} small bodies from one ${what} network: ${refused} refused`);
+    assert.deepEqual([refused, statuses], [SLOW - 98, [503, 200, 200, 200]]);
+    await until('their room to be free again', async () => (await send(4, its(1))).status === 200);
+  }
 });
 
 test('bodies that wait for a server: what there is no room for is refused, and in the end all are stored', async () => {
@@ -177,7 +206,7 @@ test('bodies that wait for a server: what there is no room for is refused, and i
   const send = async (id) => {
     const body = batch(id);
     for (;;) {
-      const answer = await post(body, '/v1/batch');
+      const answer = await post(body, '/v1/batch', { 'cf-connecting-ip': `198.18.${id}.1` });
       if (answer.status === 200) return (stored += 1);
       assert.deepEqual([answer.status, (await answer.json()).code], [503, 'unavailable']);
       assert.match(answer.headers.get('retry-after'), /^\d+$/);

@@ -9,14 +9,12 @@ use std::{
     time::Instant,
 };
 
-use crate::common::{Client, Folder, Page, Raise, until};
+use crate::common::{Client, Folder, Page, Raise, served, until};
 
 /// Everything that was acknowledged before the backup began is in it, though the server goes on writing all the time.
 #[test]
 fn a_backup_under_load_is_whole() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let (address, stop) = (server.public, AtomicBool::new(false));
     let (sent, slowest) = (AtomicU64::new(0), AtomicU64::new(0));
     let backup = folder.path.with_file_name("backups").join("one");

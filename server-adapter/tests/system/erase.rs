@@ -6,7 +6,7 @@ use firsthop_core::{
     Context, ContextDelta, Event, ExtensionKind, FrameWriter, Header, PropertiesWriter, SourceId, Unsigned, Value,
 };
 
-use crate::common::{Client, Folder, Page, Tenant, now, random, until};
+use crate::common::{Client, Folder, Page, Tenant, now, random, served, until};
 
 const PERSON: &str = "person-4711@example.com";
 const ANONYMOUS: &str = "anonymous-0815-of-the-person";
@@ -49,9 +49,7 @@ pub(crate) fn grep(folder: &Path, needle: impl AsRef<[u8]>) -> Vec<String> {
 
 #[test]
 fn nothing_of_a_person_is_left_and_all_of_the_others() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut client = server.client();
     for number in 0..20 {
         batch(&mut client, &tenant, number, "a-secret-of-the-person");
@@ -208,9 +206,7 @@ fn page_frame(tenant: &Tenant, events: usize, others: bool) -> Vec<u8> {
 /// What the events of a frame share goes with the last of those that it is of, in small frames and in large ones.
 #[test]
 fn what_a_persons_events_share_goes_with_them() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut client = server.client();
     let sizes = [1, 3, 40, 500, 2, 3000, 10];
     for (events, others) in sizes.into_iter().flat_map(|events| [(events, false), (events, events > 2)]) {
@@ -246,9 +242,7 @@ fn what_a_persons_events_share_goes_with_them() {
 /// What a sink has yet to get is not taken from it, unless that is said.
 #[test]
 fn what_is_not_delivered_waits_or_is_said() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let mut client = server.client();
     one(&mut client, &tenant, "1", "somebody", "First");
     tenant.settle();
@@ -273,9 +267,7 @@ fn what_is_not_delivered_waits_or_is_said() {
 /// What was refused is as its sender wrote it: the same id as it is and as JSON may write it, in what is JSON and in what is not.
 #[test]
 fn an_entry_in_quarantine_that_writes_the_id_in_another_way_goes_too() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut client = server.client();
     let entries = || tenant.journal("SELECT COUNT(*) FROM quarantine");
     for (number, id) in ["jos\u{e9}/1", r"jos\u00e9\/1", r"\u006aos\u00E9\u002f1"].into_iter().enumerate() {

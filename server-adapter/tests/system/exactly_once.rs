@@ -11,7 +11,7 @@ use std::{
 
 use firsthop_core::Header;
 
-use crate::common::{Client, Folder, Page, Raise, until};
+use crate::common::{Client, Page, Raise, served, until};
 
 /// A repeatable shuffle.
 struct Random(u64);
@@ -32,9 +32,7 @@ impl Random {
 /// The same frames five times, shuffled, over four connections at a time: each event is one row, in its source's order.
 #[test]
 fn five_times_shuffled_is_once() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let mut client = server.client();
     let mut frames = Vec::new();
     let mut sent = 0;
@@ -89,9 +87,7 @@ fn five_times_shuffled_is_once() {
 /// Frames of one source that overlap in part: what is new in each is stored, and nothing twice.
 #[test]
 fn overlapping_frames_add_what_is_new() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let mut client = server.client();
     let page = Page { batch: 0, ..Page::new(&tenant) };
     // The time is part of what an event says, so these are made in one moment.
@@ -121,9 +117,7 @@ fn same_moment<T>(make: impl Fn() -> T) -> T {
 /// The same identity with another content: both are kept, the second in quarantine, and it is said.
 #[test]
 fn another_content_is_a_conflict_and_kept() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let mut client = server.client();
     let page = Page::new(&tenant);
     let (first, second) = (page.frame_at(0, 3, "Product Viewed"), page.frame_at(0, 3, "Product Removed"));
@@ -155,9 +149,7 @@ fn another_content_is_a_conflict_and_kept() {
 /// One bit changed on the way, any bit: refused, counted, and no event from it.
 #[test]
 fn a_changed_bit_is_refused() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let mut client = server.client();
     let mut page = Page::new(&tenant);
     page.begin(&mut client);
@@ -195,9 +187,7 @@ fn a_changed_bit_is_refused() {
 /// nothing.
 #[test]
 fn a_kill_loses_nothing_that_was_acknowledged() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut sent: Vec<(Page, u64, Vec<u8>)> = Vec::new();
     let mut acknowledged = BTreeSet::new();
     for _ in 0..4 {

@@ -4,13 +4,11 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use crate::common::{Folder, Page, until};
+use crate::common::{Folder, Page, served, until};
 
 #[test]
 fn closed_hours_are_checked_by_somebody_who_has_only_the_public_key() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut page = Page::new(&tenant);
     page.begin(&mut server.client());
     let frame = page.frame(20);
@@ -92,9 +90,7 @@ fn what_is_missing_is_a_metric() {
 /// A frame that was acknowledged and is damaged on disk: it is told, what follows it is delivered, and so is it once it can be read.
 #[test]
 fn what_sinks_went_past_is_told_and_delivered_after_the_repair() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut page = Page::new(&tenant);
     let mut client = server.client();
     page.begin(&mut client);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, until};
+use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, served, until};
 
 /// SIGTERM under load: what was acknowledged is in the table when the process ends, and it ends with 0.
 #[test]
@@ -167,9 +167,7 @@ fn a_new_tenant_and_a_new_key_need_no_restart() {
 #[test]
 fn nobody_else_may_read_what_is_stored() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (_folder, server, tenant) = served();
     Page::new(&tenant).begin(&mut server.client());
     tenant.settle();
     let mut files = Vec::new();
@@ -323,9 +321,7 @@ fn a_disk_that_fails_ends_in_503_and_not_in_a_lie() {
 /// A journal that was put back from a copy gives ids again that the table has passed. Its events come into the table all the same.
 #[test]
 fn a_journal_put_back_from_a_copy_loses_no_new_event() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let (journal, copy) = (tenant.folder.join("journal.db"), folder.path.join("copy.db"));
     let mut page = Page::new(&tenant);
     page.begin(&mut server.client());

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, read_response, sdk, until},
+    common::{Client, Folder, LONG, Page, Response, Server, Tenant, base64, read_response, sdk, served, until},
     edges::Edge,
 };
 
@@ -444,9 +444,7 @@ fn segment(asked: &mut Asked<'_>, server: &Server, tenant: &Tenant, busy: &Tenan
 #[test]
 fn lengths_in_the_document_are_the_servers() {
     let document = Document::read();
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (_folder, server, tenant) = served();
     let mut client = server.client();
     let message = &document.0["components"]["schemas"]["Message"]["properties"];
     let mut bounded = 0;

@@ -6,7 +6,7 @@ use firsthop_core::{Annotation, Trust};
 use serde_json::Value as Json;
 
 use crate::{
-    common::{Folder, Page, Server, Tenant, firsthop, now, until},
+    common::{Folder, Page, Server, Tenant, firsthop, now, served, until},
     edges::{Edge, envelope},
 };
 
@@ -70,9 +70,7 @@ fn refused(server: &Server, tenant: &Tenant) -> Vec<u8> {
 
 #[test]
 fn a_key_that_was_missing_is_added_and_the_events_are_stored_once() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let frame = refused(&server, &tenant);
     let entries = list(&folder, &[]);
     assert_eq!(entries.len(), 3, "{entries:?}");
@@ -136,9 +134,7 @@ fn who_shows_a_key_answers_for_what_is_refused() {
 
 #[test]
 fn without_a_server_the_command_does_the_same() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let frame = refused(&server, &tenant);
     // Killed, so that the command finds what a crash leaves.
     server.kill();
@@ -176,9 +172,7 @@ fn an_origin_that_was_not_allowed_is_allowed() {
 
 #[test]
 fn a_conflict_stays_one_until_it_is_discarded() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let page = Page::new(&tenant);
     let mut client = server.client();
     client.frame(&page.frame_at(0, 3, "Product Viewed"));
@@ -209,9 +203,7 @@ fn a_conflict_stays_one_until_it_is_discarded() {
 
 #[test]
 fn what_is_wrong_and_where_is_told() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     let mut damaged = Page::new(&tenant).frame(3);
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
@@ -337,9 +329,7 @@ fn an_edge_is_told_what_there_is_no_room_for() {
 #[test]
 fn a_kill_in_the_middle_leaves_every_event_somewhere() {
     const FRAMES: u64 = 1500;
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let key = other_key(&tenant);
     let mut client = server.client();
     let frames: Vec<Vec<u8>> = (0..FRAMES)

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, thread, time::Duration};
 
-use crate::common::{Folder, Page, Server, Tenant, until};
+use crate::common::{Folder, Page, Server, Tenant, served, until};
 
 fn removed(tenant: &Tenant) -> i64 {
     tenant.journal("SELECT COUNT(*) FROM frames WHERE LENGTH(body) = 0")
@@ -14,9 +14,7 @@ fn metric(server: &Server, tenant: &Tenant, name: &str) -> f64 {
 
 #[test]
 fn by_size_the_oldest_go_and_their_room_is_used_again() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut client = server.client();
     let mut page = Page::new(&tenant);
     page.begin(&mut client);
@@ -89,9 +87,7 @@ fn by_size_the_oldest_go_and_their_room_is_used_again() {
 /// What a sink that stood still has filled is free again once it has it: not only within the file.
 #[test]
 fn a_disk_that_is_nearly_full_gets_back_what_is_removed() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let (mut client, mut page) = (server.client(), Page::new(&tenant));
     page.begin(&mut client);
     let frames: Vec<_> = (0..200).map(|_| page.frame(300)).collect();

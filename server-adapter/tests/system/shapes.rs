@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::common::{Folder, Page, Server, Tenant, until};
+use crate::common::{Folder, Page, Server, Tenant, served, until};
 
 /// What `firsthop schema --json` says of a name, once so many events of it were looked at.
 fn schema(folder: &Folder, name: &str, events: u64) -> Json {
@@ -21,9 +21,7 @@ fn send(server: &Server, tenant: &Tenant, call: &str) {
 
 #[test]
 fn a_change_of_type_is_seen_soon() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     assert!(folder.ok(&["schema"]).contains("no events have been looked at yet"));
     let changes = format!("firsthop_schema_type_changes_total{{tenant=\"{}\"}}", tenant.id);
     send(

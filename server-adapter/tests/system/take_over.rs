@@ -12,7 +12,9 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::common::{Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, own_port, sdk, text, until};
+use crate::common::{
+    Client, Folder, LONG, Page, Raise, Server, Tenant, clean, firsthop, own_port, sdk, served, text, until,
+};
 
 /// Clients that keep their connection and clients that do not, sending all the time. Every answer must be 200.
 struct Load {
@@ -108,9 +110,7 @@ fn twenty_servers_in_succession_lose_no_request() {
 /// One that cannot serve, before the old one has let go and after: the old one goes on.
 #[test]
 fn a_successor_that_fails_takes_nothing_away() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let load = Load::during(server.public, &tenant, |load| {
         load.goes_on();
         // Its settings ask for an address that somebody else has.
@@ -189,9 +189,7 @@ impl Steps {
 /// one find it as before.
 #[test]
 fn at_whatever_step_a_successor_ends_the_old_one_goes_on() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let steps: [&dyn Fn(&mut Steps); 5] =
         [&|_| {}, &Steps::ask, &Steps::hear_the_offer, &Steps::go, &Steps::hear_that_all_is_closed];
     let load = Load::during(server.public, &tenant, |load| {
@@ -287,9 +285,7 @@ fn a_successor_that_is_killed_on_its_way_takes_nothing_away() {
 /// One that is gone once it has the folder, and whose lock is cleared away later.
 #[test]
 fn the_old_one_waits_for_the_lock_of_a_successor_that_was_killed() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     let mut steps = Steps::connect(&folder);
     steps.ask();
     steps.hear_the_offer();

@@ -104,6 +104,14 @@ impl Folder {
     }
 }
 
+/// A folder, a server for it, and the tenant that it makes.
+pub(crate) fn served() -> (Folder, Server, Tenant) {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let tenant = folder.only_tenant();
+    (folder, server, tenant)
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 pub(crate) use self::{
     client::{Client, Response, connect_from, read_response},
-    folder::{Folder, Tenant, clean, firsthop, number, sdk},
+    folder::{Folder, Tenant, clean, firsthop, number, sdk, served},
     page::Page,
     server::Server,
 };

@@ -20,7 +20,7 @@ use super::{
     receiver::{Receiver, Request},
     send, table_ids,
 };
-use crate::common::{Folder, Page, number, own_port, until};
+use crate::common::{Folder, Page, number, own_port, served, until};
 
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
 /// The public half, from RFC 9421, B.1.4.
@@ -36,9 +36,7 @@ fn sink(receiver: &Receiver, more: &str) -> String {
 #[test]
 fn batches_are_cloudevents_and_signed() {
     let receiver = Receiver::start(|_| Some((202, String::new())));
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     fs::write(tenant.folder.join("sign.pem"), KEY).expect("written");
     fs::write(tenant.folder.join("auth"), "Bearer me\n").expect("written");
     let signed =
@@ -96,9 +94,7 @@ fn who_writes_where_sinks_note_delays_them_and_no_more() {
     let answers = Arc::clone(&well);
     let receiver =
         Receiver::start(move |_| Some((if answers.load(Ordering::Relaxed) { 200 } else { 503 }, String::new())));
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(&sink(&receiver, ""));
     send(&server, &tenant, &[3]);
     let trouble = || folder.ok(&["sinks", "list"]);
@@ -131,9 +127,7 @@ fn who_writes_where_sinks_note_delays_them_and_no_more() {
 #[test]
 fn the_last_of_the_disk_is_for_cursors() {
     let receiver = Receiver::start(|_| Some((200, String::new())));
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     // The table has none of it yet.
     let table = rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");
     table.busy_timeout(Duration::from_secs(5)).expect("a timeout");
@@ -176,9 +170,7 @@ fn tls_is_verified() {
         Receiver::tls(&file(&format!("{name}.pem")), &file(&format!("{name}.key")), |_| Some((200, String::new())))
     };
     let (good, elsewhere) = (receiver("good"), receiver("elsewhere"));
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     send(&server, &tenant, &[3]);
     let sink = |receiver: &Receiver, ca: &str| {
         let ca = file(ca);
@@ -210,9 +202,7 @@ fn an_erasure_within_a_frame_that_is_half_delivered() {
             Some((if takes { 200 } else { 503 }, String::new()))
         }
     });
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     tenant.add_sink(&sink(&receiver, "batch_events = 2"));
     let messages: Vec<String> = ["ada", "bob", "eve", "bob", "ada"]
         .iter()
@@ -243,9 +233,7 @@ fn an_erasure_within_a_frame_that_is_half_delivered() {
 #[test]
 fn away_and_back_and_gone_after_the_commit() {
     let address = own_port().local_addr().expect("an address");
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     tenant.add_sink(&format!("kind = 'http'\nname = 'hook'\nurl = 'http://{address}'\nbatch_events = 50"));
     tenant.add_sink("kind = 'ndjson'\nname = 'lines'");
     until("it is tried", || {
@@ -305,9 +293,7 @@ fn poison_is_found_and_the_rest_goes_on() {
             }
         }
     });
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(&sink(&receiver, ""));
     send(&server, &tenant, &[400]);
     let expected = table_ids(&tenant);

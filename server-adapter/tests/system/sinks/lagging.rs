@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{database::Database, receiver::Receiver, send};
-use crate::common::{Folder, Server, Tenant, until};
+use crate::common::{Server, Tenant, served, until};
 
 /// A sink that is away until it is let.
 struct Away<'a> {
@@ -36,9 +36,7 @@ fn await_age(server: &Server, tenant: &Tenant) {
 }
 
 fn nothing_goes_that_it_has_yet_to_get(sink: Away<'_>) {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     tenant.add_sink(&sink.toml);
     until("it is asked for", || tenant.sink(&server, "up", sink.name) >= 0.0);
     send(&server, &tenant, &[5, 50]);

@@ -18,7 +18,7 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::common::{Client, Folder, Page, Raise, Server, Tenant, until};
+use crate::common::{Client, Folder, Page, Raise, Server, Tenant, served, until};
 
 impl Tenant {
     /// Adds a sink to `tenant.toml`.
@@ -169,9 +169,7 @@ fn what_a_hand_got_wrong_is_said() {
 /// delivered by command.
 #[test]
 fn a_poison_event_stops_nobody() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     send(&server, &tenant, &[1]);
     tenant.settle();
     let table = || rusqlite::Connection::open(tenant.folder.join("events.db")).expect("opens");

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value as Json;
 
 use super::{ids, kill_in_delivery, listed, send, table_ids};
-use crate::common::{Folder, Server, Tenant, clean, until};
+use crate::common::{Folder, Server, Tenant, clean, served, until};
 
 const SINK: &str = "kind = 'ndjson'\nname = 'lines'";
 
@@ -46,9 +46,7 @@ fn lines(tenant: &Tenant) -> Vec<Json> {
 /// `firsthop events --json` prints.
 #[test]
 fn a_sink_that_is_added_gets_all_of_it() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     send(&server, &tenant, &[3, 300]);
     tenant.add_sink(SINK);
     until("the first are there", || count(&tenant) == 304);
@@ -94,9 +92,7 @@ fn a_sink_that_is_added_gets_all_of_it() {
 /// A sink that hangs while its settings change goes on by the new ones once it hangs no longer.
 #[test]
 fn one_that_hung_goes_on_by_its_new_settings() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(SINK);
     send(&server, &tenant, &[2]);
     until("the first are there", || count(&tenant) == 3);
@@ -121,9 +117,7 @@ fn one_that_hung_goes_on_by_its_new_settings() {
 /// Files are put aside by size; each is complete, none is touched again.
 #[test]
 fn files_are_put_aside() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
     // About 600 bytes a line.
     for round in 1..=12 {
@@ -153,9 +147,7 @@ fn files_are_put_aside() {
 /// What is cut off at a start is kept for a month, and no longer than a person who is erased.
 #[test]
 fn what_was_cut_off_holds_nobody_for_ever() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     tenant.add_sink(SINK);
     send(&server, &tenant, &[1]);
     until("they are there", || count(&tenant) == 2);
@@ -213,9 +205,7 @@ fn standard_output_is_a_sink() {
 /// An older state of the sink beside the file of today, and a file that has the name which the next one gets: no line goes.
 #[test]
 fn an_older_mark_takes_no_line_away() {
-    let folder = Folder::new();
-    let mut server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, mut server, tenant) = served();
     tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
     send(&server, &tenant, &[2]);
     until("the first are there", || count(&tenant) == 3);
@@ -251,9 +241,7 @@ fn an_older_mark_takes_no_line_away() {
 /// SIGKILL in the middle of delivery, twenty times: every event is there, none twice, no line is torn.
 #[test]
 fn a_kill_loses_and_doubles_no_line() {
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(&format!("{SINK}\nrotate_bytes = '1MiB'"));
     let delivered = || files(&tenant).iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum::<u64>();
     let mut server = kill_in_delivery(&folder, server, &tenant, 40, delivered);

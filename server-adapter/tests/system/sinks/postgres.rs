@@ -9,7 +9,7 @@ use super::{
     database::Database,
     kill_in_delivery, listed, send, table_ids,
 };
-use crate::common::{Folder, Page, Tenant, until};
+use crate::common::{Folder, Page, Tenant, served, until};
 
 const COUNT: &str = "SELECT COUNT(*) FROM firsthop_events";
 
@@ -29,9 +29,7 @@ fn ids(database: &Database) -> Vec<String> {
 #[test]
 fn every_event_is_a_row_and_only_one() {
     let mut database = Database::start();
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(&sink(&database, ""));
     send(&server, &tenant, &[3, 1000]);
     let json = r#"{"type":"track","event":"a\u0000b","userId":"u\u0000","messageId":"m","properties":{"n":12345678901234567,"t":"x\u0000y","b":"\\u0000"}}"#;
@@ -152,9 +150,7 @@ fn two_servers_have_one_table() {
 #[test]
 fn poison_and_a_commit_that_nobody_heard_of() {
     let database = Database::start();
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(&sink(&database, "table = 'public.shop'\ntimeout = '1s'"));
     let count = "SELECT COUNT(*) FROM shop";
     send(&server, &tenant, &[1]);
@@ -224,9 +220,7 @@ fn what_postgres_quotes_is_in_no_log() {
 #[test]
 fn what_is_delivered_is_on_postgresqls_disk() {
     let mut database = Database::start();
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     database.sql("ALTER ROLE shop SET synchronous_commit = off");
     database.down();
     // Its log would be written in ten seconds, if nobody waited for it.
@@ -262,9 +256,7 @@ fn what_is_delivered_is_on_postgresqls_disk() {
 #[test]
 fn a_kill_loses_and_doubles_no_row() {
     let database = Database::start();
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     tenant.add_sink(&sink(&database, "batch_events = 200"));
     let server = kill_in_delivery(&folder, server, &tenant, 10, || database.number(COUNT));
     let expected = table_ids(&tenant);
@@ -291,9 +283,7 @@ fn tls_is_verified() {
     fs::write(database.path().join("data/pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
         .expect("written");
     database.sql("SELECT pg_reload_conf()");
-    let folder = Folder::new();
-    let server = folder.serve();
-    let tenant = folder.only_tenant();
+    let (folder, server, tenant) = served();
     send(&server, &tenant, &[3]);
     // The last address that a name has is the one whose error is said, and PostgreSQL listens on one of them.
     let url = database.url().replace("localhost", "127.0.0.1");

@@ -351,11 +351,11 @@ if (growth) {
 if (edge) {
   section(
     'Edge on workerd, beside a plain JavaScript Worker that does the same, and an empty one',
-    `32 connections, ${edge.seconds} s a round, the middle of three rounds in turn; generator and server behind share the processors. CPU is workerd’s, a request.`,
+    `32 connections, rounds of ${edge.seconds} s in turn (${edge.scenarios.map(({ events, rounds }) => `${rounds} with ${events === 1 ? 'one event' : events}`).join(', ')}), the middle one of each; generator and server behind share the processors. CPU is workerd’s, a request. Ratios are of one round; behind the middle one, between which two half of them lie.`,
     ['', 'events', 'bytes', 'requests/s', 'events/s', 'p50 ms', 'p99 ms', 'CPU µs', 'peak MiB', 'events/s, of plain', 'CPU, of plain'],
     [
-      ...edge.scenarios.flatMap(({ events, firsthop, plain, throughput, cpu }) => [
-        ['firsthop', firsthop, per(throughput), per(1 / cpu)],
+      ...edge.scenarios.flatMap(({ events, firsthop, plain, throughput, throughputQuartiles, cpu, cpuQuartiles }) => [
+        ['firsthop', firsthop, `${per(throughput)} (${throughputQuartiles.map((ratio) => per(ratio)).join(' to ')})`, `${per(1 / cpu)} (${cpuQuartiles.map((ratio) => per(ratio)).join(' to ')})`],
         ['plain JavaScript', plain, '', ''],
       ].map(([name, r, ...ratios]) => [name, `${events}`, whole(r.bytesPerRequest), whole(r.requestsPerSecond), whole(r.requestsPerSecond * events), fixed(r.p50Ms), fixed(r.p99Ms), whole(r.cpuMicros), whole(r.peakMiB), ...ratios])),
       ['empty', '', whole(edge.empty.bytesPerRequest), whole(edge.empty.requestsPerSecond), '', fixed(edge.empty.p50Ms), fixed(edge.empty.p99Ms), whole(edge.empty.cpuMicros), whole(edge.empty.peakMiB), '', ''],
@@ -367,13 +367,13 @@ if (edge) {
   const names = { process: 'opened and processed', forward: 'passed on unread', relay: 'a handler that only passes on' };
   section(
     'Sealed frames at the edge: passed on unread, and processed',
-    'The same generator, upstream and rounds. Above: by how much workerd’s processor time is more than that of a handler that only passes on.',
+    `The same generator and upstream, ${edge.forwarding.map(({ rounds }) => rounds).join(', ')} rounds in turn. Above: by how much workerd’s processor time is more than that of a handler that only passes on. Its share is of one round: the middle one, and between which two half of them lie.`,
     ['', 'events', 'bytes', 'requests/s', 'p50 ms', 'p99 ms', 'CPU µs', 'above', 'of processing'],
-    edge.forwarding.flatMap(({ events, share, ...rows }) =>
+    edge.forwarding.flatMap(({ events, share, shareQuartiles, ...rows }) =>
       Object.entries(names).map(([what, name]) => {
         const r = rows[what];
         const above = r.cpuMicros - rows.relay.cpuMicros;
-        return [name, `${events}`, whole(r.bytesPerRequest), whole(r.requestsPerSecond), fixed(r.p50Ms), fixed(r.p99Ms), whole(r.cpuMicros), what === 'relay' ? '' : whole(above), what === 'forward' ? `${fixed(share * 100)} %` : ''];
+        return [name, `${events}`, whole(r.bytesPerRequest), whole(r.requestsPerSecond), fixed(r.p50Ms), fixed(r.p99Ms), whole(r.cpuMicros), what === 'relay' ? '' : whole(above), what === 'forward' ? `${fixed(share * 100)} % (${shareQuartiles.map((part) => fixed(part * 100)).join(' to ')})` : ''];
       }),
     ),
   );

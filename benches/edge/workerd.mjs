@@ -87,6 +87,13 @@ async function restart(folder, more = []) {
 /** The one in the middle of an odd number of values. */
 export const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
+/** Between which two half of the values lie. */
+export function quartiles(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  const most = sorted.length - 1;
+  return [sorted[Math.floor(most / 4)], sorted[Math.ceil((3 * most) / 4)]];
+}
+
 /** How long Workers that stand in folders of their names take until they have answered for the first time: started in turn, the middle of so many starts. */
 export async function startUp(out, names, starts) {
   const times = Object.fromEntries(names.map((name) => [name, []]));

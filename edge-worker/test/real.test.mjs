@@ -7,8 +7,8 @@ import { after, before, describe, test } from 'node:test';
 
 import { Analytics } from '@segment/analytics-node';
 
-import { Server, until } from '../../tests/spine/parts.mjs';
-import { bytes, kit, newSource } from './server.mjs';
+import { Server, Tally, until } from '../../tests/spine/parts.mjs';
+import { bytes, kit, newSource, resealed } from './server.mjs';
 import { CF, startWorker } from './worker.mjs';
 
 let server;
@@ -21,6 +21,7 @@ before(async () => {
 after(async () => {
   await edge?.dispose();
   await server?.dispose();
+  Tally.print();
 });
 
 function frame({ source, session, first = 0, batch = 0, events = [{ name: 'Product Viewed', properties: { sku: 'G-32' } }] }) {
@@ -31,6 +32,16 @@ function frame({ source, session, first = 0, batch = 0, events = [{ name: 'Produ
 const post = (url, body) => fetch(`${url}/v1/f`, { method: 'POST', body, headers: { 'mf-cf-blob': JSON.stringify(CF), 'cf-connecting-ip': '203.0.113.77' } });
 const rowsOf = (source) => server.rows().filter((row) => row.source === source);
 const quarantine = (reason) => server.query('journal.db', 'SELECT * FROM quarantine').filter((row) => row.reason === reason);
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+
+/** A session of the server's that ended so long ago. */
+async function ended(source, ago) {
+  const root = (await readFile(path.join(server.data, 'tenants', server.tenant, 'keys.toml'), 'utf8')).match(/\[\[roots\]\][^[]*?secret = "([^"]+)"/)[1];
+  const expires = Date.now() - ago;
+  return kit({ do: 'session', root, tenant: server.tenant, region: 'EU', worker: 0, epoch: Math.floor(expires / HOUR) - 1, source, origin: '', writeKey: server.writeKey, expires });
+}
 
 async function stored(answer) {
   assert.equal(answer.status, 200, await answer.clone().text());
@@ -87,6 +98,42 @@ describe('edge and server', () => {
     await until('it in quarantine', () => quarantine('conflict').length === 1);
   });
 
+  test('tampering, replay, ended and foreign sessions: what is genuine is stored once, and all else is set aside', async () => {
+    const [mine, foreign] = [newSource(), newSource()];
+    const sessions = new Map();
+    for (const [source, url] of [[mine, edge.url], [foreign, server.url]]) sessions.set(source, (await stored(await post(url, frame({ source })))).session);
+    const genuine = [mine, foreign].flatMap((source) => [1, 2, 3, 4].map((first) => frame({ source, session: sessions.get(source), first, batch: first })));
+    let acknowledged = 2;
+    for (const body of genuine) acknowledged += (await stored(await post(edge.url, body))).stored;
+
+    const TAG = 16;
+    /** Says something else; with a CRC that fits, it is the tag that does not. */
+    const bent = (body) => Buffer.from(body.toString('latin1').replace('Viewed', 'Bought'), 'latin1');
+    const fitting = (body) => Buffer.concat([resealed(body.subarray(0, -TAG)), body.subarray(-TAG)]);
+    const random = () => ({ secret: Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64') });
+    const hostile = [
+      ...genuine.flatMap((body) => [['bad-crc', bent(body)], ['bad-signature', fitting(bent(body))]]),
+      ...[mine, foreign].map((source) => ['bad-signature', frame({ source, session: { ...sessions.get(source), ...random() }, first: 5, batch: 5 })]),
+      ...(await Promise.all([mine, foreign].map(async (source) => ['session-expired', frame({ source, session: await ended(source, 8 * DAY), first: 6, batch: 6 })]))),
+    ];
+    for (const [code, body] of hostile) {
+      const answer = await post(edge.url, body);
+      assert.equal((await answer.json()).code, code);
+      assert.match(answer.headers.get('firsthop-receipt'), /quarantined=1/);
+    }
+    // Each again, to the edge and past it, side by side.
+    const again = genuine.flatMap((body) => [edge.url, edge.url, server.url].map((url) => post(url, body)));
+    for (const answer of await Promise.all(again)) assert.deepEqual((await stored(answer)).sums, [0, 1, 0]);
+
+    const rows = await until('their rows', () => [mine, foreign].flatMap(rowsOf).length >= 10 && [mine, foreign].flatMap(rowsOf));
+    const kept = server.query('journal.db', 'SELECT * FROM quarantine').map(({ body }) => Buffer.from(body));
+    const quarantined = hostile.filter(([, body]) => kept.some((entry) => entry.includes(body))).length;
+    const distinct = new Set(rows.map(({ source, seq }) => `${source}/${seq}`)).size;
+    const figures = { sent: genuine.length + 2, acknowledged, stored: distinct, duplicates: rows.length - distinct, lost: acknowledged - distinct };
+    new Tally(`${again.length} replays, ${hostile.length} forgeries`, { ...figures, quarantined });
+    assert.deepEqual({ ...figures, quarantined }, { sent: 10, acknowledged: 10, stored: 10, duplicates: 0, lost: 0, quarantined: hostile.length });
+  });
+
   test('one bit changed on the way: refused, set aside, nothing stored', async () => {
     const source = newSource();
     const bent = frame({ source });
@@ -94,8 +141,7 @@ describe('edge and server', () => {
     const answer = await post(edge.url, bent);
     assert.equal(answer.status, 400);
     assert.equal((await answer.json()).code, 'bad-crc');
-    const [row] = await until('it in quarantine', () => quarantine('bad-crc').length > 0 && quarantine('bad-crc'));
-    assert.ok(Buffer.from(row.body).includes(bent), 'as it came');
+    await until('it in quarantine, as it came', () => quarantine('bad-crc').some(({ body }) => Buffer.from(body).includes(bent)));
     assert.equal(rowsOf(source).length, 0);
   });
 
@@ -137,20 +183,17 @@ describe('edge and server', () => {
   });
 
   test('a session that has long ended is refused and set aside, and one that ended a moment ago is not', async () => {
-    const root = (await readFile(path.join(server.data, 'tenants', server.tenant, 'keys.toml'), 'utf8')).match(/\[\[roots\]\][^[]*?secret = "([^"]+)"/)[1];
-    const HOUR = 3_600_000;
     const send = async (ago) => {
       const source = newSource();
-      const expires = Date.now() - ago;
-      const asked = { do: 'session', root, tenant: server.tenant, region: 'EU', worker: 0, epoch: Math.floor(expires / HOUR) - 1, source, origin: '', writeKey: server.writeKey, expires };
-      const answer = await post(edge.url, frame({ source, session: kit(asked) }));
+      const answer = await post(edge.url, frame({ source, session: await ended(source, ago) }));
       return [answer.status, (await answer.json()).code, answer.headers.get('firsthop-receipt')];
     };
     assert.equal((await send(HOUR))[0], 200);
-    const [status, code, verdict] = await send(8 * 24 * HOUR);
+    const before = quarantine('session-expired').length;
+    const [status, code, verdict] = await send(8 * DAY);
     assert.deepEqual([status, code], [401, 'session-expired']);
     assert.match(verdict, /quarantined=1/);
-    await until('it in quarantine', () => quarantine('session-expired').length === 1);
+    await until('it in quarantine', () => quarantine('session-expired').length === before + 1);
   });
 
   // Last, for it ends the edge.

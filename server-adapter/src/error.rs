@@ -54,7 +54,10 @@ impl fmt::Display for Error {
             | Self::Unbalanced(what) => f.write_str(what),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Database(what, error) => write!(f, "{what}: {error}"),
-            Self::Locked(what) => write!(f, "{what}: another firsthop serves this folder"),
+            Self::Locked(what) => write!(
+                f,
+                "{what}: another firsthop serves this folder: `firsthop status` says which, `firsthop serve --take-over` has it hand over"
+            ),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `firsthop reconcile`
 
-use clap::Args;
+use clap::{Args, CommandFactory, error::ErrorKind};
 use firsthop_core::Timestamp;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ impl Reconcile {
         if let (Some(from), Some(to)) = (self.from, self.to)
             && to <= from
         {
-            return Err(Error::Tenant("--to must be after --from".into()));
+            super::Cli::command().error(ErrorKind::ValueValidation, "--to must be after --from").exit();
         }
         let scope = Scope {
             from: self.from,

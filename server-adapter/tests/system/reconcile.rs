@@ -62,6 +62,8 @@ fn what_is_missing_is_named_and_what_comes_late_closes_the_balance() {
     // Within other hours there is nothing, and nothing is missing.
     let (code, said, _) = reconcile(&folder, &["--grace", "0s", "--to", "2000-01-01"]);
     assert_eq!((code, &said["total"]["issued"]), (Some(0), &0.into()));
+    let output = folder.run(&["reconcile", "--from", "2001-01-01", "--to", "2000-01-01"]);
+    assert_eq!(output.status.code(), Some(2), "a wrong command line");
     let output = folder.run(&["reconcile", "--grace", "0s", "--hours"]);
     let text = crate::common::text(&output.stdout);
     assert!(text.contains("UNACCOUNTED FOR: 20 events of 1 sources, in 1 gaps"), "{text}");

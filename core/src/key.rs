@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
-    Alg, Computed, Epoch, Error, ExtensionKind, Extensions, Flags, Frame, HEADER_LEN, Header, MacKey, Region, SourceId,
-    TenantId, Timestamp, WorkerId,
+    Alg, Epoch, Error, ExtensionKind, Extensions, Flags, Frame, FrameVerifier, HEADER_LEN, Header, MacKey, Region,
+    SourceId, TenantId, Timestamp, WorkerId,
     header::RawHeader,
     limits::{MAX_SESSION_MS, SESSION_GRACE_MS},
     sign::hmac,
@@ -240,15 +240,15 @@ impl SessionGrant {
         LeaseScope { tenant, region: self.region, worker: self.worker, epoch }
     }
 
-    /// Checks a frame's signature by what was computed for it elsewhere, under the secret of the session that it claims; and the session's
-    /// length and end.
+    /// Checks a frame's signature by the key of the session that it claims, which the caller has kept, or by what was
+    /// [computed](crate::Computed) for it elsewhere; and the session's length and end.
     ///
     /// # Errors
     /// As [`LeaseKey::verify_session`].
-    pub fn verify(frame: &Frame<'_>, now: Timestamp, computed: &Computed) -> Result<Self, Error> {
+    pub fn verify(frame: &Frame<'_>, now: Timestamp, key: &impl FrameVerifier) -> Result<Self, Error> {
         let grant = frame.session()?;
         grant.check(frame.header().epoch, now)?;
-        frame.verify(computed)?;
+        frame.verify(key)?;
         Ok(grant)
     }
 

@@ -3,8 +3,8 @@
 use std::{rc::Rc, sync::Arc};
 
 use firsthop_core::{
-    Epoch, Error, KeyId, Keyring, LeaseKey, LeaseRing, LeaseScope, Region, RegionKeyId, RegionSecretKey, TenantId,
-    Timestamp, WorkerId, WriteKey,
+    Epoch, Error, Frame, KeyId, Keyring, LeaseKey, LeaseRing, LeaseScope, Region, RegionKeyId, RegionSecretKey,
+    SessionGrant, TenantId, Timestamp, WorkerId, WriteKey,
 };
 
 use crate::{Problem, Refusal, RegionSecrets};
@@ -66,6 +66,14 @@ pub trait Account {
     /// [`Error::UnknownKey`] if no hop has it, and the frame is to be refused.
     fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, Error>;
 
+    /// Checks a frame against the session that it claims, under that lease. A hop that keeps the keys of sessions need not derive them.
+    ///
+    /// # Errors
+    /// As [`LeaseKey::verify_session`].
+    fn verify_session(&self, lease: &LeaseKey, frame: &Frame<'_>, now: Timestamp) -> Result<SessionGrant, Error> {
+        lease.verify_session(frame, now)
+    }
+
     /// The private key that frames for a region open with, by its number. `Ok(None)`: this hop is not one that may read them, or has not been given
     /// the key yet; the frame goes on as it came, and another one decides.
     ///
@@ -114,6 +122,10 @@ macro_rules! account_behind {
 
             fn lease(&self, root: KeyId, scope: &LeaseScope, now: Timestamp) -> Result<Option<LeaseKey>, Error> {
                 (**self).lease(root, scope, now)
+            }
+
+            fn verify_session(&self, lease: &LeaseKey, frame: &Frame<'_>, now: Timestamp) -> Result<SessionGrant, Error> {
+                (**self).verify_session(lease, frame, now)
             }
 
             fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, Error> {

@@ -119,7 +119,7 @@ fn authenticate_by(
         Some(lease) => {
             let grant = match mac {
                 Some(mac) => SessionGrant::verify(frame, now, &Computed::new(header.alg, mac)?)?,
-                None => lease.verify_session(frame, now)?,
+                None => account.verify_session(&lease, frame, now)?,
             };
             Ok((Trust::Session, Some(grant)))
         }

@@ -11,7 +11,7 @@ use firsthop_core::{
     Annotation, Effects, Envelope, Epoch, Error as CoreError, Flags, Frame, Header, LeaseScope, Timestamp, Trust,
     WorkerId,
 };
-use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refused, Rooted, Verdict, native, segment};
+use firsthop_intake::{Account, Contents, Facts, Problem, Receipt, Refusal, Refused, Verdict, native, segment};
 
 #[cfg(feature = "cli")]
 pub(crate) use self::again::{Today, Verdict as Again, judge};
@@ -19,7 +19,7 @@ pub(crate) use self::first_hop::FirstHop;
 use crate::{
     journal::{self, Arrival, Asked, At, Held, JournalStatus, SetAside, Totals, Unavailable, quarantine::CONFLICT},
     server::Inner,
-    tenants::{Found, NoTurn, TenantFile, Turn, random_bytes},
+    tenants::{Found, NoTurn, TenantFile, Turn, kept, random_bytes},
     traces::Trace,
 };
 
@@ -162,7 +162,7 @@ impl Inner {
         let _turn = self.turn(Some(&found), by, body.len()).await?;
         // What is wrong with an envelope says nothing of the frame inside, and without a signature it could be
         // anybody's: it is only counted. Its edge has acknowledged nothing, so the page still has the frame.
-        let envelope = verify_envelope(&outer, &found.known.rooted, &found.known.file, now)?;
+        let envelope = verify_envelope(&outer, &found, &found.known.file, now)?;
         // The edge's clock may be ahead: nothing was received later than now.
         let time = Timestamp::from_millis(envelope.annotation.received_ms).min(now);
         let at = At { time, region: header.region, hop: envelope.worker };
@@ -334,7 +334,7 @@ fn is_vouched(bytes: &[u8], found: &Found, now: Timestamp) -> bool {
 /// Whether an enrolled edge signed it, with a lease that it could have.
 fn verify_envelope<'a>(
     outer: &Frame<'a>,
-    rooted: &Rooted,
+    account: &impl Account,
     file: &TenantFile,
     now: Timestamp,
 ) -> Result<Envelope<'a>, Problem> {
@@ -348,9 +348,9 @@ fn verify_envelope<'a>(
     if header.epoch.get() > current + 1 || header.epoch.get() < current.saturating_sub(ENVELOPE_GRACE_EPOCHS) {
         return Err(CoreError::Epoch.into());
     }
-    let root = rooted.roots.get(header.key_id, now)?;
     let scope = LeaseScope { tenant: header.tenant, region: header.region, worker, epoch: header.epoch };
-    outer.verify(&root.lease(&scope).envelope_key(header.alg)?)?;
+    let lease = account.lease(header.key_id, &scope, now)?.ok_or(CoreError::UnknownKey)?;
+    kept::verify_envelope(&lease, outer)?;
     Ok(Envelope::open(outer)?)
 }
 

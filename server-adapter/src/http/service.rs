@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll},
     time::Instant,
 };
@@ -159,7 +159,9 @@ impl Asked {
             }
         };
         if side == Side::Public && Route::is_public_path(parts.uri.path()) {
-            put(answer.headers_mut(), CORS);
+            for (name, value) in &*OF_PAGES {
+                answer.headers_mut().insert(name.clone(), value.clone());
+            }
         }
         if self.server.is_draining() {
             // The client's next request goes to whoever takes over.
@@ -213,8 +215,9 @@ impl Asked {
                 let is_forwarded = parts.headers.contains_key(FORWARDED);
                 let address = sender(parts, own, inner.settings.proxies).filter(|_| !is_forwarded);
                 let network = address.map_or(Network::Unknown, Network::of);
-                let gpc = text(&parts.headers, "sec-gpc");
-                let facts = Facts { network, gpc, ..Facts::at(now) }.with_headers(|name| text(&parts.headers, name));
+                let said = Said::by(&parts.headers);
+                let gpc = said.text(GPC);
+                let facts = Facts { network, gpc, ..Facts::at(now) }.with_headers(|name| said.text(name));
                 let receipt = |receipt: Receipt| Good::Receipt(receipt.to_json());
                 // Behind a proxy, its address is that of all.
                 let peer = connection.filter(|_| inner.settings.proxies == 0).map(|connection| &connection.share);
@@ -324,9 +327,40 @@ fn refusal(problem: &Problem, is_segment: bool) -> Answer {
     answer
 }
 
+/// [`CORS`], read once.
+static OF_PAGES: LazyLock<[(HeaderName, HeaderValue); CORS.len()]> =
+    LazyLock::new(|| CORS.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
+
 fn put<const N: usize>(headers: &mut HeaderMap, values: [(&'static str, &'static str); N]) {
     for (name, value) in values {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+/// `Sec-GPC`.
+const GPC: &str = "sec-gpc";
+
+/// What the headers say that decide on something. Found by one walk: a request has few of them, and none of most that are asked for.
+struct Said<'a>([Option<&'a HeaderValue>; Facts::HEADERS.len() + 1]);
+
+impl<'a> Said<'a> {
+    fn by(headers: &'a HeaderMap) -> Self {
+        let mut said = [None; Facts::HEADERS.len() + 1];
+        for (name, value) in headers {
+            if let Some(place) = Self::place(name.as_str()) {
+                // Of several the first counts.
+                said[place].get_or_insert(value);
+            }
+        }
+        Self(said)
+    }
+
+    fn place(name: &str) -> Option<usize> {
+        Facts::HEADERS.iter().chain([&GPC]).position(|&known| known == name)
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.0[Self::place(name)?]?.to_str().ok()
     }
 }
 

@@ -9,12 +9,13 @@ use std::{
 };
 
 use firsthop_core::{
-    Error as CoreError, KeyId, LeaseKey, LeaseScope, Region, RegionKeyId, RegionSecretKey, TenantId, Timestamp,
+    Error as CoreError, Frame, KeyId, LeaseKey, LeaseScope, Region, RegionKeyId, RegionSecretKey, SessionGrant,
+    TenantId, Timestamp,
 };
 use firsthop_intake::{Account, Problem, Refusal, Rooted};
 
 use super::{
-    Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage,
+    Documents, KeyFile, Limits, Store, StoredTenant, TenantFile, Usage, kept,
     turns::{Sharing, Turns},
 };
 use crate::{
@@ -102,6 +103,10 @@ impl Account for Found {
             Some((id, of, lease)) if (*id, of) == (root, scope) => Ok(Some(lease.clone())),
             _ => Ok(Some(last.insert((root, *scope, key.lease(scope))).2.clone())),
         }
+    }
+
+    fn verify_session(&self, lease: &LeaseKey, frame: &Frame<'_>, now: Timestamp) -> Result<SessionGrant, CoreError> {
+        kept::verify_session(lease, frame, now)
     }
 
     fn region_secret(&self, region: Region, id: RegionKeyId) -> Result<Option<RegionSecretKey>, CoreError> {

@@ -15,6 +15,7 @@
 
 mod documents;
 mod file;
+pub(crate) mod kept;
 mod limits;
 mod live;
 mod random;

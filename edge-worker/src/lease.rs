@@ -13,6 +13,7 @@
 
 mod answer;
 mod object;
+mod turn;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use worker::{Delay, console_error};
+use worker::console_error;
 
 use firsthop_core::{HashKey, Region, SourceId, TenantId, Timestamp};
 use firsthop_intake::{
@@ -32,7 +33,10 @@ use firsthop_intake::{
     rules::Rules,
 };
 
-use self::answer::{Answer, Held};
+use self::{
+    answer::{Answer, Held},
+    turn::Turn,
+};
 use crate::{
     config::Enrolment,
     documents::Documents,
@@ -47,10 +51,6 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an isolate waits for another request's look into the store, in milliseconds: as long as the store may take, and some.
 const PATIENCE: u64 = 12_000;
-/// How soon a request looks whether another one's fetch is done. Then it waits twice as long each time, up to the longest: many may wait for
-/// a server that hangs.
-const FIRST_LOOK: Duration = Duration::from_millis(10);
-const LONGEST_LOOK: Duration = Duration::from_millis(320);
 /// Least time between two fetches, in milliseconds, while what is held still serves: to renew it, or because a request
 /// names a key that is not known.
 const PAUSE: u64 = 10_000;
@@ -98,48 +98,6 @@ pub(crate) struct Enrolled {
     next_batch: Cell<u64>,
     /// What is known of each of the tenant's spools.
     pub(crate) spools: Vec<Cell<Known>>,
-}
-
-/// One fetch at a time, and not too often.
-///
-/// A request must not await another one's promise: the platform ties I/O to the request that began it, and ends
-/// it with that request. So it looks at the shared state by a timer of its own, and takes over when the other
-/// request should have been done long ago.
-#[derive(Debug, Default)]
-struct Turn {
-    /// When the fetch under way began.
-    began: Cell<Option<Timestamp>>,
-    /// When the last one ended.
-    ended: Cell<Timestamp>,
-}
-
-impl Turn {
-    /// Whether somebody is at it, and not one that must have been cut off.
-    fn is_taken(&self, patience: u64) -> bool {
-        self.began.get().is_some_and(|began| age(began, now()) <= patience)
-    }
-
-    /// Waits for whoever is at it.
-    async fn wait(&self, patience: u64) {
-        let mut pause = FIRST_LOOK;
-        while self.is_taken(patience) {
-            Delay::from(pause).await;
-            pause = (pause * 2).min(LONGEST_LOOK);
-        }
-    }
-
-    fn is_over(&self, pause: u64) -> bool {
-        age(self.ended.get(), now()) >= pause
-    }
-
-    fn begin(&self) {
-        self.began.set(Some(now()));
-    }
-
-    fn end(&self) {
-        self.ended.set(now());
-        self.began.set(None);
-    }
 }
 
 impl Enrolled {

@@ -26,7 +26,7 @@ use firsthop_intake::{
     spool::{Fate, Pace},
 };
 
-use super::{Enrolled, Failure, Given, Held, Kept, PATIENCE, PAUSE, PAUSE_WITHOUT, Turn, Want, age, no_lease};
+use super::{Enrolled, Failure, Given, Held, Kept, PATIENCE, PAUSE, PAUSE_WITHOUT, Want, age, no_lease, turn::Turn};
 use crate::{
     edge::Edge,
     object::{Own, Result, reply},

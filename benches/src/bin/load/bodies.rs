@@ -90,7 +90,7 @@ impl Requests {
             producers.push((kit, key));
         }
 
-        let mut requests = Self::empty(options.events);
+        let mut requests = Self { repeat: options.again.is_some(), ..Self::empty(options.events) };
         requests.events_before = options.sources;
         while requests.room(options) {
             for (kit, key) in &mut producers {
@@ -155,7 +155,9 @@ impl Requests {
     fn room(&self, options: &Options) -> bool {
         // Nothing on two cores answers more requests in a second.
         let rate = if options.rate > 0.0 { options.rate + 1.0 } else { 200_000.0 };
-        self.bytes.len() < options.memory && (self.ranges.len() as f64) < options.seconds * rate
+        self.bytes.len() < options.memory
+            && (self.ranges.len() as f64) < options.seconds * rate
+            && options.again.is_none_or(|most| self.ranges.len() < most)
     }
 
     fn add(&mut self, head: &[u8], body: &[u8]) {

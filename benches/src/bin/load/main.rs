@@ -7,7 +7,7 @@
 //! firsthop-load plain  --address 127.0.0.1:8081 --body FILE                     the same bytes again and again (nginx)
 //! ```
 //!
-//! `--seal` seals the frames to a region's key; `--sessions` names another address that grants the sessions. It stops after `--seconds`, or when its bodies are used up, and prints one line of JSON. One thread: on two cores the rest is the
+//! `--seal` seals the frames to a region's key; `--sessions` names another address that grants the sessions; `--again` sends so many requests again and again. It stops after `--seconds`, or when its bodies are used up, and prints one line of JSON. One thread: on two cores the rest is the
 //! server's.
 
 mod bodies;
@@ -40,6 +40,8 @@ struct Options {
     rate: f64,
     /// Bound on the bodies made beforehand, in bytes.
     memory: usize,
+    /// So many requests are made, and sent again and again: for a receiver that does not look at them.
+    again: Option<usize>,
     body: Option<String>,
     save_body: Option<String>,
     /// A region's key to seal frames to, as `number:hex`.
@@ -64,6 +66,7 @@ impl Options {
             seconds: 10.0,
             rate: 0.0,
             memory: 2_000_000_000,
+            again: None,
             body: None,
             save_body: None,
             seal: None,
@@ -82,6 +85,7 @@ impl Options {
                 "--seconds" => options.seconds = value.parse()?,
                 "--rate" => options.rate = value.parse()?,
                 "--memory-mb" => options.memory = value.parse::<usize>()? * 1_000_000,
+                "--again" => options.again = Some(value.parse()?),
                 "--body" => options.body = Some(value),
                 "--header" => options.headers.extend([value.as_str(), "\r\n"]),
                 "--seal" => options.seal = Some(region_key(&value).ok_or("--seal wants number:hex")?),
@@ -90,8 +94,8 @@ impl Options {
                 _ => return Err(format!("unknown option {name}").into()),
             }
         }
-        if options.connections == 0 || options.events == 0 || options.sources == 0 {
-            return Err("connections, events and sources are at least 1".into());
+        if options.connections == 0 || options.events == 0 || options.sources == 0 || options.again == Some(0) {
+            return Err("connections, events, sources and what is sent again are at least 1".into());
         }
         Ok(options)
     }

@@ -292,14 +292,14 @@ pub(super) fn parse_origins(origins: &[String]) -> Result<Origins, Error> {
             "origins: {bytes} bytes, and each edge is sent all of them: at most {MOST_ORIGINS}. `https://*.example.com` names all below example.com"
         )));
     }
-    let is_none = |origin: &&String| Origins::parse([origin]).is_err();
-    if let Some(origin) = origins.iter().find(is_none) {
-        return Err(Error::tenant(format!(
+    Origins::parse(origins).map_err(|_| {
+        let wrong = origins.iter().find(|origin| Origins::parse([origin]).is_err());
+        let origin = wrong.map_or("", String::as_str);
+        Error::tenant(format!(
             "origins: {origin:?} is none. One is `https://shop.example`, perhaps with a port; `https://*.shop.example` is all below it, `null` is pages \
              that hide theirs, `*` is everybody"
-        )));
-    }
-    Origins::parse(origins).map_err(|error| Error::tenant(format!("origins: {error}")))
+        ))
+    })
 }
 
 /// A name is for people to say and for terminals to print.

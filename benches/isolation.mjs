@@ -10,19 +10,14 @@
 // the round in the middle counts, and of what moved the one in the middle of what moved within a round. Prints one line of JSON, and ends with 1
 // if beside the limited one the quiet one's p99 moved by more than a fifth (and more than half a millisecond, below which it is the clock's), if it
 // was refused once, or if that one was not a hundredfold.
-import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { appendFileSync, rmSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { setPriority } from 'node:os';
 import { join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 
-import { figure, metrics } from './server/kit.mjs';
+import { figure, metrics, run, serve, stop } from './server/kit.mjs';
 
-const run = promisify(execFile);
 const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
 const seconds = Number(process.argv[5] ?? 2);
 const rounds = Number(process.argv[6] ?? 5);
@@ -39,14 +34,6 @@ async function tenant(name, data) {
   const { stdout } = await run(firsthop, ['tenant', 'add', name, '--data', data]);
   const key = stdout.match(/fh_([0-9a-f]{16})_\w+/);
   return { key: key[0], folder: join(data, 'tenants', key[1]) };
-}
-
-async function ready(server) {
-  for await (const line of createInterface({ input: server.stderr })) {
-    const [found, internal] = ['public', 'internal'].map((side) => line.match(`"${side}":"([^"]+)"`)?.[1]);
-    if (found) return { address: found, internal };
-  }
-  throw new Error('the server did not become ready');
 }
 
 /** One request, and how long it took, in milliseconds. */
@@ -84,19 +71,14 @@ function quantile(times, q) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))];
 }
 
-async function serve(data) {
-  const listen = ['--listen', '127.0.0.1:0', '--internal-listen', '127.0.0.1:0'];
-  const server = spawn(firsthop, ['serve', '--data', data, ...listen, '--log-format', 'json'], { stdio: ['ignore', 'ignore', 'pipe'] });
-  process.on('exit', () => server.kill('SIGKILL'));
-  const addresses = await ready(server);
-  server.stderr.resume();
-  return { server, ...addresses, agent: new Agent({ keepAlive: true, maxSockets: 8 }) };
+async function start(data) {
+  return { ...await serve(firsthop, data), agent: new Agent({ keepAlive: true, maxSockets: 8 }) };
 }
 
 const [still, loud, greedy] = [await tenant('quiet', data), await tenant('noisy', data), await tenant('greedy', data)];
 appendFileSync(join(loud.folder, 'tenant.toml'), `\n[limits]\nrequests = ${SHARE}\n`);
-const here = { ...await serve(data), key: still.key };
-const own = { key: (await tenant('quiet', elsewhere)).key, ...await serve(elsewhere) };
+const here = { ...await start(data), key: still.key };
+const own = { key: (await tenant('quiet', elsewhere)).key, ...await start(elsewhere) };
 const [alone, beside, without, apart] = [[], [], [], []];
 const noise = { offered: 0, accepted: 0, refused: 0 };
 let unlimited = 0;
@@ -139,9 +121,7 @@ for (let round = 0; round < rounds; round++) {
   await besides(apart, greedy.key, 64, `apart-${round}`, own);
 }
 for (const { server, agent } of [here, own]) {
-  const ended = once(server, 'exit');
-  server.kill('SIGTERM');
-  await ended;
+  await stop(server);
   agent.destroy();
 }
 clean();

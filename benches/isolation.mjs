@@ -16,7 +16,7 @@ import { setPriority } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { figure, metrics, run, serve, stop } from './server/kit.mjs';
+import { figure, metrics, middle, run, serve, stop } from './server/kit.mjs';
 
 const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
 const seconds = Number(process.argv[5] ?? 2);
@@ -63,8 +63,6 @@ async function quiet({ agent, address, key }, round) {
   const all = await Promise.all(answers);
   return { times: all.map(({ took }) => took), refused: all.filter(({ status }) => status !== 200).length };
 }
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 function quantile(times, q) {
   const sorted = times.toSorted((a, b) => a - b);
@@ -129,15 +127,15 @@ const fold = noise.offered / (SHARE * rounds * (seconds + 1));
 const p99s = (rounds) => rounds.map((times) => quantile(times, 0.99));
 const figures = (rounds) => ({
   requests: rounds.flat().length,
-  p50Ms: median(rounds.map((times) => quantile(times, 0.5))),
-  p99Ms: median(p99s(rounds)),
+  p50Ms: middle(rounds.map((times) => quantile(times, 0.5))),
+  p99Ms: middle(p99s(rounds)),
   p99sMs: p99s(rounds),
 });
 const [before, after] = [figures(alone), figures(beside)];
 // What moved within a round.
 const pairs = after.p99sMs.map((after, round) => [before.p99sMs[round], after]);
-const moved = median(pairs.map(([before, after]) => after / before));
-const movedMs = median(pairs.map(([before, after]) => after - before));
+const moved = middle(pairs.map(([before, after]) => after / before));
+const movedMs = middle(pairs.map(([before, after]) => after - before));
 const besideUnlimited = { ...figures(without), requestsPerSecond: unlimited / (rounds * (seconds + 1)) };
 console.log(JSON.stringify({ seconds, rounds, alone: before, besideNoise: after, p99Moved: moved, p99MovedMs: movedMs, besideUnlimited, apart: figures(apart), quietRefused: refused, noise, fold }));
 const holds = (moved <= 1.2 || movedMs <= 0.5) && refused === 0 && fold >= FOLD;

@@ -17,6 +17,14 @@ const wanted = (part) => parts.length === 0 || parts.includes(part);
 const json = (name) => (existsSync(join(out, name)) ? JSON.parse(readFileSync(join(out, name), 'utf8')) : undefined);
 const part = (name) => (wanted(name) ? json(`${name}.json`) : undefined);
 
+const older = [];
+/** A part's measurement, if it has all that is shown of it: one of an earlier checkout may not. */
+function ofToday(name, measured, isWhole) {
+  if (measured === undefined || isWhole(measured)) return measured;
+  older.push(`${name}.json is of an older form: run the ${name} part again (tools/bench --only ${name}).`);
+  return undefined;
+}
+
 /** The parts that criterion measures, each with the names of its groups. */
 const CRITERION = { codec: /^body-/, frame: /^(frame|json|envelope|ed25519|sealed)/, dedup: /^dedup-/ };
 
@@ -41,7 +49,8 @@ const times = criterion();
 const figures = part('figures');
 const server = part('server');
 const growth = part('growth');
-const edge = part('edge');
+const edge = ofToday('edge', part('edge'), ({ scenarios, forwarding }) =>
+  scenarios.every(({ throughputQuartiles, cpuQuartiles }) => throughputQuartiles && cpuQuartiles) && forwarding.every(({ shareQuartiles }) => shareQuartiles));
 const isolation = part('isolation');
 const sdk = part('sdk');
 const sizes = part('sizes');
@@ -418,6 +427,7 @@ const missing = [
   [!edge, 'edge'],
 ].filter(([is]) => is && parts.length === 0).map(([, what]) => what);
 if (missing.length > 0) notes.push(`Not measured: ${missing.join(', ')}.`);
+notes.push(...older);
 
 const width = (text) => [...text].length;
 const pad = (text, to, right) => (right ? ' '.repeat(to - width(text)) + text : text + ' '.repeat(to - width(text)));

@@ -7,9 +7,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 
-import { say, whole } from '../server/kit.mjs';
+import { middle, quartiles, say, whole } from '../server/kit.mjs';
 import { FAR, HERE, bindings, startUpstream, underLoad } from './load.mjs';
-import { WORKERS, middle, quartiles, startUp, startWorkerd } from './workerd.mjs';
+import { WORKERS, startUp, startWorkerd } from './workerd.mjs';
 
 const [load, upstreamBinary, out, seconds = '2'] = process.argv.slice(2);
 /** Events of a request, and how many rounds count: where two are nearly as fast, more. What else the machine does moves a round by a tenth. */

@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
-import { start } from '../server/kit.mjs';
+import { middle, start } from '../server/kit.mjs';
 
 const EDGE = fileURLToPath(new URL('../../edge-worker/', import.meta.url));
 const { default: WORKERD } = createRequire(import.meta.url)('workerd');
@@ -82,16 +82,6 @@ async function restart(folder, more = []) {
   const address = `127.0.0.1:${port}`;
   await (await fetch(`http://${address}/livez`)).arrayBuffer();
   return { child, address, readyMs: performance.now() - began };
-}
-
-/** The one in the middle of an odd number of values. */
-export const middle = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
-
-/** Between which two half of the values lie. */
-export function quartiles(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  const most = sorted.length - 1;
-  return [sorted[Math.floor(most / 4)], sorted[Math.ceil((3 * most) / 4)]];
 }
 
 /** How long Workers that stand in folders of their names take until they have answered for the first time: started in turn, the middle of so many starts. */

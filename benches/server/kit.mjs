@@ -12,6 +12,16 @@ export const run = promisify(execFile);
 export const say = (text) => process.stderr.write(`    ${text}\n`);
 export const whole = (number) => Math.round(number).toLocaleString('en');
 
+/** The one in the middle of an odd number of values, by what `of` says of each. */
+export const middle = (values, of = (value) => value) => values.toSorted((a, b) => of(a) - of(b))[values.length >> 1];
+
+/** Between which two half of the values lie. */
+export function quartiles(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  const most = sorted.length - 1;
+  return [sorted[Math.floor(most / 4)], sorted[Math.ceil((3 * most) / 4)]];
+}
+
 const started = new Set();
 const stopAll = () => started.forEach((child) => child.kill('SIGKILL'));
 process.on('exit', stopAll);

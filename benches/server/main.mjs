@@ -10,7 +10,7 @@ import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { figure, generate, has, histogram, isBalanced, makeFolder, metrics, nginx, run, say, serve, stop, usage, whole } from './kit.mjs';
+import { figure, generate, has, histogram, isBalanced, makeFolder, metrics, middle, nginx, run, say, serve, stop, usage, whole } from './kit.mjs';
 
 const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
 const seconds = Number(process.argv[5] ?? 10);
@@ -72,7 +72,6 @@ async function askByWrk(address, body, connections, time) {
 }
 
 const ROUNDS = 3;
-const middle = (rows, of) => rows.toSorted((a, b) => of(a) - of(b))[rows.length >> 1];
 
 /**
  * A scenario and nginx in turn, round by round, and of each the middle one: on a virtual machine nginx alone moves by a factor of two within

@@ -17,7 +17,7 @@ use firsthop_intake::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, ETAG},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG},
     request::Parts,
 };
 use http_body::Body;
@@ -159,9 +159,7 @@ impl Asked {
             }
         };
         if side == Side::Public && Route::is_public_path(parts.uri.path()) {
-            for (name, value) in &*OF_PAGES {
-                answer.headers_mut().insert(name.clone(), value.clone());
-            }
+            put(&mut answer, OF_PAGES.iter().cloned());
         }
         if self.server.is_draining() {
             // The client's next request goes to whoever takes over.
@@ -253,8 +251,6 @@ impl Asked {
 
 impl Good {
     fn into_answer(self) -> Answer {
-        const JSON: HeaderValue = HeaderValue::from_static("application/json");
-        let no_store = ("cache-control", "no-store");
         let mut answer = match self {
             Self::Receipt(json) => {
                 let mut answer = Response::new(Full::from(json));
@@ -272,7 +268,7 @@ impl Good {
             Self::Preflight => {
                 let mut answer = Response::new(Full::default());
                 *answer.status_mut() = StatusCode::NO_CONTENT;
-                put(answer.headers_mut(), PREFLIGHT);
+                put(&mut answer, PREFLIGHT.map(header));
                 answer
             }
             Self::Text(text) => {
@@ -289,10 +285,12 @@ impl Good {
             Self::Document(document) => return document.into_answer(),
             Self::Sdk(found) => return found.into_answer(),
         };
-        put(answer.headers_mut(), [no_store]);
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         answer
     }
 }
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Published {
     fn into_answer(self) -> Answer {
@@ -300,10 +298,10 @@ impl Published {
         if self.json.is_none() {
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
         } else {
-            put(answer.headers_mut(), [("content-type", "application/json")]);
+            answer.headers_mut().insert(CONTENT_TYPE, JSON);
         }
         // Anybody may have it, a page of whatever origin too.
-        put(answer.headers_mut(), [("access-control-allow-origin", "*"), ("cache-control", documents::MAX_AGE)]);
+        put(&mut answer, [("access-control-allow-origin", "*"), ("cache-control", documents::MAX_AGE)].map(header));
         if let Ok(etag) = HeaderValue::try_from(self.etag) {
             answer.headers_mut().insert(ETAG, etag);
         }
@@ -315,11 +313,11 @@ fn refusal(problem: &Problem, is_segment: bool) -> Answer {
     let json = if is_segment { problem.to_segment_json() } else { problem.to_json() };
     let mut answer = Response::new(Full::from(json));
     *answer.status_mut() = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in problem.headers() {
-        if let Ok(value) = HeaderValue::try_from(&*value) {
-            answer.headers_mut().insert(HeaderName::from_static(name), value);
-        }
-    }
+    let headers = problem.headers().into_iter();
+    put(
+        &mut answer,
+        headers.filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::try_from(&*value).ok()?))),
+    );
     if matches!(problem.refusal(), Refusal::BodyTooLarge | Refusal::BodyTimeout) {
         // The rest of the body is not read, so the connection cannot carry another request.
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -328,13 +326,17 @@ fn refusal(problem: &Problem, is_segment: bool) -> Answer {
 }
 
 /// [`CORS`], read once.
-static OF_PAGES: LazyLock<[(HeaderName, HeaderValue); CORS.len()]> =
-    LazyLock::new(|| CORS.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
+static OF_PAGES: LazyLock<[(HeaderName, HeaderValue); CORS.len()]> = LazyLock::new(|| CORS.map(header));
 
-fn put<const N: usize>(headers: &mut HeaderMap, values: [(&'static str, &'static str); N]) {
-    for (name, value) in values {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+/// In place of what is there of these names.
+fn put(answer: &mut Answer, headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
+    for (name, value) in headers {
+        answer.headers_mut().insert(name, value);
     }
+}
+
+fn header((name, value): (&'static str, &'static str)) -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static(name), HeaderValue::from_static(value))
 }
 
 /// `Sec-GPC`.

@@ -294,3 +294,47 @@ pub(crate) fn row_sum(row: &RowSum<'_>) -> i64 {
     ])
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal with things of every kind in it, as the first release left it.
+    const FIRST: &str = include_str!("../../tests/fixtures/version-2/journal.sql");
+
+    fn text(connection: &Connection, sql: &str) -> String {
+        connection.query_row(sql, [], |row| row.get(0)).expect(sql)
+    }
+
+    /// Whichever build wrote it last, and at whatever step an update was interrupted: it has the tables of a new one, and all that was in it.
+    #[test]
+    fn a_journal_of_each_older_version_is_brought_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tables = "SELECT group_concat(sql, ';' ORDER BY name) FROM sqlite_master WHERE sql IS NOT NULL";
+        let stored = "SELECT group_concat(id || hex(body) || sum, ' ' ORDER BY id) FROM frames";
+        let aside = "SELECT group_concat(id || reason || hex(body), ' ' ORDER BY id) FROM quarantine";
+        let counted = "SELECT group_concat(outcome || reason || events || ' ' || frames, ';' ORDER BY outcome, reason) FROM counters";
+        let new = text(&open_writer(&folder.path().join("new.db")).expect("made"), tables);
+        for steps in 0..=MIGRATIONS.len() {
+            let path = folder.path().join(format!("{steps}.db"));
+            let old = Connection::open(&path).expect("opens");
+            old.execute_batch(FIRST).expect("SQL");
+            Schema { steps: &MIGRATIONS[..steps], ..SCHEMA }.prepare(&old, &path).expect("an older build");
+            let version = old.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+            assert_eq!(version, Ok(2 + steps as i64));
+            let before = [stored, aside, counted].map(|sql| text(&old, sql));
+            drop(old);
+            if steps < MIGRATIONS.len() {
+                let said = open_reader(&path).expect_err("it only reads").to_string();
+                assert!(
+                    said.contains(&format!("schema version {}", 2 + steps)) && said.contains("firsthop serve"),
+                    "{said}"
+                );
+            }
+            bring_up(&path).expect("brought up");
+            let journal = open_reader(&path).expect("of today");
+            assert_eq!(text(&journal, tables), new, "from version {}", 2 + steps);
+            assert_eq!([stored, aside, counted].map(|sql| text(&journal, sql)), before, "from version {}", 2 + steps);
+        }
+    }
+}

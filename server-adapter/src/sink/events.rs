@@ -15,7 +15,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, config::DbConf
 use super::{
     Delivery, Failure, Opened, Rejected, Saved, Sink,
     batch::{Batch, Limits, Position, meet},
-    records::{Records, RecordsReader},
+    records::{NOTING, Records, RecordsReader},
     row::{Buffers, COLUMNS, Field, Row, first_columns, rules_columns},
     spec::EVENTS,
 };
@@ -174,7 +174,7 @@ impl Events {
         drop(insert);
         if !rejected.is_empty() {
             // They are noted before the cursor is past them.
-            let records = Records::open(&self.records, EVENTS).map_err(Failure::of_records)?;
+            let records = Records::open(&self.records, EVENTS, NOTING).map_err(Failure::of_records)?;
             records.check_room(&rejected)?;
             batch.each(&mut self.buffers, |index, row| {
                 match rejected.iter().find(|rejected| rejected.index == index) {

@@ -127,7 +127,7 @@ pub(crate) fn bring_up(events: &Path, sinks: &Path) -> Result<(), crate::Error> 
         events::bring_up(events)?;
     }
     if sinks.exists() {
-        Records::open(sinks, spec::EVENTS)?;
+        Records::open(sinks, spec::EVENTS, records::ORDERED)?;
     }
     Ok(())
 }

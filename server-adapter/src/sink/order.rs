@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Delivery, Failure, Rejected,
     batch::Batch,
-    records::Dead,
+    records::{Dead, ORDERED},
     runner::{Following, Runner, Shared},
 };
 use crate::Error;
@@ -118,7 +118,7 @@ impl Shared {
     }
 
     fn discard(&self) -> Result<Ordered, Failure> {
-        let records = self.plan.records()?;
+        let records = self.plan.records(ORDERED)?;
         let mut done = 0;
         loop {
             let letters = records.dead(0, LETTERS)?;
@@ -132,7 +132,7 @@ impl Shared {
 
     /// Tries every dead letter once.
     fn retry(&self, on: &mut Following) -> Result<Ordered, Failure> {
-        let records = self.plan.records()?;
+        let records = self.plan.records(ORDERED)?;
         let mut total = Ordered::default();
         let mut after = 0;
         loop {

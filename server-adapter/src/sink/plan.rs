@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use firsthop_core::TenantId;
@@ -16,6 +17,7 @@ use super::{
     batch::{self, Limits, Position, meet},
     events::{self, Doubt, Events},
     ndjson,
+    records::{NOTING, ORDERED},
     spec::{Begin, EVENTS, SinkSpec},
 };
 use crate::{disk::Disk, journal};
@@ -74,8 +76,8 @@ impl Plan {
         self.path_of_records().exists()
     }
 
-    pub(super) fn records(&self) -> Result<Records, Failure> {
-        Records::open(&self.path_of_records(), self.name()).map_err(Failure::of_records)
+    pub(super) fn records(&self, patience: Duration) -> Result<Records, Failure> {
+        Records::open(&self.path_of_records(), self.name(), patience).map_err(Failure::of_records)
     }
 
     /// Opens it where it was.
@@ -87,7 +89,7 @@ impl Plan {
             }
             Kind::Asked(spec) => &**spec,
         };
-        let records = self.records()?;
+        let records = self.records(NOTING)?;
         let journal = journal::open_reader(&self.journal)?;
         let was = match records.saved()? {
             Some(saved) => saved,
@@ -138,7 +140,7 @@ impl Plan {
         match &self.kind {
             Kind::Events(table) => Ok(events::move_to(table, at)?),
             Kind::Asked(_) => {
-                let records = self.records()?;
+                let records = self.records(ORDERED)?;
                 let was = records.saved()?.unwrap_or_default();
                 records.save(&Saved { at, journal: journal::read_id(&journal)?, ..was }, &[])
             }

@@ -1,6 +1,9 @@
 //! `sinks.db`: where the sinks of a tenant are that cannot say it themselves, and what they refused for good.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use firsthop_core::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
@@ -62,6 +65,14 @@ const MOST_DEAD: u64 = 10_000;
 /// Of a reason, or of what went wrong: the other side says as much as it likes.
 const MOST_TEXT: usize = 1000;
 
+/// How long to wait for others who write to the file, who do so for a few rows each, or hold it by hand. Somebody who has given an order waits for
+/// that anyway.
+pub(super) const ORDERED: Duration = Duration::from_secs(10);
+/// A sink tries again by itself, and may be told to end.
+pub(super) const NOTING: Duration = Duration::from_secs(1);
+/// What is only said of a sink holds up nothing.
+pub(super) const SAYING: Duration = Duration::from_millis(100);
+
 /// The file, open to be written by one sink.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -86,12 +97,11 @@ pub(super) struct Dead {
 }
 
 impl Records {
-    /// Opens it for this sink, and makes it if need be.
-    pub(super) fn open(path: &Path, sink: &str) -> Result<Self, Error> {
+    /// Opens it for this sink, and makes it if need be. With others it has so much patience.
+    pub(super) fn open(path: &Path, sink: &str, patience: Duration) -> Result<Self, Error> {
         let open = || -> rusqlite::Result<Connection> {
             let connection = journal::open_private(path)?;
-            // The sinks of a tenant take turns, for a few rows each.
-            connection.busy_timeout(std::time::Duration::from_secs(10))?;
+            connection.busy_timeout(patience)?;
             let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             // Retention removes what a sink has confirmed: a cursor that went back with the power would ask for it again.
             connection.pragma_update(None, "synchronous", "FULL")?;

@@ -20,6 +20,7 @@ use super::{
     order::{Asked, Order},
     pace::{GATHER, gathers, pause},
     plan::Plan,
+    records::{NOTING, SAYING},
     row::Buffers,
     way::{Way, yield_to_ingest},
 };
@@ -206,6 +207,8 @@ pub(super) struct Following {
     pub(super) saved: Saved,
     /// What was made to last, and when.
     flushed: (i64, Instant),
+    /// It takes again, and that could not be noted: when to try once more.
+    untold: Option<Instant>,
     buffers: Buffers,
 }
 
@@ -229,7 +232,7 @@ impl Shared {
     fn run(&self, mut opened: Option<Opened>) {
         let _end = End(self);
         yield_to_ingest();
-        let mut failures = 0;
+        let (mut failures, mut was_busy) = (0, false);
         loop {
             self.obey();
             if self.lock().stop {
@@ -239,7 +242,11 @@ impl Shared {
                 Some(opened) => Ok(opened),
                 None => self.plan.open(self.stop.subscribe()),
             };
-            let failure = match open.and_then(|opened| self.follow(opened, &mut failures)) {
+            let follow = |opened| {
+                was_busy = false;
+                self.follow(opened, &mut failures)
+            };
+            let failure = match open.and_then(follow) {
                 Ok(Ended::Over) => return,
                 Ok(Ended::Ordered) => continue,
                 Err(failure) => failure,
@@ -247,15 +254,15 @@ impl Shared {
             if self.lock().stop {
                 return;
             }
-            let pause = pause(failures, failure.after);
-            failures += 1;
+            // What others write is soon over, and attempts to do so too cost the other side nothing.
+            let pause = if failure.is_busy { pause(0, None) } else { pause(failures, failure.after) };
             if failure.is_busy {
                 // What is noted of the sink stays.
-                tracing::warn!(
-                    tenant = %self.tenant, sink = self.plan.name(), error = failure.what,
-                    "a sink waits for others, who write where it notes how far it is; again in {pause:?}"
-                );
+                let what = "a sink waits for others, who write where it notes how far it is";
+                self.waits_for_others(what, &failure, &mut was_busy);
             } else {
+                was_busy = false;
+                failures += 1;
                 self.fails(&failure, pause);
             }
             self.wait(pause, true);
@@ -271,10 +278,18 @@ impl Shared {
             tenant = %self.tenant, sink = self.plan.name(), error = failure.for_log.as_ref().unwrap_or(&failure.what),
             "a sink takes nothing; again in {pause:?}"
         );
-        if let Err(failure) = self.plan.records().and_then(|records| records.note(&failure.what)) {
+        if let Err(failure) = self.plan.records(SAYING).and_then(|records| records.note(&failure.what)) {
             tracing::warn!(
                 tenant = %self.tenant, sink = self.plan.name(), error = failure.what, "a sink's trouble cannot be noted"
             );
+        }
+    }
+
+    /// It takes nothing meanwhile, by no fault of its own. Said once for each time.
+    fn waits_for_others(&self, what: &str, failure: &Failure, was_busy: &mut bool) {
+        self.stats.down.set(1);
+        if !std::mem::replace(was_busy, true) {
+            tracing::warn!(tenant = %self.tenant, sink = self.plan.name(), error = failure.what, "{what}; until it can");
         }
     }
 
@@ -291,7 +306,14 @@ impl Shared {
         }
         let reader = journal::open_reader(&self.plan.journal)?;
         let mut batch = Batch::giving(Way::of_this_thread(self.follower.waiting(), &self.stats.yielded));
-        let mut on = Following { sink, records, saved, flushed: (-1, Instant::now()), buffers: Buffers::default() };
+        let mut on = Following {
+            sink,
+            records,
+            saved,
+            flushed: (-1, Instant::now()),
+            untold: None,
+            buffers: Buffers::default(),
+        };
         self.delivered.store(on.saved.at.frame, Ordering::Relaxed);
         self.flush(&mut on)?;
         self.count_dead(&on)?;
@@ -320,14 +342,20 @@ impl Shared {
                     )));
                 }
                 self.stats.waiting_since.set(0);
-                let until = (on.flushed.0 != at.frame).then(|| on.flushed.1 + FLUSH);
+                let flush = (on.flushed.0 != at.frame).then(|| on.flushed.1 + FLUSH);
+                let until = flush.into_iter().chain(on.untold).min();
                 match self.follower.wait_beyond(at.frame, until, || self.is_wanted()) {
                     Waited::Beyond => {}
                     Waited::Closed => {
                         self.flush(&mut on)?;
                         return Ok(Ended::Over);
                     }
-                    Waited::Otherwise => self.flush(&mut on)?,
+                    Waited::Otherwise => {
+                        self.flush(&mut on)?;
+                        if on.untold.is_some() {
+                            self.well(&mut on)?;
+                        }
+                    }
                 }
                 continue;
             }
@@ -430,14 +458,13 @@ impl Shared {
         on.saved.mark = on.sink.mark();
         if let Some(records) = &on.records {
             // Opened anew, the sink would deliver the same again.
+            let mut was_busy = false;
             while let Err(failure) = records.save(&on.saved, refused) {
                 if !failure.is_busy || self.lock().stop {
                     return Err(failure);
                 }
-                tracing::warn!(
-                    tenant = %self.tenant, sink = self.plan.name(), error = failure.what,
-                    "what a sink has delivered cannot be noted while others write where it notes it; again"
-                );
+                let what = "what a sink has delivered cannot be noted while others write where it notes it";
+                self.waits_for_others(what, &failure, &mut was_busy);
             }
         }
         self.confirm(on);
@@ -463,27 +490,28 @@ impl Shared {
         self.delivered.fetch_min(frame - 1, Ordering::Relaxed);
     }
 
-    /// Notes that it takes again.
-    fn well(&self, on: &Following) -> Result<(), Failure> {
+    /// Notes that it takes again. While others write there that waits, and no delivery does.
+    fn well(&self, on: &mut Following) -> Result<(), Failure> {
         self.stats.down.set(0);
-        if !self.troubled.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if !self.troubled.load(Ordering::Relaxed) || on.untold.is_some_and(|again| now < again) {
             return Ok(());
         }
-        let noted = match &on.records {
-            Some(records) => records.well(),
-            None => self.plan.records().and_then(|records| records.well()),
-        };
-        match noted {
-            // With the next delivery, then.
-            Err(failure) if failure.is_busy => Ok(()),
-            noted => noted.map(|()| self.troubled.store(false, Ordering::Relaxed)),
+        match self.plan.records(SAYING).and_then(|records| records.well()) {
+            Err(failure) if failure.is_busy => on.untold = Some(now + FLUSH),
+            Err(failure) => return Err(failure),
+            Ok(()) => {
+                on.untold = None;
+                self.troubled.store(false, Ordering::Relaxed);
+            }
         }
+        Ok(())
     }
 
     pub(super) fn count_dead(&self, on: &Following) -> Result<(), Failure> {
         let dead = match &on.records {
             Some(records) => records.dead_count()?,
-            None if self.plan.has_records() => self.plan.records()?.dead_count()?,
+            None if self.plan.has_records() => self.plan.records(NOTING)?.dead_count()?,
             None => 0,
         };
         self.stats.dead_now.set(dead);

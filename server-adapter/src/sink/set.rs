@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     plan::{Kind, Plan},
+    records::ORDERED,
     runner::Runner,
     spec::SinkSpec,
 };
@@ -80,7 +81,7 @@ impl Sinks {
         };
         // Also where no sink writes to them any more: commands read them, and an erasure must find every column.
         if plan.has_records()
-            && let Err(failure) = plan.records()
+            && let Err(failure) = plan.records(ORDERED)
         {
             tracing::error!(%tenant, error = failure.what, "what sinks have noted cannot be opened");
         }

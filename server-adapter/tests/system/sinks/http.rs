@@ -103,6 +103,7 @@ fn who_writes_where_sinks_note_delays_them_and_no_more() {
     notes.busy_timeout(Duration::from_secs(60)).expect("a timeout");
     notes.execute_batch("BEGIN IMMEDIATE").expect("locked");
     server.says("a sink waits for others");
+    assert_eq!(tenant.sink(&server, "up", "hook"), 0.0, "it takes nothing meanwhile");
     // The last attempt of its own was before.
     let errors = tenant.sink(&server, "errors_total", "hook");
     assert!(trouble().contains("503"), "{}", trouble());
@@ -117,10 +118,42 @@ fn who_writes_where_sinks_note_delays_them_and_no_more() {
     notes.execute_batch("BEGIN IMMEDIATE").expect("locked");
     send(&server, &tenant, &[5]);
     server.says("what a sink has delivered cannot be noted");
+    assert_eq!(tenant.sink(&server, "up", "hook"), 0.0, "it goes no further meanwhile");
     notes.execute_batch("ROLLBACK").expect("unlocked");
     until("it is noted", || tenant.sink(&server, "lag_frames", "hook") == 0.0);
     assert_eq!(ids(&receiver.taken()), table_ids(&tenant), "each once");
     assert_eq!(tenant.sink(&server, "errors_total", "hook"), errors);
+}
+
+/// The table keeps its cursor itself, so it waits for nobody there, not even to say that it is well again.
+#[test]
+fn who_writes_where_sinks_note_does_not_delay_the_table() {
+    let (folder, server, tenant) = served();
+    let lock = |name: &str| {
+        let connection = rusqlite::Connection::open(tenant.folder.join(name)).expect("opens");
+        connection.busy_timeout(Duration::from_secs(60)).expect("a timeout");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        connection
+    };
+    let lag = || tenant.sink(&server, "lag_frames", "events");
+    send(&server, &tenant, &[1]);
+    until("the table is there", || lag() == 0.0);
+    let table = lock("events.db");
+    send(&server, &tenant, &[1]);
+    until("it is noted", || listed(&folder, "events")[2] == "fails");
+    let notes = lock("sinks.db");
+    drop(table);
+    let began = Instant::now();
+    for _ in 0..6 {
+        until("the table has it", || lag() == 0.0);
+        send(&server, &tenant, &[1]);
+    }
+    until("the last", || lag() == 0.0);
+    assert!(began.elapsed() < Duration::from_secs(40), "each waited for whoever writes there: {:?}", began.elapsed());
+    assert_eq!(tenant.sink(&server, "up", "events"), 1.0);
+    assert_eq!(listed(&folder, "events")[2], "fails", "nobody could take that back");
+    drop(notes);
+    until("and nothing more has to come for that", || listed(&folder, "events")[2] == "well");
 }
 
 /// On a disk that is nearly full, what keeps copies waits, so that others can note how far they are: else retention could remove nothing.

@@ -2,8 +2,11 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::Command,
+    sync::{Arc, Mutex},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -92,26 +95,67 @@ fn a_sink_that_is_added_gets_all_of_it() {
 /// A sink that hangs while its settings change goes on by the new ones once it hangs no longer.
 #[test]
 fn one_that_hung_goes_on_by_its_new_settings() {
+    let folder = Folder::new();
+    let tenant = folder.tenant("shop", &[]);
+    let out = "kind = 'ndjson'\nname = 'out'\npath = '-'";
+    tenant.add_sink(out);
+    let path = folder.path.with_extension("out");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("runs").success());
+    // For both ways, so that it is open before somebody writes; and nobody reads yet.
+    let pipe = fs::OpenOptions::new().read(true).write(true).open(&path).expect("opens");
+    let server = serve_onto(&folder, &path);
+    // More than a pipe holds.
+    send(&server, &tenant, &[600]);
+    until("it hangs", || rustix::io::ioctl_fionread(&pipe).expect("a pipe") > 48 << 10);
+    let runs = || server.internal_get("/metrics").text().contains("sink=\"out\"");
+    let settings = tenant.folder.join("tenant.toml");
+    let text = fs::read_to_string(&settings).expect("UTF-8");
+    fs::write(&settings, text.replace(out, &format!("{out}\nfrom = 'now'"))).expect("written");
+    until("it is left behind", || !runs());
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let read = Arc::clone(&lines);
+    // Of a pipe that it may write to itself it sees no end: it ends with the process.
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            read.lock().expect("not poisoned").push(serde_json::from_str::<Json>(&line).expect("JSON"));
+        }
+    });
+    until("the next runs", runs);
+    send(&server, &tenant, &[1]);
+    until("it goes on", || lines.lock().expect("not poisoned").len() >= 603);
+    assert_eq!(ids(&lines.lock().expect("not poisoned")), table_ids(&tenant));
+}
+
+/// Who keeps what sinks note to himself is waited for, and not until the end: a sink that is to stop ends, and the next has its settings.
+#[test]
+fn one_that_waits_for_others_ends_when_it_is_to() {
     let (folder, server, tenant) = served();
     tenant.add_sink(SINK);
     send(&server, &tenant, &[2]);
     until("the first are there", || count(&tenant) == 3);
     until("the cursor is noted", || listed(&folder, "lines")[4] == "0");
-    // It waits for this before it notes what it has.
     let other = rusqlite::Connection::open(tenant.folder.join("sinks.db")).expect("opens");
     other.execute_batch("BEGIN IMMEDIATE").expect("locked");
     send(&server, &tenant, &[4]);
-    until("it hangs", || count(&tenant) > 3);
-    let runs = || server.internal_get("/metrics").text().contains("sink=\"lines\"");
+    server.says("what a sink has delivered cannot be noted");
     let settings = tenant.folder.join("tenant.toml");
     let text = fs::read_to_string(&settings).expect("UTF-8");
     fs::write(&settings, text.replace(SINK, &format!("{SINK}\nrotate_bytes = '1MiB'"))).expect("written");
-    until("it is left behind", || !runs());
+    // That is the next one's word.
+    server.says("a sink waits for others");
+    assert!(!server.log().contains("a sink hangs"), "{}", server.log());
     other.execute_batch("ROLLBACK").expect("released");
-    until("the next runs", runs);
     send(&server, &tenant, &[1]);
     until("it goes on", || count(&tenant) == 10);
     assert_eq!(ids(&lines(&tenant)), table_ids(&tenant));
+}
+
+/// A server whose standard output goes to this file.
+fn serve_onto(folder: &Folder, path: &Path) -> Server {
+    let mut command = Command::new("bash");
+    clean(&mut command).args(["-c", "exec \"$0\" serve >\"$1\"", env!("CARGO_BIN_EXE_firsthop")]).arg(path);
+    command.env("FIRSTHOP_DATA", &folder.path);
+    Server::start(command)
 }
 
 /// Files are put aside by size; each is complete, none is touched again.
@@ -186,10 +230,7 @@ fn standard_output_is_a_sink() {
     let tenant = folder.tenant("shop", &[]);
     tenant.add_sink("kind = 'ndjson'\nname = 'out'\npath = '-'");
     let printed = folder.path.with_extension("out");
-    let mut command = Command::new("bash");
-    clean(&mut command).args(["-c", "exec \"$0\" serve >\"$1\"", env!("CARGO_BIN_EXE_firsthop")]).arg(&printed);
-    command.env("FIRSTHOP_DATA", &folder.path);
-    let mut server = Server::start(command);
+    let mut server = serve_onto(&folder, &printed);
     send(&server, &tenant, &[3, 700]);
     let text = || fs::read_to_string(&printed).expect("UTF-8");
     until("all are there", || text().lines().count() == 704);

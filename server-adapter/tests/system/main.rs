@@ -5,6 +5,7 @@
 mod backup;
 mod bad_input;
 mod commands;
+mod commands_of_one;
 mod common;
 mod control;
 mod documents;

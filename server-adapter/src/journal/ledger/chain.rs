@@ -268,7 +268,8 @@ pub(crate) fn check(connection: &Connection, public: &PublicKey, known: Option<&
     let mut unsigned = connection.prepare(
         "SELECT DISTINCT hour FROM counters WHERE hour <= ?1 AND hour NOT IN (SELECT hour FROM ledger) ORDER BY hour LIMIT 100",
     )?;
-    for hour in unsigned.query_map([before.unwrap_or(0)], |row| row.get(0))? {
+    // Before the first entry no hour is over: not even the first there is, in which an edge without a clock may be.
+    for hour in unsigned.query_map([before.map_or(-1, i64::from)], |row| row.get(0))? {
         let hour = clock::format(Epoch::new(hour?).start());
         checked.faults.push(format!("{hour} is over and has counts, and no entry"));
     }

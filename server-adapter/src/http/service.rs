@@ -13,7 +13,8 @@ use std::{
 use bytes::{Buf, Bytes};
 use firsthop_core::{Network, limits::MAX_ENVELOPE};
 use firsthop_intake::{
-    CORS, Facts, PREFLIGHT, Problem, Receipt, Refusal, Route, Verdict, native, policy::FORWARDED, route, segment,
+    CORS, Facts, PREFLIGHT, Problem, Receipt, Refusal, Route, Verdict, check_encoding, native, policy::FORWARDED,
+    route, segment,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
@@ -224,6 +225,8 @@ impl Asked {
                 // seldom has room of its own.
                 let (name, result) = match route {
                     Route::Envelope => {
+                        // As of all bodies.
+                        check_encoding(facts.content_encoding)?;
                         let receipted = Box::pin(inner.envelope(body, now, held, by, &mut trace));
                         ("/v1/e", receipted.await.map(receipt))
                     }

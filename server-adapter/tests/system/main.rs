@@ -12,6 +12,7 @@ mod documents;
 mod edges;
 mod erase;
 mod exactly_once;
+mod fields;
 mod isolation;
 mod ledger;
 mod life;

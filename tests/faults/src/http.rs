@@ -31,6 +31,10 @@ impl Answer {
         self.headers.get(name).map_or("", String::as_str)
     }
 
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The code of a problem; empty if it is none.
     pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()

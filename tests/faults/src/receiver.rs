@@ -50,6 +50,10 @@ impl State {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wrong(&self, what: impl FnOnce() -> String) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(what);
+    }
+
     fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
@@ -142,6 +146,9 @@ fn accept(listener: TcpListener, address: SocketAddr, state: &Arc<State>) {
     }
 }
 
+/// What a sink's request has.
+const HEADERS: [&str; 6] = ["host", "content-type", "user-agent", "content-digest", "signature-input", "signature"];
+
 /// Answers requests until the connection ends, or something wants it to.
 fn serve(stream: TcpStream, state: &State) -> Option<()> {
     stream.set_nonblocking(false).ok()?;
@@ -155,6 +162,9 @@ fn serve(stream: TcpStream, state: &State) -> Option<()> {
             match line.trim_end().split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                     length = value.trim().parse().ok()?
+                }
+                Some((name, _)) if !HEADERS.contains(&name.to_lowercase().as_str()) => {
+                    state.wrong(|| format!("a header that no sink sends: {line}"))
                 }
                 _ if line == "\r\n" => break,
                 _ => {}
@@ -199,8 +209,7 @@ fn take(events: &[Json], state: &State) {
     for event in events {
         let (id, data) = (event["id"].as_str().unwrap_or_default(), &event["data"]);
         if data["event_id"] != id || data["seq"] != data["properties"]["n"] {
-            let mut wrong = state.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-            wrong.get_or_insert_with(|| format!("an event is not what was sent: {event}"));
+            state.wrong(|| format!("an event is not what was sent: {event}"));
         }
         *taken.entry(id.to_owned()).or_default() += 1;
     }

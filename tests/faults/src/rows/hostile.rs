@@ -88,7 +88,7 @@ fn ask(folder: &Folder, bytes: &[u8]) -> Outcome<Answer> {
 
 /// Sends bytes on a connection of their own and reads all answers. A request that is not whole has none until the sending side ends, so they are not waited
 /// for long before that.
-fn send(folder: &Folder, bytes: &[u8]) -> Outcome<Vec<Answer>> {
+pub(super) fn send(folder: &Folder, bytes: &[u8]) -> Outcome<Vec<Answer>> {
     let mut stream = connect(folder.public, Duration::from_secs(10))?;
     // Cut off, it says why before that.
     let _ = stream.write_all(bytes);
@@ -121,12 +121,12 @@ fn is_silence(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-fn post(headers: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn post(headers: &str, body: &[u8]) -> Vec<u8> {
     [format!("POST /v1/f HTTP/1.1\r\nHost: shop\r\n{headers}\r\n").as_bytes(), body].concat()
 }
 
 /// None of the answers is a good one.
-fn refused(what: &str, answers: &[Answer]) -> Outcome<()> {
+pub(super) fn refused(what: &str, answers: &[Answer]) -> Outcome<()> {
     match answers.iter().find(|answer| !(400..500).contains(&answer.status)) {
         Some(answer) => Err(format!("{what}: {} {}", answer.status, answer.text()).into()),
         None => Ok(()),
@@ -371,15 +371,7 @@ fn smuggling(bench: &mut Bench) -> Outcome<Figures> {
                 return Err(format!("{head:?}: the hidden request is carried out").into());
             }
         }
-        // A header's value comes back nowhere.
-        for value in ["x\r\nSet-Cookie: a=b", "x%0d%0aSet-Cookie: a=b", "x\u{85}Set-Cookie: a=b"] {
-            let injected = format!("Origin: {value}\r\nUser-Agent: {value}\r\nContent-Length: 1\r\n");
-            let answers = send(folder, &post(&injected, b"x"))?;
-            if answers.iter().any(|answer| !answer.header("set-cookie").is_empty()) {
-                return Err(format!("{value:?} comes back").into());
-            }
-        }
-        Ok((format!("{} shapes", shapes.len() + 3), 6))
+        Ok((format!("{} shapes", shapes.len()), 6))
     })
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod disk;
 mod hostile;
+mod injection;
 mod neighbours;
 mod sinks;
 mod slow;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> Vec<Row> {
         again::ROWS,
         slow::ROWS,
         hostile::ROWS,
+        injection::ROWS,
         sinks::ROWS,
         neighbours::ROWS,
         update::ROWS,

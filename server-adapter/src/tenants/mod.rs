@@ -14,6 +14,7 @@
 //! A running server looks at them every second.
 
 mod documents;
+mod edges;
 mod file;
 pub(crate) mod kept;
 mod limits;
@@ -21,6 +22,7 @@ mod live;
 mod random;
 mod region_keys;
 mod retention;
+mod signing;
 mod store;
 mod turns;
 
@@ -28,18 +30,19 @@ pub use crate::sink::{Algorithm, Begin, HttpSpec, NdjsonSpec, PostgresSpec, Post
 
 pub use self::{
     documents::Documents,
+    edges::Enrolled,
     file::{Enrolment, KeyFile, RegionKeyPair, Root, SigningKey, TenantFile},
     limits::LimitsFile,
     retention::RetentionFile,
-    store::{Enrolled, Store, StoredTenant},
+    store::{Store, StoredTenant},
 };
 pub(crate) use self::{
     documents::NAME as DOCUMENTS,
+    edges::token_hash,
     file::{make_folder, sync_folder},
     limits::{Kind as LimitKind, Limits, Usage},
     live::{Found, Live, Tenants, watch_files, watch_retention},
     random::alphanumeric,
     random::bytes as random_bytes,
-    store::token_hash,
     turns::{NoTurn, Turn},
 };

@@ -1,4 +1,4 @@
-//! The tenants of a data folder: found, made, changed.
+//! The tenants of a data folder: found, made, renamed, and given new roots.
 
 use std::{
     fs::{self, File},
@@ -6,17 +6,14 @@ use std::{
     time::Duration,
 };
 
-use firsthop_core::{KeyId, Region, RootKey, TenantId, Timestamp, WorkerId};
-use firsthop_intake::policy::Place;
-use sha2::{Digest, Sha256};
+use firsthop_core::{KeyId, Region, RootKey, TenantId, Timestamp};
 
 use super::{
     LimitsFile, alphanumeric,
-    documents::{Documents, Renew},
-    file::{self, Enrolment, KeyFile, Root, SigningKey, TenantFile, check_name},
+    file::{self, KeyFile, Root, SigningKey, TenantFile, check_name},
     random_bytes,
 };
-use crate::{Error, ledger::hex};
+use crate::Error;
 
 /// A data folder, seen as the tenants in it.
 #[derive(Clone, Debug)]
@@ -33,15 +30,6 @@ pub struct StoredTenant {
     pub tenant: TenantFile,
     /// `keys.toml`
     pub keys: KeyFile,
-}
-
-/// A new edge.
-#[derive(Debug)]
-pub struct Enrolled {
-    /// Its number.
-    pub worker: WorkerId,
-    /// What it shows to get leases. Nobody can ask for it again.
-    pub token: String,
 }
 
 const TENANT_HEADING: &str =
@@ -219,81 +207,6 @@ impl Store {
         Ok(stored)
     }
 
-    /// Enrols an edge.
-    ///
-    /// # Errors
-    /// [`Error::Tenant`], [`Error::Io`].
-    pub fn enrol(&self, said: Option<&str>, name: &str, region: Region, now: Timestamp) -> Result<Enrolled, Error> {
-        let _lock = self.lock()?;
-        let mut stored = self.find(said)?;
-        check_name(name)?;
-        if stored.tenant.enrolments.iter().any(|edge| edge.removed.is_none() && edge.name == name) {
-            return Err(Error::tenant(format!("there is an edge {name:?} already")));
-        }
-        if region == Region::ANY {
-            return Err(Error::tenant("an edge stands in one region: two letters, such as EU"));
-        }
-        let home = stored.tenant.region;
-        let place = Place::Region(region);
-        match stored.tenant.policy.as_ref().filter(|policy| !policy.regions.is_empty()) {
-            Some(policy) if !policy.regions.iter().any(|of| policy.may_forward(of, place)) => {
-                return Err(Error::tenant(format!(
-                    "by the policy in tenant.toml, an edge in {region} may neither read nor pass on anything"
-                )));
-            }
-            None if home != Region::ANY && region != home => {
-                return Err(Error::tenant(format!(
-                    "the tenant's data may be read in {home} only, and the edge would be in {region}; for an edge that passes on what it \
-                     may not read, say so in a [policy] in tenant.toml"
-                )));
-            }
-            _ => {}
-        }
-        // Removed edges are kept, so that no number is given twice.
-        let worker = stored.tenant.enrolments.iter().map(|edge| edge.worker.get()).max().unwrap_or(0) + 1;
-        // The edge learns from its token what documents verify with: from nobody in between.
-        let (document_key, is_new) = stored.signing_key(|keys| &mut keys.document);
-        if is_new {
-            stored.save_keys()?;
-        }
-        let document_key = hex(document_key.public().as_bytes());
-        let token = format!("fhe_{}_{worker:08x}_{}_{document_key}", stored.tenant.id, alphanumeric(32));
-        let worker = WorkerId::new(worker);
-        let token_sha256 = token_hash(&token);
-        stored.tenant.enrolments.push(Enrolment {
-            worker,
-            name: name.to_owned(),
-            region,
-            token_sha256,
-            added: Some(now),
-            removed: None,
-        });
-        stored.save_tenant()?;
-        Ok(Enrolled { worker, token })
-    }
-
-    /// Ends an edge's enrolment: no more leases, and its envelopes are refused. Its entry stays, so that its number
-    /// stays taken and what it forwarded can be checked.
-    ///
-    /// # Errors
-    /// [`Error::Tenant`], [`Error::Io`].
-    pub fn remove_edge(&self, said: Option<&str>, edge: &str, now: Timestamp) -> Result<Enrolment, Error> {
-        let _lock = self.lock()?;
-        let mut stored = self.find(said)?;
-        let enrolment = stored
-            .tenant
-            .enrolments
-            .iter_mut()
-            .find(|enrolment| {
-                enrolment.removed.is_none() && (enrolment.name == edge || enrolment.worker.get().to_string() == edge)
-            })
-            .ok_or_else(|| Error::tenant(format!("no edge {edge:?}; `firsthop edge list` shows them")))?;
-        enrolment.removed = Some(now);
-        let enrolment = enrolment.clone();
-        stored.save_tenant()?;
-        Ok(enrolment)
-    }
-
     /// Adds a root that signs from now on. The one before it verifies for `grace` longer, so that no frame that was
     /// valid when it was sent is refused.
     ///
@@ -311,55 +224,6 @@ impl Store {
         stored.tenant.account(&stored.keys, now)?;
         stored.save_keys()?;
         Ok(stored)
-    }
-
-    /// The key that signs this tenant's ledger. Made now, if there is none yet.
-    ///
-    /// # Errors
-    /// [`Error::Tenant`], [`Error::Io`].
-    pub fn ledger_key(&self, id: TenantId) -> Result<SigningKey, Error> {
-        self.signing_key(id, |keys| &mut keys.ledger)
-    }
-
-    /// The key that signs this tenant's documents. Made now, if there is none yet.
-    ///
-    /// # Errors
-    /// [`Error::Tenant`], [`Error::Io`].
-    pub fn document_key(&self, id: TenantId) -> Result<SigningKey, Error> {
-        self.signing_key(id, |keys| &mut keys.document)
-    }
-
-    fn signing_key(
-        &self,
-        id: TenantId,
-        which: impl Fn(&mut KeyFile) -> &mut Option<SigningKey>,
-    ) -> Result<SigningKey, Error> {
-        if let Some(key) = which(&mut self.load(id)?.keys).take() {
-            return Ok(key);
-        }
-        let _lock = self.lock()?;
-        // Another process may have been faster.
-        let mut stored = self.load(id)?;
-        let (key, is_new) = stored.signing_key(which);
-        if is_new {
-            stored.save_keys()?;
-        }
-        Ok(key)
-    }
-
-    /// What the tenant's edges and pages are told, signed: as it was signed last, if that still holds, else anew.
-    ///
-    /// # Errors
-    /// [`Error::Tenant`], [`Error::Io`].
-    pub fn documents(&self, id: TenantId, now: Timestamp) -> Result<Documents, Error> {
-        let stored = self.load(id)?;
-        let documents = Documents::read(&stored.folder)?;
-        if !documents.is_due(&stored)? {
-            return Ok(documents);
-        }
-        let _lock = self.lock()?;
-        // Another process may have been faster.
-        self.load(id)?.publish(now, Renew::Changed)
     }
 
     fn check_free(&self, name: &str) -> Result<(), Error> {
@@ -385,35 +249,7 @@ impl Store {
 }
 
 impl StoredTenant {
-    /// One of the tenant's signing keys, and whether it was made now and is to be saved.
-    fn signing_key(&mut self, which: impl Fn(&mut KeyFile) -> &mut Option<SigningKey>) -> (SigningKey, bool) {
-        let key = which(&mut self.keys);
-        let is_new = key.is_none();
-        (key.get_or_insert_with(|| SigningKey::new(new_root())).clone(), is_new)
-    }
-
-    /// Signs the documents that are due, in a folder that nobody else changes meanwhile.
-    fn publish(&mut self, now: Timestamp, renew: Renew) -> Result<Documents, Error> {
-        let before = Documents::read(&self.folder)?;
-        let (key, is_new) = self.signing_key(|keys| &mut keys.document);
-        let mut documents = before.clone();
-        documents.renew(self, &key, now, renew)?;
-        if documents != before {
-            if is_new {
-                self.save_keys()?;
-            }
-            documents.write(&self.folder)?;
-        }
-        Ok(documents)
-    }
-
-    /// Signs the documents of a folder that comes from elsewhere, if it has any: where it was, later ones may have been signed since, and
-    /// who has seen those takes none that is older.
-    pub(crate) fn publish_again(&mut self, now: Timestamp) -> Result<(), Error> {
-        self.publish(now, Renew::All).map(drop)
-    }
-
-    fn save_tenant(&self) -> Result<(), Error> {
+    pub(super) fn save_tenant(&self) -> Result<(), Error> {
         file::write(&self.folder.join("tenant.toml"), &self.tenant, TENANT_HEADING)
     }
 
@@ -453,26 +289,21 @@ pub(super) fn new_root() -> RootKey {
     RootKey::new(secret)
 }
 
-/// What a server keeps of a token. The token has 190 random bits: a slow hash would add nothing.
-pub(crate) fn token_hash(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use firsthop_core::WriteKey;
 
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    pub(in super::super) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-    fn any() -> Vec<String> {
+    pub(in super::super) fn any() -> Vec<String> {
         vec!["*".to_owned()]
     }
 
-    fn store() -> (tempfile::TempDir, Store) {
+    pub(in super::super) fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::new(folder.path().join("made/when/needed"));
         (folder, store)
@@ -546,27 +377,6 @@ mod tests {
         assert!(after.root(KeyId::FIRST).is_some(), "kept for what it signed");
         // What was written is what is read.
         assert_eq!(store.find(None).unwrap().keys.roots[1].secret.expose(), after.roots[1].secret.expose());
-    }
-
-    #[test]
-    fn an_edge_is_enrolled_once_and_its_number_never_again() {
-        let (_folder, store) = store();
-        let stored = store.add("shop", "EU".parse().unwrap(), &any(), NOW).expect("made");
-        let eu = || "EU".parse().unwrap();
-        let first = store.enrol(None, "fra", eu(), NOW).expect("enrolled");
-        assert_eq!(first.worker.get(), 1);
-        assert!(first.token.starts_with(&format!("fhe_{}_00000001_", stored.tenant.id)));
-        // What the token says that documents verify with is what signs them.
-        let said = firsthop_intake::parse_enrolment(&first.token).expect("a token").document_key;
-        let key = store.document_key(stored.tenant.id).expect("made when the edge was enrolled");
-        assert_eq!(*key.public().as_bytes(), said);
-        let text = fs::read_to_string(stored.folder.join("tenant.toml")).expect("there");
-        assert!(!text.contains(&first.token) && text.contains(&token_hash(&first.token)));
-        assert!(store.enrol(None, "fra", eu(), NOW).is_err(), "the name is taken");
-        assert!(store.enrol(None, "iad", "US".parse().unwrap(), NOW).is_err(), "outside the tenant's region");
-        store.remove_edge(None, "fra", NOW).expect("removed");
-        assert!(store.remove_edge(None, "fra", NOW).is_err(), "gone");
-        assert_eq!(store.enrol(None, "fra", eu(), NOW).expect("enrolled again").worker.get(), 2);
     }
 
     #[test]

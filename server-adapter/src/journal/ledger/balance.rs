@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 use firsthop_core::{Epoch, Region, SourceId, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::missing::{Missing, Place, Proof, Scan};
+use super::{
+    missing::Scan,
+    walk::{Missing, Place, Proof},
+};
 use crate::{Error, journal::open_reader, tenants::StoredTenant};
 
 /// What to reconcile.

@@ -17,6 +17,7 @@ mod missing;
 mod model_tests;
 #[cfg(all(test, feature = "cli"))]
 mod trust_tests;
+mod walk;
 
 use firsthop_core::limits::MAX_EVENTS;
 

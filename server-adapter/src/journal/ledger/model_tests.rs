@@ -12,7 +12,8 @@ use rusqlite::Connection;
 
 use super::{
     balance::{Balance, Scope, State, draw},
-    missing::{Missing, Scan},
+    missing::Scan,
+    walk::Missing,
 };
 use crate::journal::{
     arrival::{Arrival, SetAside},

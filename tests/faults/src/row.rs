@@ -15,8 +15,6 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// What is done, and what must hold besides the columns.
     pub(crate) what: &'static str,
-    /// Whether the short version has it.
-    pub(crate) short: bool,
     /// Most seconds, in full.
     pub(crate) limit: u64,
     pub(crate) run: fn(&mut Bench) -> Outcome<Figures>,

@@ -18,14 +18,12 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "any-order",
         what: "Each of 1,500 frames (short: 200), half of them in sessions, is sent one to five times, in any order, over four connections at a time. Receipts and rows add up.",
-        short: true,
         limit: 120,
         run: any_order,
     },
     Row {
         name: "replay",
         what: "One captured frame is sent 100,000 times (short: 2,000) over eight connections: every answer says duplicate, and the journal does not grow.",
-        short: true,
         limit: 180,
         run: replay,
     },

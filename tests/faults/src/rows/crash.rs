@@ -19,7 +19,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "sigkill",
         what: "SIGKILL in the middle of commits, 200 times (short: 10), under load; producers send again what was not answered. After each start all that \
                was acknowledged is there.",
-        short: true,
         limit: 480,
         run: sigkill,
     },
@@ -27,7 +26,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "power",
         what: "The power goes under load, 40 times (short: 6): after a kill, writes that no sync followed are taken back, all, some or by sectors, and the \
                server starts on what is left. What the events table had confirmed is in it.",
-        short: true,
         limit: 300,
         run: power,
     },
@@ -35,7 +33,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "sigterm",
         what: "SIGTERM under load, 10 times (short: 2): the server ends by itself with 0, what it acknowledged is in the events table by then, and a new one \
                takes over.",
-        short: true,
         limit: 240,
         run: sigterm,
     },

@@ -24,7 +24,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "tail",
         what: "After a kill, the write-ahead log is cut at every byte of its last transactions (short: at some), and bits in it are flipped. What is left is whole \
                transactions from the front, `verify` reports what is missing of what the events table had, and a server starts on it, says so, and takes events: all that is left is there once. Lost is what is gone and not reported; stored is of before the cuts.",
-        short: true,
         limit: 600,
         run: tail,
     },
@@ -32,7 +31,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "damage",
         what: "After a stop, bits of the journal's file are flipped, pages zeroed, its end cut off, the file emptied or removed. `verify` reports it, unless all that can be \
                read is as it was; a server refuses or starts, and does not panic. Each damage is done to a new copy: the columns are of the whole one.",
-        short: true,
         limit: 240,
         run: damage,
     },

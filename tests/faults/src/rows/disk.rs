@@ -23,14 +23,12 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "enospc",
         what: "The disk is full (a small tmpfs; without the right to mount, a limit on the size of files): 503 with Retry-After and unready, not ended; given room, it goes on.",
-        short: true,
         limit: 180,
         run: enospc,
     },
     Row {
         name: "enospc-now-and-then",
         what: "Some writes say that the disk is full, others succeed (shim), 8 times (short: 2), under load.",
-        short: false,
         limit: 240,
         run: enospc_now_and_then,
     },
@@ -38,21 +36,18 @@ pub(super) const ROWS: &[Row] = &[
         name: "eio",
         what: "Syncs or writes fail with EIO (shim), once, a few times, for a while or at random, 24 times (short: 4), under load; then the power goes, and what a \
                failed sync should have written is gone. Nothing that was acknowledged is.",
-        short: true,
         limit: 400,
         run: eio,
     },
     Row {
         name: "checkpoint",
         what: "A sync of the database file fails (shim) while the log is moved into it, 4 times (short: 1), under load; the log begins again, and then the power goes.",
-        short: true,
         limit: 240,
         run: checkpoint,
     },
     Row {
         name: "slow-disk",
         what: "Every sync takes 0.2 s, then 3 s with a commit timeout of 1 s (shim): answers are late and then 503, memory stays bounded, and it goes on afterwards.",
-        short: false,
         limit: 240,
         run: slow,
     },

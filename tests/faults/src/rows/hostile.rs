@@ -26,21 +26,18 @@ pub(super) const ROWS: &[Row] = &[
         name: "lengths",
         what: "Content-Length too long, too short, negative, huge, twice; chunks that lie; every length and count in a frame's header changed, with a CRC that fits. Refused with 4xx or cut off, \
                nothing of it stored, good clients served.",
-        short: true,
         limit: 120,
         run: lengths,
     },
     Row {
         name: "encodings",
         what: "Compressed bodies, among them a bomb: 415 `unsupported-encoding`, said and counted, and nothing is unpacked.",
-        short: true,
         limit: 60,
         run: encodings,
     },
     Row {
         name: "json",
         what: "JSON that is deep, wide, long, has numbers, texts and repeated names that are too much: each answered within a second (short: five), with 4xx or 200, never 5xx.",
-        short: true,
         limit: 90,
         run: json,
     },
@@ -48,7 +45,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "smuggling",
         what: "Heads that two readers may understand differently (Content-Length and Transfer-Encoding, folded and bare lines, NUL, names with spaces), each with a second request hidden in its body: that \
                one is never carried out.",
-        short: true,
         limit: 90,
         run: smuggling,
     },

@@ -25,7 +25,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "noisy-tenant",
         what: "One tenant, which may send 1,000 events/s, sends 100 times that over 40 connections; another sends as ever. Neither loses anything, what is too much is answered 429 with Retry-After, and in full the \
                other's p99 moves by at most 20 % or 1 ms.",
-        short: true,
         limit: 180,
         run: noisy,
     },
@@ -33,7 +32,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "greedy-tenant",
         what: "Nobody has a limit, and one tenant sends all it can over 64 connections, frames of 300, again and again; another sends as ever. Neither loses anything, nobody is refused, and in full the other's p99 moves by at \
                most 20 % or 1 ms; the note says what it is in a server of its own meanwhile.",
-        short: true,
         limit: 180,
         run: greedy,
     },
@@ -41,7 +39,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "two-servers",
         what: "A second server on the same data folder is refused. Two servers with a folder each get the same events: each stores them once (a journal knows nothing of another), and one sink of both, which \
                knows event ids, has each once.",
-        short: true,
         limit: 60,
         run: two_servers,
     },

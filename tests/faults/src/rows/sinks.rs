@@ -20,14 +20,12 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "sink-slow",
         what: "An HTTP sink takes ten times as long as what arrives allows. No acknowledgement waits for it, the events table has everything meanwhile, and when the sink is well, it catches up.",
-        short: true,
         limit: 120,
         run: slow,
     },
     Row {
         name: "sink-away",
         what: "An HTTP sink goes away and comes back, 6 times (short: 2), and in between the server is killed. Everything arrives.",
-        short: true,
         limit: 180,
         run: away,
     },
@@ -35,21 +33,18 @@ pub(super) const ROWS: &[Row] = &[
         name: "sink-stalled",
         what: "An HTTP sink is away until a small disk (a tmpfs; without the right to mount, it is not filled) is full up to its reserve: 503 and unready, and the reserve is left. The sink comes back: it gets everything, retention \
                removes what it has, and the server is ready and takes events again, without a restart and without a hand.",
-        short: true,
         limit: 180,
         run: stalled,
     },
     Row {
         name: "sink-silent",
         what: "An HTTP sink takes a batch and never answers, again and again, until the server gives up waiting. It gets the batch again, under the same ids.",
-        short: false,
         limit: 120,
         run: silent,
     },
     Row {
         name: "poison",
         what: "An HTTP sink refuses each batch that has one of some events in it. Those become dead letters, all others arrive; once the sink takes them, `firsthop replay --dead` brings them.",
-        short: true,
         limit: 120,
         run: poison,
     },

@@ -22,14 +22,12 @@ pub(super) const ROWS: &[Row] = &[
         name: "slowloris",
         what: "5,000 connections (short: 800) trickle a head that never ends, and come again when they are cut off, for 25 s (short: 5 s), while good clients send. Every request of a good \
                client is answered with 200 at the first attempt; the slow ones are cut off in time.",
-        short: true,
         limit: 200,
         run: slowloris,
     },
     Row {
         name: "stalled-body",
         what: "400 connections (short: 100) stop in the middle of a body. Each is answered 408 in time, what it held of the memory is given back, and good clients notice nothing.",
-        short: true,
         limit: 60,
         run: stalled,
     },

@@ -22,14 +22,12 @@ pub(super) const ROWS: &[Row] = &[
         name: "clock",
         what: "The server's clock jumps by 24 h forwards and backwards and by seconds, under load (shim). Sessions from an hour to come are refused with their reason, \
                kept in quarantine, and stored by a replay once it is that hour.",
-        short: true,
         limit: 120,
         run: clock,
     },
     Row {
         name: "rotation",
         what: "`firsthop key rotate`, 6 times (short: 2), while pages send in sessions and an edge in envelopes under the old root, and edges fetch new leases. Nothing is refused.",
-        short: true,
         limit: 120,
         run: rotation,
     },
@@ -37,7 +35,6 @@ pub(super) const ROWS: &[Row] = &[
         name: "keys-away",
         what: "The key server does not answer an edge for 2 h (virtual time on both sides). What the edge seals with the leases that it has is taken, also two hours late; once they \
                have ended, pages keep what they have; when the key server is back, all of it is stored.",
-        short: true,
         limit: 90,
         run: keys_away,
     },

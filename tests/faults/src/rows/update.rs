@@ -22,7 +22,6 @@ pub(super) const ROWS: &[Row] = &[Row {
     name: "updates",
     what: "20 updates (short: 3) under load: a second server takes the listeners over from the first (`serve --take-over`), which ends with 0. Nobody who connects is refused, and nobody \
            waits for longer than 5 s.",
-    short: true,
     limit: 180,
     run: updates,
 }];

@@ -26,7 +26,6 @@ pub(super) const ROWS: &[Row] = &[Row {
     what: "Ends of lines in every form (CR, LF, both, folded, NUL, U+0085, U+2028, escaped, wide letters that end in them), each followed by a header, an object and an escape sequence: in names and values of headers, \
            in paths, in every text of an event. None comes back as a header or in an answer's body; events that have them are stored as they are, and are one line of NDJSON and one CloudEvent each; \
            the metrics have no line, the log no text of them, and a terminal gets them harmless.",
-    short: true,
     limit: 120,
     run: injection,
 }];

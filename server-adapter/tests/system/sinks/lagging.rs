@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{database::Database, receiver::Receiver, send};
-use crate::common::{Server, Tenant, served, until};
+use crate::common::{Folder, Server, Tenant, served, until};
 
 /// A sink that is away until it is let.
 struct Away<'a> {
@@ -108,4 +108,30 @@ fn what_postgres_has_yet_to_get_stays() {
         back: &mut || database.borrow_mut().up(&[]),
         has: &|_| database.borrow().number("SELECT COUNT(*) FROM firsthop_events"),
     });
+}
+
+/// A journal may be far larger than it is to be: what a sink has yet to get is not what makes room.
+#[test]
+fn what_is_too_much_stays_until_every_sink_has_it() {
+    let folder = Folder::new();
+    let (shop, other) = (folder.tenant("shop", &[]), folder.tenant("other", &[]));
+    let path = shop.folder.join("lines.ndjson");
+    let file = File::create(&path).expect("made");
+    file.lock().expect("locked");
+    shop.add_sink("kind = 'ndjson'\nname = 'lines'");
+    let mut server = folder.serve_with(&["--retention-bytes", "128KiB"]);
+    send(&server, &shop, &[300; 40]);
+    shop.settle();
+    // The one beside it has nobody to wait for: once more of its own is gone, retention has looked at both.
+    for _ in 0..2 {
+        let before = removed(&other);
+        send(&server, &other, &[300; 40]);
+        until("the other's are removed", || removed(&other) > before);
+    }
+    assert_eq!(removed(&shop), 0, "the sink has yet to get all of it");
+    drop(file);
+    until("it has all", || fs::read_to_string(&path).expect("UTF-8").lines().count() == 40 * 300 + 1);
+    until("and then the oldest go", || removed(&shop) > 0);
+    server.stop();
+    folder.ok(&["verify"]);
 }

@@ -24,6 +24,12 @@ impl Applied<'_> {
         // They were written by what reads them.
         Notes::from_bytes(&self.notes).unwrap_or_default()
     }
+
+    /// The same, encoded.
+    #[must_use]
+    pub fn notes_bytes(&self) -> &[u8] {
+        &self.notes
+    }
 }
 
 /// Applies a tenant's rules to a frame that was checked. `key` is needed where [`Rules::hashes`]; `annotation` is what the request says.

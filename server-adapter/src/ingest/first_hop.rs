@@ -8,7 +8,7 @@ use firsthop_intake::{
 };
 
 use crate::{
-    journal::{Arrival, At, Noted},
+    journal::{Arrival, At, Noted, stored_as},
     tenants::{KeyFile, TenantFile},
 };
 
@@ -46,12 +46,12 @@ impl<'a> FirstHop<'a> {
         annotation: &Annotation<'_>,
     ) -> Result<Arrival, Error> {
         let applied = apply(self.rules(), self.hash_key(at.region).as_ref(), facts, annotation, frame)?;
-        let noted = Noted { annotation: applied.annotation, notes: Some(applied.notes()) };
+        let noted = Some(stored_as(&applied.annotation, applied.notes_bytes())?);
         match &applied {
-            Applied { frame: None, .. } => Arrival::new(body, frame, foreign, at, Some(&noted)),
+            Applied { frame: None, .. } => Arrival::noted(body, frame, foreign, at, noted),
             Applied { frame: Some(bytes), .. } => {
                 let body = Bytes::copy_from_slice(bytes);
-                Arrival::new(&body, &Frame::parse(&body)?, foreign, at, Some(&noted))
+                Arrival::noted(&body, &Frame::parse(&body)?, foreign, at, noted)
             }
         }
     }

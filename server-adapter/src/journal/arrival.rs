@@ -51,6 +51,20 @@ impl Arrival {
         at: At,
         noted: Option<&Noted<'_>>,
     ) -> Result<Self, Error> {
+        Self::noted(body, frame, foreign, at, noted.map(Noted::encode).transpose()?)
+    }
+
+    /// The same with what was noted as it is stored.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn noted(
+        body: &Bytes,
+        frame: &Frame<'_>,
+        foreign: bool,
+        at: At,
+        annotation: Option<Box<[u8]>>,
+    ) -> Result<Self, Error> {
         let header = *frame.header();
         // Where a slice of the body stands in it.
         let from = frame.bytes().as_ptr().addr() - body.as_ptr().addr();
@@ -59,7 +73,7 @@ impl Arrival {
             frame: from..from + frame.bytes().len(),
             header,
             at,
-            annotation: noted.map(Noted::encode).transpose()?,
+            annotation,
             rewritten: frame.rewritten(),
             foreign: if foreign { foreign_of(frame)? } else { Vec::new() },
         })
@@ -122,13 +136,17 @@ impl<'a> Noted<'a> {
     }
 
     pub(crate) fn encode(&self) -> Result<Box<[u8]>, Error> {
-        let mut buffer = [0; 256 + MAX_NOTES];
-        let mut len = self.annotation.encode(&mut buffer)?.len();
-        if let Some(notes) = &self.notes {
-            len += notes.encode(&mut buffer[len..])?.len();
+        match &self.notes {
+            Some(notes) => stored_as(&self.annotation, notes.encode(&mut [0; MAX_NOTES])?),
+            None => stored_as(&self.annotation, &[]),
         }
-        Ok(buffer[..len].into())
     }
+}
+
+/// What was noted as it is stored, of notes that are encoded.
+pub(crate) fn stored_as(annotation: &Annotation<'_>, notes: &[u8]) -> Result<Box<[u8]>, Error> {
+    let mut buffer = [0; 256];
+    Ok([annotation.encode(&mut buffer)?, notes].concat().into())
 }
 
 /// In the place of a digest of what nobody may know any more: it is the same as any.

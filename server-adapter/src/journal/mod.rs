@@ -41,7 +41,7 @@ mod writer;
 
 pub(crate) use self::{
     answers::Lane,
-    arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed},
+    arrival::{Arrival, Asked, Noted, SetAside, Verdict, is_suppressed, stored_as},
     counters::{At, Count, Totals},
     erase::{Found, names_escaped, scrub},
     memory::{Held, Memory},

@@ -12,7 +12,7 @@ GROWTH ?=
 ROW ?=
 WRITE ?=
 
-.PHONY: help demo test faults bench bench-server bench-edge limits build sdk worker server server-static setup fmt lint deny advisories fuzz clean clean-tools
+.PHONY: help demo test faults bench bench-server bench-edge limits build sdk worker server server-static server-tuned setup fmt lint deny advisories fuzz clean clean-tools
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -69,6 +69,10 @@ server: ## Build the server, optimised: target/release/firsthop
 server-static: ## Build the server as one file that needs nothing of the system: target/<processor>-unknown-linux-musl/release/firsthop
 	@tools/setup static
 	@tools/build server-static
+
+server-tuned: ## Build the server guided by a profile, a tenth faster, in about ten minutes: target/tuned/bin/firsthop
+	@tools/setup tuned
+	@tools/build server-tuned
 
 setup: ## Install all tools now
 	@tools/setup

@@ -47,7 +47,7 @@ function criterion() {
 
 const times = criterion();
 const figures = part('figures');
-const server = part('server');
+const server = ofToday('server', part('server'), ({ builds }) => builds);
 const growth = part('growth');
 const edge = ofToday('edge', part('edge'), ({ scenarios, forwarding }) =>
   scenarios.every(({ throughputQuartiles, cpuQuartiles }) => throughputQuartiles && cpuQuartiles) && forwarding.every(({ shareQuartiles }) => shareQuartiles));
@@ -135,12 +135,12 @@ if (server) {
   }
   goal('server: rows a second into the events table while events come in', `${whole(server.drain.rowsPerSecond)} beside ${whole(server.drain.ingestPerSecond)} events/s`, server.drain.rowsPerSecond, '>=', 300_000, '');
   // Of one and the same binary: the static one. The other misses the goal whatever its size.
-  const idle = server.static ?? server.idle;
+  const idle = server.builds.find(({ isStatic }) => isStatic) ?? server.idle;
   goal('server, idle: memory', `${fixed(idle.residentMiB)} MiB`, idle.residentMiB, '<=', 20, ' MiB');
   goal('server, idle: ready after', `${fixed(idle.readyMs, 0)} ms`, idle.readyMs, '<=', 50, ' ms');
   const megabytes = idle.binaryBytes / 1e6;
   goal('server: one static binary', `${fixed(megabytes)} MB${idle.isStatic ? '' : ', which needs the C library'}`, idle.isStatic ? megabytes : Infinity, '<=', 20, ' MB');
-  const unequal = [...server.scenarios, server.drain, ...(server.static ? [server.static] : [])].filter(({ balanced }) => !balanced).length;
+  const unequal = [...server.scenarios, server.drain, ...server.builds].filter(({ balanced }) => !balanced).length;
   goal('server: parts after which the journal has not exactly what was acknowledged', `${unequal}`, unequal, '<=', 0, '');
 }
 if (growth) {
@@ -325,18 +325,19 @@ if (server) {
     ['rows/s', 'events/s that came in', 'their p99 ms', 'behind at first', 'behind at last', 'seconds behind, at most', 'in the journal'],
     [[whole(drain.rowsPerSecond), whole(drain.ingestPerSecond), fixed(drain.ingestP99Ms), whole(drain.lagFrames[0]), whole(drain.lagFrames.at(-1)), fixed(Math.max(...drain.lagSeconds)), drain.balanced ? 'all acknowledged' : 'NOT WHAT WAS ACKNOWLEDGED']],
   );
-  if (server.static) {
-    const { static: alone, idle } = server;
-    section(
-      'The static build beside the other: one event per request, 64 connections',
-      'One after the other. The static one has musl, whose functions for memory and texts are plain loops.',
-      ['', 'events/s', 'CPU µs/event', 'MB', 'ready ms', 'idle MiB'],
-      [
-        ['as make server builds it', whole(alone.beside), fixed(alone.besideCpu, 2), fixed(idle.binaryBytes / 1e6), fixed(idle.readyMs, 0), fixed(idle.residentMiB)],
-        ['as make server-static does', whole(alone.eventsPerSecond), fixed(alone.cpuMicrosPerEvent, 2), fixed(alone.binaryBytes / 1e6), fixed(alone.readyMs, 0), fixed(alone.residentMiB)],
-      ],
-    );
-  }
+  section(
+    'The builds side by side: one event per request, 64 connections',
+    'One after the other; all else above is of the first. That of server-static has musl, whose functions for memory and texts are plain loops.',
+    ['make', 'events/s', 'CPU µs/event', 'MB', 'ready ms', 'idle MiB'],
+    server.builds.map((build) => [
+      build.name,
+      whole(build.eventsPerSecond),
+      fixed(build.cpuMicrosPerEvent, 2),
+      fixed(build.binaryBytes / 1e6),
+      fixed(build.readyMs, 0),
+      fixed(build.residentMiB),
+    ]),
+  );
 }
 
 if (isolation) {

@@ -1,20 +1,21 @@
 // The server under load, on loopback, beside nginx that answers 204 and throws the body away:
 //
-//     node benches/server/main.mjs FIRSTHOP LOAD FOLDER [SECONDS [STATIC]] >server.json
+//     node benches/server/main.mjs LOAD FOLDER SECONDS BUILD=FIRSTHOP… >server.json
 //
-// STATIC is the static build (make server-static), if the machine can make it.
-// FIRSTHOP and LOAD are the binaries, FOLDER is where data may go: on a disk, since what is measured includes its fsync. Progress goes to
+// BUILD is the target of make that has built FIRSTHOP: the first is the one that is measured, with the others beside it in one row each.
+// LOAD is the generator, FOLDER is where data may go: on a disk, since what is measured includes its fsync. Progress goes to
 // standard error. Every scenario has a server and a data folder of its own, and ends by `firsthop verify`: what was acknowledged must be there.
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { figure, generate, has, histogram, isBalanced, makeFolder, metrics, middle, nginx, run, say, serve, stop, usage, whole } from './kit.mjs';
 
-const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
-const seconds = Number(process.argv[5] ?? 10);
-const withoutLibrary = process.argv[6] && existsSync(process.argv[6]) ? resolve(process.argv[6]) : undefined;
+const [load, folder] = process.argv.slice(2, 4).map((path) => resolve(path));
+const seconds = Number(process.argv[4]);
+const builds = process.argv.slice(5).map((build) => ({ name: build.split('=', 1)[0], binary: resolve(build.slice(build.indexOf('=') + 1)) }));
+const firsthop = builds[0].binary;
 const data = join(folder, 'data');
 
 const SCENARIOS = [
@@ -179,13 +180,12 @@ say(`  ${whole(drained.rowsPerSecond)} rows/s while ${whole(drained.ingestPerSec
 say('a server that does nothing …');
 const idled = await idle(firsthop);
 say(`  ready in ${idled.readyMs.toFixed(0)} ms, ${idled.residentMiB.toFixed(1)} MiB`);
-let alone;
-if (withoutLibrary) {
-  say('the static build …');
-  const { name, mode, events, connections } = SCENARIOS[2];
-  const own = await scenario({ name, mode, events, connections });
-  const { eventsPerSecond, cpuMicrosPerEvent, balanced } = await scenario({ name, mode, events, connections, binary: withoutLibrary });
-  alone = { ...(await idle(withoutLibrary)), eventsPerSecond, cpuMicrosPerEvent, balanced, beside: own.eventsPerSecond, besideCpu: own.cpuMicrosPerEvent };
-  say(`  ${whole(eventsPerSecond)} events/s beside ${whole(own.eventsPerSecond)} of the other`);
+const compared = [];
+for (const { name, binary } of builds) {
+  say(`one event per request, as make ${name} builds it …`);
+  const { mode, events, connections } = SCENARIOS[2];
+  const { eventsPerSecond, cpuMicrosPerEvent, balanced } = await scenario({ name, mode, events, connections, binary });
+  compared.push({ name, eventsPerSecond, cpuMicrosPerEvent, balanced, ...(binary === firsthop ? idled : await idle(binary)) });
+  say(`  ${whole(eventsPerSecond)} events/s`);
 }
-console.log(JSON.stringify({ seconds, loadBefore, scenarios, drain: drained, idle: idled, static: alone }, null, 2));
+console.log(JSON.stringify({ seconds, loadBefore, scenarios, drain: drained, idle: idled, builds: compared }, null, 2));

@@ -311,9 +311,12 @@ fn sinks(page: &mut Page, tenants: &[(String, Arc<Live>)]) {
             "Time for which a sink rested for the sake of acknowledgements.",
             |_, sink| sink.stats().yielded.get() as f64 / 1e6,
         ),
-        ("firsthop_sink_up", "gauge", "1 if the last attempt did not fail.", |_, sink| {
-            1.0 - sink.stats().down.get() as f64
-        }),
+        (
+            "firsthop_sink_up",
+            "gauge",
+            "0 if the last attempt failed, or others keep it from noting how far it is.",
+            |_, sink| 1.0 - sink.stats().down.get() as f64,
+        ),
         (
             "firsthop_sink_refused_total",
             "counter",

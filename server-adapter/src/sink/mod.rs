@@ -97,7 +97,7 @@ struct Rejected {
 }
 
 /// Something that may be better later.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Failure {
     what: String,
     /// The same without the other side's words, where it has some: who knows whom they name, and logs name nobody.

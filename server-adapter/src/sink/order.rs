@@ -83,7 +83,7 @@ impl Shared {
         };
         if let Some(asked) = asked {
             let result = self.retry(on);
-            let failed = result.as_ref().err().map(|failure| Failure::new(&failure.what));
+            let failed = result.as_ref().err().cloned();
             // Whoever asked may have gone.
             let _ = asked.reply.send(result);
             self.count_dead(on)?;

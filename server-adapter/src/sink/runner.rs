@@ -243,7 +243,10 @@ impl Shared {
                 None => self.plan.open(self.stop.subscribe()),
             };
             let follow = |opened| {
-                was_busy = false;
+                if std::mem::take(&mut was_busy) && failures == 0 {
+                    // There may be nothing to deliver for long.
+                    self.stats.down.set(0);
+                }
                 self.follow(opened, &mut failures)
             };
             let failure = match open.and_then(follow) {

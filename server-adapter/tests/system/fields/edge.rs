@@ -7,7 +7,7 @@ use firsthop_core::{
 use firsthop_intake::Account as _;
 
 use super::{
-    Refused, Row, Taken, World,
+    AsideBefore, Refused, Row, Taken, World,
     bytes::{Parts, block},
     frame::Route,
 };
@@ -75,7 +75,7 @@ pub(super) fn rows(world: &mut World) -> Vec<Row> {
     // Annotation.
     let noted = |field: usize, bytes: &[u8]| good().holding([with(PLAIN, field, bytes), inner()].concat()).bytes();
     let text = |length: usize| block(&vec![b'x'; length]);
-    for (field, name) in [(1, "pop"), (2, "country"), (7, "refused")] {
+    for (field, name) in [(1, "pop"), (2, "country")] {
         row(
             &format!("annotation.{name}"),
             "text in an annotation | 64 bytes",
@@ -184,5 +184,16 @@ pub(super) fn rows(world: &mut World) -> Vec<Row> {
         Taken(200),
     );
     rows.push(any);
+    let refused = |length: usize| noted(7, &text(length));
+    rows.push(Row {
+        inside: (route.post(&refused(MAX_NOTE)), AsideBefore("refused-by-edge")),
+        ..route.row(
+            "annotation.refused",
+            "text in an annotation | 64 bytes",
+            &refused(MAX_NOTE),
+            &refused(MAX_NOTE + 1),
+            Refused("too-large"),
+        )
+    });
     rows
 }

@@ -130,7 +130,7 @@ impl Kind<'_> {
                 rows.push(self.rest(&field, &|filler| vec![(name, text(filler))]));
             }
         }
-        let id = |length: usize| message("messageId", text(&format!("{:x<length$}", self.path.len())));
+        let id = |length: usize| message("messageId", text(&format!("{:x<length$}", format!("{}-", COUNT.get()))));
         rows.push(
             self.row("Message.messageId", NAMES, &id(MAX_FOREIGN_ID), &id(MAX_FOREIGN_ID + 1), "too-large")
                 .schema("maxLength", MAX_FOREIGN_ID),
@@ -139,11 +139,13 @@ impl Kind<'_> {
             rows.push(self.rest(&format!("Message.{name}"), &|filler| vec![(name, text(filler))]));
         }
         for name in ["userId", "anonymousId", "messageId"] {
+            // One for each message: two of one id are one.
+            let number = format!("7{}", COUNT.get());
             let said = "A number for an id or a name counts as its text";
             let row = self.row(
                 &format!("Message.{name}"),
                 said,
-                &message(name, "7".into()),
+                &message(name, number),
                 &message(name, "{}".into()),
                 "malformed-json",
             );
@@ -156,7 +158,7 @@ impl Kind<'_> {
                 self.row("Message.type", said, &self.message(&[]), &message("type", text("Track")), "malformed-json")
                     .schema("enum", json!(known)),
             );
-            let said = "so is a message of a batch that names another";
+            let said = "so is a message, alone or of a batch, whose own `writeKey` is anything but that key";
             let key = message("writeKey", text(self.key));
             rows.push(self.row("Message.writeKey", said, &key, &message("writeKey", text("fh_x")), "wrong-write-key"));
         } else {

@@ -35,10 +35,12 @@ enum Expect {
     RefusedAs(&'static str, &'static str),
     /// It is answered with 200, and one message of it is set aside for this reason.
     Aside(&'static str),
+    /// The same of what an edge has refused: its sender is told that it was taken.
+    AsideBefore(&'static str),
     /// It is taken, and the events table has one event of which this holds.
     Stored(String),
 }
-use Expect::{Aside, Refused, RefusedAs, Stored, Taken};
+use Expect::{Aside, AsideBefore, Refused, RefusedAs, Stored, Taken};
 
 /// One field of one endpoint.
 struct Row {
@@ -225,7 +227,7 @@ fn judge(
     let (code, detail) = match expect {
         Taken(status) => {
             is(response.status == *status, "another status")?;
-            return is(refused.is_empty(), "counted as refused");
+            return is(moved.is_empty(), "counted as refused, or set aside");
         }
         Stored(_) => {
             is(response.status == 200, "not taken")?;
@@ -234,6 +236,10 @@ fn judge(
         Aside(code) => {
             is(response.status == 200, "not taken")?;
             is(response.verdict().ends_with("quarantined=1"), "not set aside")?;
+            return is(moved == [(format!("aside: {code}").as_str(), 1.0)], "another counter");
+        }
+        AsideBefore(code) => {
+            is(response.status == 200, "not taken")?;
             return is(moved == [(format!("aside: {code}").as_str(), 1.0)], "another counter");
         }
         Refused(code) => (*code, ""),

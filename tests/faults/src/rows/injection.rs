@@ -26,7 +26,7 @@ pub(super) const ROWS: &[Row] = &[Row {
     what: "Ends of lines in every form (CR, LF, both, folded, NUL, U+0085, U+2028, escaped, wide letters that end in them), each followed by a header, an object and an escape sequence: in names and values of headers, \
            in paths, in every text of an event. None comes back as a header or in an answer's body; events that have them are stored as they are, and are one line of NDJSON and one CloudEvent each; \
            the metrics have no line, the log no text of them, and a terminal gets them harmless.",
-    limit: 120,
+    limit: 240,
     run: injection,
 }];
 
@@ -151,6 +151,10 @@ fn injection(bench: &mut Bench) -> Outcome<Figures> {
     receiver.await_events(figures.stored, Duration::from_secs(60))?;
     in_lines(&tenant, figures.stored)?;
     told(&folder)?;
+    let defects = folder.metric("firsthop_http_requests_total", &["status=\"5"])?;
+    if defects > 0.0 || folder.log().contains("panicked") {
+        return Err(format!("{defects} requests were answered with 5xx, or it panicked").into());
+    }
     server.stop()?;
     balanced(&folder)?;
     Ok(Figures { stored: figures.stored - own, ..figures }

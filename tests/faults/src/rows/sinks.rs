@@ -232,6 +232,12 @@ fn silent(bench: &mut Bench) -> Outcome<Figures> {
         for _ in 0..times {
             log.await_acks(20, Duration::from_secs(20))?;
             receiver.be(Mode::Silent);
+            // It must have something to say nothing of, and be given up.
+            let (_, all) = receiver.counts();
+            let due = Instant::now() + Duration::from_secs(20);
+            while receiver.counts().1 == all && Instant::now() < due {
+                thread::sleep(Duration::from_millis(10));
+            }
             thread::sleep(Duration::from_millis(2500));
             receiver.be(Mode::Well);
             let (before, _) = receiver.counts();

@@ -50,7 +50,7 @@ const figures = part('figures');
 const server = ofToday('server', part('server'), ({ builds }) => builds);
 const growth = part('growth');
 const edge = ofToday('edge', part('edge'), ({ scenarios, forwarding }) =>
-  scenarios.every(({ throughputQuartiles, cpuQuartiles }) => throughputQuartiles && cpuQuartiles) && forwarding.every(({ shareQuartiles }) => shareQuartiles));
+  scenarios.every(({ throughputQuartiles, cpuQuartiles }) => throughputQuartiles && cpuQuartiles) && forwarding?.every(({ shareQuartiles }) => shareQuartiles));
 const isolation = part('isolation');
 const sdk = part('sdk');
 const sizes = part('sizes');
@@ -134,7 +134,7 @@ if (server) {
     goal(`server, ${name}: of nginx's return 204`, shown ?? '–', found.nginx && found.nginx.share * 100, '>=', limit, ' %');
   }
   goal('server: rows a second into the events table while events come in', `${whole(server.drain.rowsPerSecond)} beside ${whole(server.drain.ingestPerSecond)} events/s`, server.drain.rowsPerSecond, '>=', 300_000, '');
-  // Of one and the same binary: the static one. The other misses the goal whatever its size.
+  // Of one and the same binary: the static one. Another misses the goal whatever its size.
   const idle = server.builds.find(({ isStatic }) => isStatic) ?? server.idle;
   goal('server, idle: memory', `${fixed(idle.residentMiB)} MiB`, idle.residentMiB, '<=', 20, ' MiB');
   goal('server, idle: ready after', `${fixed(idle.readyMs, 0)} ms`, idle.readyMs, '<=', 50, ' ms');

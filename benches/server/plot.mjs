@@ -4,7 +4,7 @@ const WIDTH = 360;
 const HEIGHT = 220;
 const COLOURS = ['#0b6e4f', '#c8553d', '#3d5a80'];
 
-/** One panel: lines over gigabytes, with a goal as a dashed line. */
+/** One panel: lines over gigabytes, with a goal as a dashed line, and its name where the lines should not come. */
 function panel({ title, unit, lines, goal, top, left }) {
   const xs = lines[0].values.map(([x]) => x);
   const maxX = Math.max(...xs);
@@ -17,7 +17,7 @@ function panel({ title, unit, lines, goal, top, left }) {
     ...ticks.map((tick) => `<path d="M${x(0)} ${y(tick)}H${x(maxX)}" stroke="#ddd"/>${text(x(0) - 8, y(tick) + 4, 'end', Math.round(tick) + unit)}`),
     ...xs.map((value) => text(x(value), HEIGHT + 18, 'middle', value.toFixed(value < 10 ? 1 : 0))),
     text((x(0) + x(maxX)) / 2, HEIGHT + 36, 'middle', 'journal, GB'),
-    ...(goal ? [`<path d="M${x(0)} ${y(goal.value)}H${x(maxX)}" stroke="#888" stroke-dasharray="5 4"/>${text(x(maxX), y(goal.value) - 5, 'end', goal.label, 'fill="#666"')}`] : []),
+    ...(goal ? [`<path d="M${x(0)} ${y(goal.value)}H${x(maxX)}" stroke="#888" stroke-dasharray="5 4"/>${text(x(maxX), y(goal.value) + (goal.isLeast ? 14 : -5), 'end', goal.label, 'fill="#666"')}`] : []),
     ...lines.map(({ name, values }, i) => {
       const path = values.map(([a, b], j) => `${j ? 'L' : 'M'}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join('');
       const dots = values.map(([a, b]) => `<circle cx="${x(a).toFixed(1)}" cy="${y(b).toFixed(1)}" r="3" fill="${COLOURS[i]}"/>`).join('');
@@ -41,7 +41,7 @@ export function plot(points) {
     unit: ' %',
     top: Math.max(120, 40 * Math.ceil(most / 40)),
     left: 0,
-    goal: { value: 80, label: 'goal: at least 80 %' },
+    goal: { value: 80, label: 'goal: at least 80 %', isLeast: true },
     lines,
   });
   const memory = panel({

@@ -64,17 +64,20 @@ fn beside(
     if log.retries() > 0 {
         return Err(format!("good clients had to send {} times again", log.retries()).into());
     }
+    let figures = judge(&tenant, &log)?;
+    unharmed(&folder)?;
+    server.stop()?;
+    balanced(&folder)?;
+    Ok(Figures { stored: figures.stored - own, ..figures }.noting(note))
+}
+
+/// Nothing was answered with 5xx, and nothing panicked.
+pub(super) fn unharmed(folder: &Folder) -> Outcome<()> {
     let defects = folder.metric("firsthop_http_requests_total", &["status=\"5"])?;
     if defects > 0.0 {
         return Err(format!("{defects} requests were answered with 5xx").into());
     }
-    let figures = judge(&tenant, &log)?;
-    if folder.log().contains("panicked") {
-        return Err("it panicked".into());
-    }
-    server.stop()?;
-    balanced(&folder)?;
-    Ok(Figures { stored: figures.stored - own, ..figures }.noting(note))
+    if folder.log().contains("panicked") { Err("it panicked".into()) } else { Ok(()) }
 }
 
 /// Sends a whole request on a connection of its own, and reads its answer.

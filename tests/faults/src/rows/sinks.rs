@@ -233,11 +233,8 @@ fn silent(bench: &mut Bench) -> Outcome<Figures> {
             log.await_acks(20, Duration::from_secs(20))?;
             receiver.be(Mode::Silent);
             // It must have something to say nothing of, and be given up.
-            let (_, all) = receiver.counts();
-            let due = Instant::now() + Duration::from_secs(20);
-            while receiver.counts().1 == all && Instant::now() < due {
-                thread::sleep(Duration::from_millis(10));
-            }
+            let (before, _) = receiver.counts();
+            receiver.await_events(before + 1, Duration::from_secs(20))?;
             thread::sleep(Duration::from_millis(2500));
             receiver.be(Mode::Well);
             let (before, _) = receiver.counts();

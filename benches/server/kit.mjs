@@ -50,6 +50,15 @@ export function usage(pid) {
   return { peakMiB: kib('VmHWM') / 1024, residentMiB: kib('VmRSS') / 1024, cpuSeconds: (Number(stat[11]) + Number(stat[12])) / 100 };
 }
 
+/** What producers send: it is measured, and learnt from. */
+export const SCENARIOS = [
+  { name: 'frames of 300', mode: 'frames', events: 300, connections: 32 },
+  { name: 'frames of 20', mode: 'frames', events: 20, connections: 64 },
+  { name: 'one event per request, native', mode: 'frames', events: 1, connections: 64, besideNginx: true },
+  { name: 'one event per request, native, 512 connections', mode: 'frames', events: 1, connections: 512, besideNginx: true },
+  { name: 'one event per request, Segment', mode: 'track', events: 1, connections: 64, besideNginx: true },
+];
+
 /** A data folder with one tenant. Returns its write key. */
 export async function makeFolder(firsthop, data) {
   rmSync(data, { recursive: true, force: true });

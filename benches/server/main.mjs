@@ -10,21 +10,13 @@ import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { figure, generate, has, histogram, isBalanced, makeFolder, metrics, middle, nginx, run, say, serve, stop, usage, whole } from './kit.mjs';
+import { SCENARIOS, figure, generate, has, histogram, isBalanced, makeFolder, metrics, middle, nginx, run, say, serve, stop, usage, whole } from './kit.mjs';
 
 const [load, folder] = process.argv.slice(2, 4).map((path) => resolve(path));
 const seconds = Number(process.argv[4]);
 const builds = process.argv.slice(5).map((build) => ({ name: build.split('=', 1)[0], binary: resolve(build.slice(build.indexOf('=') + 1)) }));
 const firsthop = builds[0].binary;
 const data = join(folder, 'data');
-
-const SCENARIOS = [
-  { name: 'frames of 300', mode: 'frames', events: 300, connections: 32 },
-  { name: 'frames of 20', mode: 'frames', events: 20, connections: 64 },
-  { name: 'one event per request, native', mode: 'frames', events: 1, connections: 64, besideNginx: true },
-  { name: 'one event per request, native, 512 connections', mode: 'frames', events: 1, connections: 512, besideNginx: true },
-  { name: 'one event per request, Segment', mode: 'track', events: 1, connections: 64, besideNginx: true },
-];
 
 async function scenario({ name, mode, events, connections, binary = firsthop }) {
   const key = await makeFolder(binary, data);

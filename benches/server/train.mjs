@@ -6,21 +6,14 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-import { generate, makeFolder, say, serve, stop } from './kit.mjs';
+import { SCENARIOS, generate, makeFolder, say, serve, stop } from './kit.mjs';
 
 const [firsthop, load, folder] = process.argv.slice(2, 5).map((path) => resolve(path));
 const data = join(folder, 'data');
 const SECONDS = 4;
-const KINDS = [
-  { mode: 'frames', events: 300, connections: 32 },
-  { mode: 'frames', events: 20, connections: 64 },
-  { mode: 'frames', events: 1, connections: 64 },
-  { mode: 'frames', events: 1, connections: 512 },
-  { mode: 'track', events: 1, connections: 64 },
-];
 
 mkdirSync(folder, { recursive: true });
-for (const { mode, events, connections } of KINDS) {
+for (const { mode, events, connections } of SCENARIOS) {
   const key = await makeFolder(firsthop, data);
   const { server, address } = await serve(firsthop, data);
   const { acknowledgedEvents } = await generate(load, mode, { address, 'write-key': key, events, connections, seconds: SECONDS });
